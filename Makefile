@@ -1,0 +1,106 @@
+# The whole project's buttons. Needs make and a Python >= 3.11; no compiler, no root.
+#
+#   make serve [ROOT=./data] [BIND=127.0.0.1:5000] [WORKERS=N] [CONFIG=FILE]
+#   make test  [T='tests/wire -k ranges']       every test, or those that T names
+#   make check                                  format, lint, types, who imports whom
+#   make bench [B=bench/bench_pull.py]          every benchmark, or one; answers are JSON lines
+#   make venv | lock | format | docs | clean
+#
+# Stamps in .venv remember what was installed: a second make does nothing until a lock file changes.
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+# Every file that is installed was hashed when the lock was made, and none of them is built here.
+LOCKED := --require-hashes --only-binary :all:
+RUNTIME := $(VENV)/.runtime-stamp
+DEV := $(VENV)/.dev-stamp
+
+# PYTHON=... overrides the search.
+PYTHON ?=
+PYTHONS := python3 python3.13 python3.12 python3.11 python3.14 python
+SEARCHED = $(if $(PYTHON),$(PYTHON),$(PYTHONS))
+
+.PHONY: help venv serve test check format docs bench lock clean
+
+help:
+	@sed -n 's/^#\( \{1,\}make .*\)/\1/p' Makefile
+
+venv: $(RUNTIME)
+
+$(BIN)/python:
+	@found=; \
+	for candidate in $(SEARCHED); do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    found=$$candidate; break; \
+	  fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "make: no Python >= 3.11 found (looked for: $(SEARCHED)). Install one, or name it: make PYTHON=/path/to/python3" >&2; \
+	  exit 1; \
+	fi; \
+	if "$$found" -m venv $(VENV) >/dev/null 2>&1; then exit 0; fi; \
+	rm -rf $(VENV); \
+	if "$$found" -m venv --without-pip $(VENV) >/dev/null 2>&1 \
+	  && "$$found" -m pip --python $(BIN)/python install --quiet pip >/dev/null 2>&1; then exit 0; fi; \
+	rm -rf $(VENV); \
+	echo "make: $$found cannot make a virtual environment: it lacks the modules venv, ensurepip and pip." >&2; \
+	echo "make: on Debian or Ubuntu install the package python3-venv; or name another Python: make PYTHON=/path/to/python3" >&2; \
+	exit 1
+
+$(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP_INSTALL) $(LOCKED) -r requirements.lock
+	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): requirements-dev.lock $(RUNTIME)
+	$(PIP_INSTALL) $(LOCKED) -r requirements-dev.lock
+	@touch $@
+
+# Only what was asked for becomes a flag, so that CAS_* and the configuration file keep their say.
+serve: $(RUNTIME)
+	@exec $(BIN)/cas serve $(if $(ROOT),--root "$(ROOT)") $(if $(BIND),--bind "$(BIND)") \
+	  $(if $(WORKERS),--workers "$(WORKERS)") $(if $(CONFIG),--config "$(CONFIG)")
+
+test: $(DEV)
+	$(BIN)/python -m pytest $(if $(T),$(T),-n 2 -m "not nightly")
+
+check: $(DEV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(DEV)
+	$(BIN)/python -m tests.meta.tables
+
+bench: $(DEV)
+	$(if $(B),,$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=min,median,max,ops)
+	@set -e; for file in $(if $(B),$(B),bench/bench_*.py); do \
+	  echo "# $$file" >&2; $(BIN)/python "$$file"; \
+	done
+
+# Made with the oldest Python we support, because its needs include those of the newer ones.
+# Which server the packages come from is the machine's business, so no address is written down.
+PIP_COMPILE = CUSTOM_COMPILE_COMMAND="make lock" .lock-venv/bin/pip-compile --quiet $(if $(UPGRADE),--upgrade) \
+  --generate-hashes --strip-extras --allow-unsafe --all-build-deps \
+  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+
+lock:
+	python3.11 -m venv .lock-venv
+	.lock-venv/bin/python -m pip --disable-pip-version-check install --quiet pip-tools==7.6.2
+	$(PIP_COMPILE) --output-file requirements.lock pyproject.toml
+	$(PIP_COMPILE) --all-extras --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) .lock-venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

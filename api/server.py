@@ -1,0 +1,192 @@
+"""One worker's listener: accepts fairly beside other workers, serves, and ends without cutting transfers.
+
+Knows sockets and connections. Refuses to know how many workers there are, what a signal is, and where
+settings come from: `tools/` binds the sockets, starts the workers and says when to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import sys
+from collections.abc import Callable, Iterable
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY, socket
+from typing import Any, Final, Protocol, final
+
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.lifespan import Lifespan
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+from hypercorn.typing import LifespanState
+from starlette.types import ASGIApp
+
+from api.config import HttpSettings
+from api.connection import Connection, Worker
+from api.intake import Pieces
+from api.threads import Threads
+
+log = logging.getLogger(__name__)
+
+# How long to leave the listening socket alone when the process has no descriptor left for a newcomer.
+_BREATH_S: Final = 0.5
+
+
+class Waitable(Protocol):
+    """Something like an asyncio.Event."""
+
+    async def wait(self) -> Any: ...
+
+
+async def serve(
+    app: ASGIApp,
+    sockets: Iterable[socket],
+    settings: HttpSettings,
+    *,
+    stop: Waitable,
+    on_ready: Callable[[], None],
+    tls: ssl.SSLContext | None = None,
+) -> None:
+    """Serve an application on bound sockets until stop is set.
+
+    Then nothing more is accepted, idle connections are closed at once, transfers get `grace_s`, and what is
+    left is cut. The sockets are closed.
+    """
+    listening = list(sockets)
+    config = _config(settings)
+    wrapped = ASGIWrapper(app)  # type: ignore[arg-type]
+    state = LifespanState({})
+    lifespan = Lifespan(wrapped, config, asyncio.get_running_loop(), state)
+    living = asyncio.create_task(lifespan.handle_lifespan())
+    cold = Threads(settings.cold_threads, "cold")
+    try:
+        await lifespan.wait_for_startup()
+        if living.done():
+            living.result()  # raises what the application could not start with
+        worker = Worker(wrapped, config, WorkerContext(None), state, settings, cold)
+        await _listen(worker, listening, tls, stop, on_ready)
+        await lifespan.wait_for_shutdown()
+    finally:
+        living.cancel()
+        await asyncio.gather(living, return_exceptions=True)
+        cold.close()
+        for sock in listening:
+            sock.close()
+
+
+async def _listen(
+    worker: Worker,
+    sockets: list[socket],
+    tls: ssl.SSLContext | None,
+    stop: Waitable,
+    on_ready: Callable[[], None],
+) -> None:
+    listeners = [Listener(worker, sock, tls) for sock in sockets]
+    try:
+        on_ready()
+        await stop.wait()
+    finally:
+        for listener in listeners:
+            listener.close()
+        await worker.context.terminated.set()  # idle connections see it and close
+        await asyncio.gather(*(listener.finish() for listener in listeners))
+
+
+def _config(settings: HttpSettings) -> Config:
+    config = Config()
+    config.accesslog = None
+    config.errorlog = log
+    config.include_server_header = False
+    config.h11_max_incomplete_size = settings.max_header_bytes
+    config.h2_max_header_list_size = settings.max_header_bytes
+    config.keep_alive_timeout = settings.keep_alive_s
+    config.keep_alive_max_requests = sys.maxsize  # api.connection counts
+    return config
+
+
+@final
+class Listener:
+    """Accepts on one socket, which other processes may share, and holds its connections."""
+
+    def __init__(self, worker: Worker, sock: socket, tls: ssl.SSLContext | None) -> None:
+        self._worker, self._sock, self._tls = worker, sock, tls
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: set[Connection] = set()
+        self._is_open, self._is_watching = True, False
+        sock.settimeout(0)
+        sock.listen(worker.settings.backlog)
+        self._watch()
+
+    def close(self) -> None:
+        """Accept no more."""
+        self._is_open = False
+        self._unwatch()
+        self._sock.close()
+
+    async def finish(self) -> None:
+        """Wait for the connections to end, and cut those that do not within the grace."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._worker.settings.grace_s)
+        for connection in self._connections:
+            connection.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _watch(self) -> None:
+        room = len(self._tasks) < self._worker.settings.max_connections
+        if self._is_open and room and not self._is_watching:
+            self._is_watching = True
+            self._loop.add_reader(self._sock, self._accept)
+
+    def _unwatch(self) -> None:
+        if self._is_watching:
+            self._is_watching = False
+            self._loop.remove_reader(self._sock)
+
+    def _accept(self) -> None:
+        # One a wake-up: asyncio's own server takes as many as it can, and one worker would get a whole burst.
+        try:
+            sock, _ = self._sock.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # another worker was quicker, or the client left
+        except OSError as error:
+            log.error("No connection can be accepted for now: %s", error)  # noqa: TRY400
+            self._unwatch()
+            self._loop.call_later(_BREATH_S, self._watch)
+            return
+        task = self._loop.create_task(self._serve(sock))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        if len(self._tasks) >= self._worker.settings.max_connections:
+            self._unwatch()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._watch()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("A connection failed", exc_info=error)
+
+    async def _serve(self, sock: socket) -> None:
+        reader = Pieces(self._loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=self._loop)
+        sock.settimeout(0)
+        if sock.family in {AF_INET, AF_INET6}:
+            # asyncio does this only for sockets that were made with an explicit protocol number. Without it a
+            # short answer, which is several writes, waits 40 ms for the client's delayed acknowledgement.
+            sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        timeout = self._worker.settings.keep_alive_s if self._tls is not None else None
+        try:
+            transport, _ = await self._loop.connect_accepted_socket(
+                lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=timeout
+            )
+        except OSError:  # a failed TLS handshake is one too
+            sock.close()
+            return
+        connection = Connection(self._worker, reader, asyncio.StreamWriter(transport, protocol, reader, self._loop))
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)

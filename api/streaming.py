@@ -1,0 +1,280 @@
+"""Bodies both ways between an ASGI application and the engine, a bounded block at a time (I5).
+
+Knows the ASGI messages of a body and the engine's Upload and Reader. Refuses to know routes, statuses and
+protocols: what its errors mean to a client is said in `api/errors.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import aclosing, suppress
+from typing import Any, Final, final
+
+from starlette.types import Receive, Scope, Send
+
+from api.config import KIB, MIB
+from api.threads import Run, Threads, outlive
+from cas import CasError, Damaged, FileRange, Reader, Upload
+
+log = logging.getLogger(__name__)
+
+ZERO_COPY: Final = "http.response.zerocopysend"
+
+# Bytes handed to the engine at once: enough that the hop to a thread is cheap beside hashing them. Two such
+# blocks, one being written and one being received, are what an upload costs here.
+_BLOCK_BYTES: Final = 256 * KIB
+# Pieces from here on are written as they are: to join them would copy them.
+_PIECE_BYTES: Final = 64 * KIB
+# Pieces of an answer fetched in one hop: decoded bytes are memory, ranges of files are only notes.
+_BATCH_BYTES: Final = 1 * MIB
+_BATCH_PIECES: Final = 64
+# Bytes of a file read at once where there is no sendfile.
+_READ_BYTES: Final = 512 * KIB
+
+
+class ClientGone(ConnectionError):
+    """The peer went away before its body was complete. Nobody is left to answer; discard what came."""
+
+
+class BodyIncomplete(ClientGone):
+    """The body ended before the length its sender announced."""
+
+
+class BodyTooLarge(Exception):
+    """The peer sends more than it may. Theirs to fix: answer 413; the rest is thrown away below us."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The body is larger than {limit_bytes} bytes.")
+        self.limit_bytes = limit_bytes
+
+
+async def receive_into(
+    receive: Receive, upload: Upload, *, limit_bytes: int | None, run: Run, announced_bytes: int | None = None
+) -> int:
+    """Stream a request body into an upload and return its size.
+
+    The next block is received while a thread writes the last one, never more than one. However this ends, no
+    thread uses the upload afterwards.
+
+    Raises:
+        ClientGone: the body broke off, or is shorter than announced.
+        BodyTooLarge: it is longer than the limit; known at once if the length was announced.
+    """
+    size = 0
+    writer = _Writer(upload, run)
+    try:
+        async with aclosing(_body(receive, limit_bytes, announced_bytes)) as body:
+            async for data in body:
+                size += len(data)
+                await writer.add(data)
+        await writer.flush()
+    finally:
+        await writer.settle()
+    return size
+
+
+async def receive_bytes(receive: Receive, *, limit_bytes: int, announced_bytes: int | None = None) -> bytes:
+    """Take a small request body whole; raises what receive_into raises."""
+    async with aclosing(_body(receive, limit_bytes, announced_bytes)) as body:
+        return b"".join([data async for data in body])
+
+
+async def _body(receive: Receive, limit_bytes: int | None, announced_bytes: int | None) -> AsyncGenerator[bytes, None]:
+    """Yield the pieces of a body until it is whole, and only if it is."""
+    size, more = 0, True
+    if limit_bytes is not None and (announced_bytes or 0) > limit_bytes:
+        raise BodyTooLarge(limit_bytes)
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("The client went away in the middle of its body.")
+        data, more = message.get("body", b""), message.get("more_body", False)
+        size += len(data)
+        if limit_bytes is not None and size > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
+        if data:
+            yield data
+    if announced_bytes is not None and size != announced_bytes:
+        raise BodyIncomplete(f"The body has {size} bytes where {announced_bytes} were announced.")
+
+
+@final
+class _Writer:
+    """Gathers pieces to blocks and keeps one block on its way into an upload."""
+
+    def __init__(self, upload: Upload, run: Run) -> None:
+        self._upload, self._run = upload, run
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._writing: asyncio.Task[None] | None = None
+
+    async def add(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size >= _BLOCK_BYTES:
+            await self._turn()
+
+    async def flush(self) -> None:
+        await self._turn()
+        await self._turn()
+
+    async def _turn(self) -> None:
+        """Wait for the block being written, then hand over what was gathered meanwhile."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await _finish(writing)
+        if self._pieces:
+            pieces, self._pieces, self._size = self._pieces, [], 0
+            self._writing = asyncio.ensure_future(self._write(pieces))
+
+    async def _write(self, pieces: list[bytes]) -> None:
+        await self._run(_write_block, self._upload, pieces)
+
+    async def settle(self) -> None:
+        """Wait for a block still being written, whatever became of it."""
+        if self._writing is not None:
+            with suppress(Exception):  # the caller is on its way out with an error that came first
+                await _finish(self._writing)
+
+
+async def _finish(task: asyncio.Task[None]) -> None:
+    """Wait for a task; if the waiter is cancelled, the task ends first all the same."""
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        await outlive(task)
+        raise
+
+
+def _write_block(upload: Upload, pieces: list[bytes]) -> None:
+    """Write pieces in order, letting go of each; joined only where they are too small to be worth a call."""
+    pieces.reverse()
+    while pieces:
+        piece = pieces.pop()
+        if len(piece) < _PIECE_BYTES and pieces:
+            piece = b"".join([piece, *reversed(pieces)])
+            pieces.clear()
+        upload.write(piece)
+        del piece
+
+
+@final
+class BlobResponse:
+    """Answers with the bytes [start, stop) of a blob; by `sendfile` where possible. Closes the reader."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        threads: Threads,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> None:
+        self._reader, self._threads, self._status = reader, threads, status
+        self._start, self._stop = start, reader.size if stop is None else stop
+        length = {"content-length": str(self._stop - start)}
+        self._headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in {**(headers or {}), **length}.items()
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the head, and for anything but HEAD the bytes.
+
+        An engine error before the first byte is raised; after it the answer is left unfinished, which every
+        server turns into a broken connection.
+        """
+        try:
+            if scope["method"] == "HEAD" or self._start == self._stop:
+                await self._send_head(send, more_body=False)
+            elif ZERO_COPY in (scope.get("extensions") or {}):
+                await self._send_body(_telling(send, None), self._by_sendfile)
+            else:
+                await self._send_watched(receive, send)
+        except ClientGone:
+            pass  # no news, and nobody to tell
+        finally:
+            await outlive(asyncio.ensure_future(self._threads.run(self._reader.close)))
+
+    async def _send_head(self, send: Send, *, more_body: bool) -> None:
+        await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
+        if not more_body:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_watched(self, receive: Receive, send: Send) -> None:
+        """Send by a server that may swallow what nobody receives any more, instead of saying so."""
+        gone = asyncio.ensure_future(_disconnect(receive))
+        try:
+            await self._send_body(_telling(send, gone), self._by_message)
+        finally:
+            gone.cancel()
+            await asyncio.wait([gone])
+
+    async def _send_body(self, send: Send, send_piece: _SendPiece) -> None:
+        begun = False
+        pieces = iter(self._reader.pieces(self._start, self._stop))
+        try:
+            async with aclosing(self._threads.batches(pieces, _is_full)) as batches:
+                async for batch in batches:
+                    if not begun:
+                        begun = True
+                        await self._send_head(send, more_body=True)
+                    for piece in batch:
+                        await send_piece(send, piece)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except CasError as error:
+            if not begun:
+                raise
+            log.error("The answer with %s was cut short: %s", self._reader.digest, error)  # noqa: TRY400
+
+    async def _by_sendfile(self, send: Send, piece: FileRange | bytes) -> None:
+        if isinstance(piece, FileRange):
+            message = {"file": piece.fd, "offset": piece.offset, "count": piece.count}
+            await send({"type": ZERO_COPY, **message, "more_body": True})
+        else:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def _by_message(self, send: Send, piece: FileRange | bytes) -> None:
+        if not isinstance(piece, FileRange):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            return
+        at, stop = piece.offset, piece.offset + piece.count
+        while at < stop:
+            data = await self._threads.run(os.pread, piece.fd, min(_READ_BYTES, stop - at), at)
+            if not data:
+                raise Damaged(f"A stored file ends {stop - at} bytes too early; run `cas fsck`.")
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            at += len(data)
+
+
+_SendPiece = Callable[[Send, FileRange | bytes], Awaitable[None]]
+
+
+def _is_full(batch: list[FileRange | bytes]) -> bool:
+    decoded = sum(len(piece) for piece in batch if not isinstance(piece, FileRange))
+    return decoded >= _BATCH_BYTES or len(batch) >= _BATCH_PIECES
+
+
+def _telling(send: Send, gone: asyncio.Future[None] | None) -> Send:
+    """Wrap send(): it raises ClientGone once nobody listens, by whichever way the server lets us know."""
+
+    async def telling(message: MutableMapping[str, Any]) -> None:
+        if gone is not None and gone.done():
+            raise ClientGone("The client went away.")
+        try:
+            await send(message)
+        except OSError as error:
+            raise ClientGone("The client went away.") from error
+
+    return telling
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,92 @@
+"""The only crossing between the event loop, which awaits, and the engine, which blocks: one hop a block.
+
+Knows how to hand a blocking step to a bounded pool and to be cancelled without leaving that step behind.
+Refuses to know what the step does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, Protocol, TypeVar, TypeVarTuple, final
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class Run(Protocol):
+    """Runs a blocking call in a thread; what `Threads.run` is, and all that most callers need of it."""
+
+    def __call__(self, step: Callable[[*Ts], T], /, *args: *Ts) -> Awaitable[T]: ...
+
+
+@final
+class Threads:
+    """A bounded pool for the blocking calls of one application."""
+
+    def __init__(self, most: int, name: str = "engine") -> None:
+        self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
+
+    async def run(self, step: Callable[[*Ts], T], /, *args: *Ts) -> T:
+        """Run step(*args) in a thread.
+
+        A cancelled caller gets its cancellation only when the step is over or was never begun: whoever cleans
+        up after it then holds the step's objects alone.
+        """
+        job = self._pool.submit(step, *args)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(job))
+        except asyncio.CancelledError:
+            if not job.cancel():
+                await outlive(asyncio.wrap_future(job))
+            raise
+
+    async def batches(self, items: Iterator[T], full: Callable[[list[T]], bool]) -> AsyncGenerator[list[T], None]:
+        """Iterate over a blocking iterator a batch at a time: a batch ends when full(batch) says so.
+
+        An iterator that raises in mid-batch still yields what came before it; the error comes with the next
+        step.
+        """
+        source = _Batches(items, full)
+        while batch := await self.run(source.next):
+            yield batch
+
+    def close(self) -> None:
+        """End the threads; steps under way are waited for."""
+        self._pool.shutdown()
+
+
+@final
+class _Batches(Generic[T]):
+    """Takes batches from an iterator; lives in whichever thread has the step."""
+
+    def __init__(self, items: Iterator[T], full: Callable[[list[T]], bool]) -> None:
+        self._items, self._full = items, full
+        self._error: Exception | None = None
+
+    def next(self) -> list[T]:
+        if self._error is not None:
+            raise self._error
+        batch: list[T] = []
+        try:
+            for item in self._items:
+                batch.append(item)
+                if self._full(batch):
+                    break
+        except Exception as error:
+            if not batch:
+                raise
+            self._error = error
+        return batch
+
+
+async def outlive(future: asyncio.Future[T]) -> None:
+    """Wait until a future is done, whatever comes of it and however often the waiter is cancelled."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            continue
+    if not future.cancelled():
+        future.exception()  # looked at, so that nobody reports it as forgotten

@@ -1,0 +1,69 @@
+"""Routes of repositories and tags, the registry's side: parse, one step in a thread, render."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp
+
+from api.v1 import agents, parsing, repositories
+from api.v1.answers import answer
+from api.v1.call import Call
+from api.v1.names import new_tag
+
+
+async def get_tags(call: Call) -> ASGIApp:
+    """Row 10."""
+    return answer(await call.registry.threads.run(repositories.list_tags, call.store, call.repository))
+
+
+async def get_tag(call: Call) -> ASGIApp:
+    """Row 11."""
+    return answer(await call.registry.threads.run(repositories.get_tag, call.store, call.repository, call.tag))
+
+
+async def put_tag(call: Call) -> ASGIApp:
+    """Row 12."""
+    repository, tag = call.repository, new_tag(call.tag)
+    target = parsing.tag_target(await call.body())
+    meta = agents.tag_meta(call.header("user-agent") or "", call.now)
+    await call.registry.threads.run(repositories.put_tag, call.store, repository, tag, target, meta, call.now)
+    return answer()
+
+
+async def delete_tag(call: Call) -> ASGIApp:
+    """Row 13."""
+    await call.registry.threads.run(repositories.delete_tag, call.store, call.repository, call.tag)
+    return answer()
+
+
+async def get_tag_json(call: Call) -> ASGIApp:
+    """Row 14."""
+    return await _meta(call, call.tag)
+
+
+async def get_repository_json(call: Call) -> ASGIApp:
+    """Row 15: the same, of the tag that is meant when none is named."""
+    return await _meta(call, "latest")
+
+
+async def _meta(call: Call, tag: str) -> ASGIApp:
+    meta = await call.registry.threads.run(repositories.tag_meta, call.store, call.repository, tag)
+    return answer(agents.UNKNOWN if meta is None else meta)
+
+
+async def delete_tags(call: Call) -> ASGIApp:
+    """Row 16, its second spelling."""
+    await call.registry.threads.run(repositories.delete, call.store, call.repository)
+    return answer()
+
+
+async def get_properties(call: Call) -> ASGIApp:
+    """Row 17."""
+    access = await call.registry.threads.run(repositories.get_access, call.store, call.repository)
+    return answer({"access": access})
+
+
+async def put_properties(call: Call) -> ASGIApp:
+    """Row 17."""
+    repository, access = call.repository, parsing.access(await call.body())
+    await call.registry.threads.run(repositories.put_access, call.store, repository, access, call.now)
+    return answer()

@@ -1,0 +1,121 @@
+"""One v1 image as a value: what the store remembers of it, and how that is written down.
+
+Pure. An image is complete or still uploading; the moves between are in `images`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from api.errors import ApiError
+from api.v1 import refusals
+from cas import Digest, Name, Names, Record, Store
+
+KIND: Final = "v1.image"
+
+# An archive without entries, gzipped. Old engines choke on layers shorter than ten bytes, so this one is kept
+# in place of a layer of no bytes at all.
+EMPTY_LAYER: Final = bytes.fromhex("1f8b080000096e8800ff621805a360148c5800080000ffff2eafb5ef00040000")
+EMPTY_LAYER_DIGEST: Final = Digest.of(EMPTY_LAYER)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image under its id.
+
+    Attributes:
+        complete: proven by a checksum; from then on nothing of it changes.
+        json: the very bytes pushed; they are hashed by clients.
+        parent: the next id of its ancestry.
+        chain: how many ids that ancestry had when the json came.
+        layer: the layer as it is served; None until one was received whole.
+        checksum: payload checksum of the json and of the layer as it was pushed.
+        announced: a checksum sent along with the json, which the layer then has to meet (engines before 0.6).
+        contended: the json was pushed more than once before the image was complete, so whoever comes second
+            may still finish, with the same bytes.
+    """
+
+    id: str
+    complete: bool
+    json: Digest
+    json_bytes: int
+    parent: str | None
+    chain: int
+    layer: Digest | None = None
+    layer_bytes: int = 0
+    checksum: str = ""
+    announced: str = ""
+    contended: bool = False
+
+    @property
+    def name(self) -> Name:
+        """Where it stands in the store."""
+        return Name(KIND, self.id)
+
+    def record(self) -> Record:
+        """Write it down, holding its blobs."""
+        value: dict[str, Any] = {
+            "state": "complete" if self.complete else "uploading",
+            "json": str(self.json),
+            "json_bytes": self.json_bytes,
+            "parent": self.parent,
+            "chain": self.chain,
+            "layer": str(self.layer) if self.layer else None,
+            "layer_bytes": self.layer_bytes,
+            "checksum": self.checksum,
+            "announced": self.announced,
+            "contended": self.contended,
+        }
+        holds = (self.json, self.layer) if self.layer else (self.json,)
+        text = json.dumps(value, separators=(",", ":")).encode()
+        return Record(text, tuple(dict.fromkeys(holds)), self.json_bytes + self.layer_bytes)
+
+    @classmethod
+    def read(cls, image_id: str, record: Record) -> Image:
+        """Read what `record` wrote."""
+        value = json.loads(record.value)
+        return cls(
+            id=image_id,
+            complete=value["state"] == "complete",
+            json=Digest.parse(value["json"]),
+            json_bytes=value["json_bytes"],
+            parent=value["parent"],
+            chain=value["chain"],
+            layer=Digest.parse(value["layer"]) if value["layer"] else None,
+            layer_bytes=value["layer_bytes"],
+            checksum=value["checksum"],
+            announced=value["announced"],
+            contended=value["contended"],
+        )
+
+
+def find(names: Names | Store, image_id: str) -> Image | None:
+    """Look an image up; None if nothing of it was ever pushed."""
+    record = names.get(Name(KIND, image_id))
+    return None if record is None else Image.read(image_id, record)
+
+
+def known(names: Names | Store, image_id: str) -> Image:
+    """Look up an image that must at least be uploading.
+
+    Raises:
+        ApiError: 404.
+    """
+    image = find(names, image_id)
+    if image is None:
+        raise ApiError(*refusals.IMAGE_NOT_FOUND)
+    return image
+
+
+def complete(names: Names | Store, image_id: str) -> Image:
+    """Look up an image that may be served.
+
+    Raises:
+        ApiError: 404 if it is unknown, 400 if it is still being uploaded.
+    """
+    image = known(names, image_id)
+    if not image.complete:
+        raise ApiError(*refusals.IMAGE_UPLOADING)
+    return image

@@ -1,0 +1,120 @@
+"""JSON that strangers sent, taken apart and checked. Pure: bytes in, values out.
+
+Knows which members matter; everything else in an image's json is its owner's and is kept byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+from api.errors import ApiError
+from api.v1 import names, refusals
+
+_MAX_CHECKSUM: Final = 256  # characters; a sha512 tarsum has 149
+
+
+def _constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+def load(body: bytes) -> Any:
+    """Read a JSON text strictly.
+
+    Raises:
+        ValueError: it is none, or nests too deeply to be meant.
+    """
+    try:
+        return json.loads(body.decode(), parse_constant=_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def image_json(body: bytes, image_id: str) -> str | None:
+    """Check an image's json against the id it was sent for and return its parent, if it has one.
+
+    Raises:
+        ApiError: 400.
+    """
+    try:
+        content = load(body)
+    except ValueError:
+        raise ApiError(*refusals.INVALID_JSON) from None
+    if not isinstance(content, dict) or not content:
+        raise ApiError(*refusals.INVALID_JSON)
+    if "id" not in content:
+        raise ApiError(*refusals.JSON_WITHOUT_ID)
+    if content["id"] != image_id:
+        raise ApiError(*refusals.JSON_OTHER_ID)
+    parent = content.get("parent")
+    if parent is None or parent == "":
+        return None
+    if not isinstance(parent, str) or not names.is_image_id(parent):
+        raise ApiError(*refusals.NO_SUCH_PARENT)
+    return parent
+
+
+def image_list(body: bytes) -> dict[str, str | None]:
+    """Read the image list of an index route into id -> checksum, or None where none was given.
+
+    An id may occur several times, once for every tag; the tags themselves come later, on their own routes.
+
+    Raises:
+        ApiError: 400.
+    """
+    try:
+        content = load(body)
+    except ValueError:
+        raise ApiError(*refusals.NOT_JSON) from None
+    if not isinstance(content, list):
+        raise ApiError(*refusals.INVALID_DATA)
+    images: dict[str, str | None] = {}
+    for item in content:
+        image_id, checksum = _listed(item)
+        images[image_id] = checksum or images.get(image_id)
+    return images
+
+
+def _listed(item: object) -> tuple[str, str | None]:
+    if not isinstance(item, Mapping):
+        raise ApiError(*refusals.INVALID_DATA)
+    image_id, checksum = item.get("id"), item.get("checksum")
+    if not isinstance(image_id, str) or not names.is_image_id(image_id):
+        raise ApiError(*refusals.INVALID_DATA)
+    if checksum is not None and not (isinstance(checksum, str) and len(checksum) <= _MAX_CHECKSUM):
+        raise ApiError(*refusals.INVALID_DATA)
+    return image_id, checksum
+
+
+def tag_target(body: bytes) -> str:
+    """Read the image id that a tag is to point to.
+
+    Raises:
+        ApiError: 400 if it is no string; 404 if no image can have such an id.
+    """
+    try:
+        target = load(body)
+    except ValueError:
+        raise ApiError(*refusals.INVALID_DATA) from None
+    if not isinstance(target, str) or not target:
+        raise ApiError(*refusals.INVALID_DATA)
+    if not names.is_image_id(target):
+        raise ApiError(*refusals.IMAGE_NOT_FOUND)
+    return target
+
+
+def access(body: bytes) -> str:
+    """Read the `access` property.
+
+    Raises:
+        ApiError: 400.
+    """
+    try:
+        content = load(body)
+    except ValueError:
+        raise ApiError(*refusals.INVALID_DATA) from None
+    if not isinstance(content, dict) or not isinstance(content.get("access"), str):
+        raise ApiError(*refusals.INVALID_DATA)
+    value: str = content["access"]
+    return value

@@ -1,0 +1,37 @@
+"""Every limit and choice that only Registry v1 has: unit, default, reason, and what lies past it (I10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB, GIB = 1 << 20, 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class V1Settings:
+    """Tunables of the v1 routes.
+
+    Attributes:
+        public_host: `host[:port]` told to clients as the place to push to and pull from. None takes each
+            request's own `Host`, which is right unless a proxy rewrites that header.
+        standalone: what `_ping` says; true makes clients send a password where they have one, and no token.
+        token_s: how long a token is good for. A push carries one token from beginning to end, so it must span
+            the longest push.
+        max_chain: images in an ancestry. Engines stack no more than 127 layers. Past it: 400.
+        max_unpacked_bytes: unpacked bytes read from a layer to list it or to verify a tarsum, so that a small
+            archive cannot keep a thread busy for hours. Past it: 400.
+        max_entries: archive entries whose digests a tarsum keeps in memory, about 200 bytes each. Past it:
+            400.
+        max_listing_bytes: a file listing, which is held in memory whole. Past it: 400.
+        unpackers: layers unpacked at the same time by one worker; each keeps a core busy. Past it: requests
+            wait for their turn.
+    """
+
+    public_host: str | None = None
+    standalone: bool = True
+    token_s: int = 24 * 3600
+    max_chain: int = 127
+    max_unpacked_bytes: int = 16 * GIB
+    max_entries: int = 250_000
+    max_listing_bytes: int = 32 * MIB
+    unpackers: int = 1

@@ -1,0 +1,96 @@
+"""What complete images look like from outside: json, layer, ancestry, listing. Blocking; no HTTP.
+
+An image that is still being uploaded has no outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from api.errors import ApiError
+from api.v1 import refusals
+from api.v1.image import EMPTY_LAYER, EMPTY_LAYER_DIGEST, Image, complete, find
+from api.v1.images import read_blob
+from api.v1.listing import listing
+from api.v1.settings import V1Settings
+from api.v1.tarsum import payload_checksum, payload_hash
+from api.v1.unpack import TooMuch, Unreadable
+from cas import Digest, Reader, Store
+
+
+@dataclass(frozen=True, slots=True)
+class JsonView:
+    """An image's json, the size of its layer as it will be sent, and the checksum over the two."""
+
+    body: bytes
+    layer_bytes: int
+    checksum: str
+
+
+def read_json(store: Store, image_id: str) -> JsonView:
+    """Read an image's json."""
+    image = complete(store, image_id)
+    with store.reader(image.json) as reader:
+        body = reader.read()
+    return JsonView(body, image.layer_bytes, _served_checksum(image, body))
+
+
+def _served_checksum(image: Image, body: bytes) -> str:
+    """Return the checksum of what is served, which for a layer of no bytes is not what was pushed."""
+    if image.layer != EMPTY_LAYER_DIGEST:
+        return image.checksum
+    running = payload_hash(body)
+    running.update(EMPTY_LAYER)
+    return payload_checksum(running)
+
+
+def open_layer(store: Store, image_id: str) -> Reader:
+    """Open an image's layer; the caller closes it."""
+    return store.reader(_layer(complete(store, image_id)))
+
+
+def check(store: Store, image_id: str) -> None:
+    """Raise unless this image may be served."""
+    complete(store, image_id)
+
+
+def ancestry(store: Store, settings: V1Settings, image_id: str) -> list[str]:
+    """List an image and its ancestors, itself first.
+
+    Raises:
+        ApiError: 404, or 400 if it or an ancestor is still being uploaded: a client fetches them all.
+    """
+    ids: list[str] = []
+    image = complete(store, image_id)
+    while True:
+        ids.append(image.id)
+        if image.parent is None:
+            return ids
+        above = find(store, image.parent)
+        if above is None or not above.complete:
+            raise ApiError(*refusals.IMAGE_UPLOADING)
+        if len(ids) >= settings.max_chain:
+            raise ApiError(*refusals.CHAIN_TOO_LONG)
+        image = above
+
+
+def files(store: Store, settings: V1Settings, image_id: str) -> bytes:
+    """List the files in an image's layer, as JSON.
+
+    Raises:
+        ApiError: 400 for a layer that is no archive, or a very large one.
+    """
+    layer = read_blob(store, _layer(complete(store, image_id)))
+    limits = {"limit_bytes": settings.max_unpacked_bytes, "limit_listing_bytes": settings.max_listing_bytes}
+    try:
+        return listing(layer, **limits)
+    except Unreadable:
+        raise ApiError(*refusals.LAYER_UNREADABLE) from None
+    except TooMuch:
+        raise ApiError(*refusals.LAYER_TOO_MUCH) from None
+
+
+def _layer(image: Image) -> Digest:
+    if image.layer is None:
+        raise AssertionError(f"image {image.id} is complete without a layer")
+    return image.layer

@@ -1,0 +1,70 @@
+"""The engine: an embedded, deduplicating, content-addressed store that knows bytes, digests and names, and no HTTP.
+
+This is its public face; `docs/design.md` tells what it promises and how.
+"""
+
+from cas.change import Names
+from cas.config import EngineSettings
+from cas.digest import Digest
+from cas.errors import (
+    Busy,
+    CasError,
+    Closed,
+    Damaged,
+    DiskFailed,
+    FormatTooNew,
+    IndexMissing,
+    InUse,
+    InvalidDigest,
+    InvalidName,
+    Mismatch,
+    Missing,
+    NoSpace,
+    NotAStore,
+    OpenError,
+    ReadOnly,
+    RootReadOnly,
+    UnsafeFilesystem,
+)
+from cas.names import Name, Record
+from cas.reader import FileRange, Reader
+from cas.rebuild import RebuildReport
+from cas.receive import Tap, Upload
+from cas.staged import Staged
+from cas.store import Blob, Stats, Store, rebuild_index
+
+__all__ = [
+    "Blob",
+    "Busy",
+    "CasError",
+    "Closed",
+    "Damaged",
+    "Digest",
+    "DiskFailed",
+    "EngineSettings",
+    "FileRange",
+    "FormatTooNew",
+    "InUse",
+    "IndexMissing",
+    "InvalidDigest",
+    "InvalidName",
+    "Mismatch",
+    "Missing",
+    "Name",
+    "Names",
+    "NoSpace",
+    "NotAStore",
+    "OpenError",
+    "ReadOnly",
+    "Reader",
+    "RebuildReport",
+    "Record",
+    "RootReadOnly",
+    "Staged",
+    "Stats",
+    "Store",
+    "Tap",
+    "UnsafeFilesystem",
+    "Upload",
+    "rebuild_index",
+]

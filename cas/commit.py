@@ -1,0 +1,253 @@
+"""The committer: one thread a process that turns waiting work into few durable commits, and the journal of names.
+
+Layer: L5. The order that keeps I1, I2 and I4: content is synced before it comes here; within one index transaction the
+edits are applied, their journal record is appended and synced, then the transaction is committed (synced), then the
+waiting callers are released.
+
+The void rule. A crash between the sync of a journal record and the commit leaves a durable record of something
+that never
+happened. So a number is *reserved* in `locks/journal` before its record is written, numbers are never used twice, and
+every record names the committed number before it: what lies in between never happened. Whoever finds a reserved number
+beyond the committed one writes an empty record that steps over it (`settle`), before the index can be lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cas.disk import Cell
+from cas.errors import Busy, CasError, Closed, DiskFailed, ReadOnly
+from cas.index import PackRow, PackState
+from cas.records import Body, NameChanges, NameEdit, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cas.config import EngineSettings
+    from cas.index import Edit, Index
+    from cas.layout import Layout
+    from cas.packs import PackPool, PackWriter
+    from cas.records import BlobEntry
+
+JOURNAL_SEQ = "journal_seq"  # the index's counter of committed changes
+_FAILURES_ALLOWED = 1  # disk failures before the store takes no more writes (I1)
+
+
+@dataclass(slots=True)
+class Draft:
+    """What one job adds to the journal record of its group."""
+
+    edits: list[NameEdit] = field(default_factory=list)
+    blobs: list[BlobEntry] = field(default_factory=list)
+
+
+class Job:
+    """Work for the committer: `run(edit, draft)` inside the transaction, perhaps more than once."""
+
+    def __init__(self, run: Callable[[Edit, Draft], Any]) -> None:
+        self.future: Future[Any] = Future()
+        self.draft = Draft()
+        self._run = run
+        self._result: Any = None
+        self._error: Exception | None = None
+        self._lock = threading.Lock()
+        self._claimed = self._abandoned = False
+
+    def attempt(self, edit: Edit) -> None:
+        """Run within the group's transaction; a refusal undoes this job alone."""
+        self.draft, self._error = Draft(), None
+        if not self._claim():
+            return
+        try:
+            self._result = edit.attempt(lambda inner: self._run(inner, self.draft))
+        except Exception as error:  # noqa: BLE001 - whatever the edit raises is its caller's answer
+            self.draft, self._error = Draft(), error
+
+    def settle(self) -> None:
+        """Release the caller with what the last attempt gave."""
+        if self._error is not None:
+            self.future.set_exception(self._error)
+        else:
+            self.future.set_result(self._result)
+
+    def wait(self, timeout_s: float) -> Any:
+        """Return the result once it is durable.
+
+        Raises:
+            Busy: nobody began within the limit, and now nobody will.
+            Exception: what the edit raised, or why the commit failed.
+        """
+        try:
+            return self.future.result(timeout_s)
+        except TimeoutError:
+            if self.future.done() or self._claimed_already():
+                return self.future.result()
+        raise Busy(f"another process has held the index for {timeout_s:g} s (is one stopped?); try again")
+
+    def _claim(self) -> bool:
+        with self._lock:
+            self._claimed = not self._abandoned
+            return self._claimed
+
+    def _claimed_already(self) -> bool:
+        with self._lock:
+            self._abandoned = not self._claimed
+            return self._claimed
+
+
+class _NeedsJournal(BaseException):
+    """The group has names to write and no journal pack is open yet; open one outside the transaction and run again."""
+
+
+class Committer:
+    """Queue, thread and journal of one process."""
+
+    def __init__(self, index: Index, layout: Layout, settings: EngineSettings, owner: bytes) -> None:
+        self._index, self._settings, self._owner = index, settings, owner
+        self._cell = Cell(layout.journal_cell)
+        self._packs: PackPool | None = None
+        self._journal: PackWriter | None = None
+        self._waiting: deque[Job] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._failures = 0
+        self._thread = threading.Thread(target=self._loop, name="cas-committer", daemon=True)
+
+    def start(self, packs: PackPool) -> None:
+        """Begin to work; journal packs come from `packs`."""
+        self._packs = packs
+        self._thread.start()
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the disk failed too often to be written to again."""
+        return self._failures > _FAILURES_ALLOWED
+
+    def note_failure(self) -> None:
+        """Count a failure of the disk."""
+        self._failures += 1
+
+    def submit(self, run: Callable[[Edit, Draft], Any]) -> Job:
+        """Queue work; wait for it with `Job.wait`.
+
+        Raises:
+            ReadOnly, Closed: no work is taken any more.
+        """
+        job = Job(run)
+        with self._wake:
+            if self.read_only:
+                raise ReadOnly("the disk failed twice, so the store takes no more writes; check the disk, then restart")
+            if self._closing:
+                raise Closed("this store was closed; open it anew")
+            self._waiting.append(job)
+            self._wake.notify()
+        return job
+
+    def run(self, run: Callable[[Edit, Draft], Any]) -> Any:
+        """Do work durably and return its result; on the committer's own thread, at once."""
+        if threading.current_thread() is self._thread:
+            return self._index.write(lambda edit: run(edit, Draft()))
+        return self.submit(run).wait(self._settings.write_wait_s)
+
+    def reserve(self, seq: int) -> None:
+        """Take notice of a journal number found in a dead process's pack, so that it is stepped over.
+
+        Only within a transaction: outside, it could take back what another process reserves at the same moment.
+        """
+        if seq > self._cell.read():
+            self._cell.write(seq)
+
+    def unsettled(self) -> bool:
+        """Whether a journal number was reserved that never became a commit."""
+        return self._cell.read() > self._index.read(lambda view: view.number(JOURNAL_SEQ))
+
+    def close(self) -> None:
+        """Finish what waits, then stop and give the journal pack back."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+        self._cell.close()
+
+    def _loop(self) -> None:
+        while jobs := self._take():
+            failures = self._failures
+            try:
+                self._commit(jobs)
+            except CasError as error:
+                if isinstance(error, DiskFailed) and self._failures == failures:
+                    self.note_failure()  # the index's disk failed: packs count their own failures
+                self._fail(jobs, error)
+            except Exception as error:  # noqa: BLE001 - a bug of ours must reach the waiting callers, not end the thread
+                self._fail(jobs, DiskFailed(f"the commit failed unexpectedly ({error!r}); try again"))
+            except BaseException as error:  # noqa: BLE001 - this thread ends, so nobody may go on waiting for it
+                self._abandon(jobs, error)
+                return
+        self._drop_journal()  # from here its sealing can still be entered into the index
+
+    def _take(self) -> list[Job]:
+        with self._wake:
+            while not self._waiting and not self._closing:
+                self._wake.wait()
+            count = min(len(self._waiting), self._settings.group_changes)
+            return [self._waiting.popleft() for _ in range(count)]
+
+    def _commit(self, jobs: Sequence[Job]) -> None:
+        while True:
+            try:
+                self._index.write(lambda edit: self._transact(edit, jobs))
+                break
+            except _NeedsJournal:
+                assert self._packs is not None
+                self._journal = self._packs.take(Role.JOURNAL)
+        for job in jobs:
+            job.settle()
+        if self._journal is not None and self._journal.end >= self._settings.pack_bytes:
+            self._drop_journal()
+
+    def _transact(self, edit: Edit, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.attempt(edit)
+        edits = tuple(change for job in jobs for change in job.draft.edits)
+        blobs = [blob for job in jobs for blob in job.draft.blobs]
+        committed = edit.number(JOURNAL_SEQ)
+        reserved = max(self._cell.read(), committed)
+        if edits or blobs or reserved > committed:
+            self._write_journal(edit, Body(blobs=blobs, names=NameChanges(reserved + 1, committed, edits)))
+
+    def _write_journal(self, edit: Edit, body: Body) -> None:
+        if self._journal is None:
+            raise _NeedsJournal
+        assert body.names is not None
+        self._cell.write(body.names.seq)
+        end = self._journal.commit(body)
+        self._journal.sync()
+        edit.set_number(JOURNAL_SEQ, body.names.seq)
+        edit.put_pack(PackRow(self._journal.pack, PackState.OPEN, Role.JOURNAL, self._owner, end))
+
+    def _fail(self, jobs: Sequence[Job], error: CasError) -> None:
+        if self._journal is not None:
+            self._journal.roll_back(self._journal.synced)
+            if self._journal.poisoned:
+                self._drop_journal()
+        for job in jobs:
+            job.future.set_exception(error)
+        with contextlib.suppress(CasError):  # else the next group, or the next opener, steps over the lost number
+            self._commit(())
+
+    def _abandon(self, jobs: Sequence[Job], error: BaseException) -> None:
+        with self._wake:
+            self._closing = True
+            left, self._waiting = (*jobs, *self._waiting), deque()
+        for job in left:
+            job.future.set_exception(error)
+
+    def _drop_journal(self) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None and self._packs is not None:
+            self._packs.give_back(journal)

@@ -1,0 +1,50 @@
+"""Every tunable of the engine: unit in the name, default, and the reason for it (invariant I10).
+
+Layer: L0. Filled in by `tools/`, which alone reads flags, environment and files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Tunables of one store.
+
+    Attributes:
+        inline_bytes: blobs up to this size live in the index and the journal. Manifests, configs and v1 JSON are small,
+            and a read of one should be one look-up.
+        run_bytes: stored bytes an upload appends before it writes a commit record. Long runs are long extents; a lost
+            connection loses at most one run.
+        segment_chunks: chunks in one segment of a recipe; bounds the memory of an upload and of a read.
+        pack_bytes: a pack this large is sealed. Fewer files, and the most that one step of compaction copies.
+        zstd_level: level for chunks of compressible blobs; 3 is where ratio stops paying for time.
+        zstd_min_saving: a chunk is kept compressed only when this share of it goes away; below, `sendfile` is
+        worth more.
+        map_bytes: first size of the index's memory map; address space only, doubled when full.
+        max_readers: reader slots of the index, fixed by the first opener.
+        group_changes: changes of names taken into one durable commit.
+        write_wait_s: how long a change waits for other processes before it fails as busy.
+        reserve_bytes, reserve_share: space kept free for deletes and collection when the disk is full; the smaller of
+            the two, the share being of the whole filesystem.
+        open_packs: pack files kept open for reading.
+        hash_threads: threads that hash uploads beside the chunking ones.
+    """
+
+    inline_bytes: int = 64 * KIB
+    run_bytes: int = 32 * MIB
+    segment_chunks: int = 1024
+    pack_bytes: int = 512 * MIB
+    zstd_level: int = 3
+    zstd_min_saving: float = 0.10
+    map_bytes: int = 16 * GIB
+    max_readers: int = 4096
+    group_changes: int = 256
+    write_wait_s: float = 30.0
+    reserve_bytes: int = 64 * MIB
+    reserve_share: float = 0.02
+    open_packs: int = 256
+    hash_threads: int = 4

@@ -1,0 +1,264 @@
+"""The only module that touches the operating system's files (LMDB aside).
+
+Layer: L2. A class of small verbs over descriptors and paths, so that a test can put one in its place that forgets
+un-synced writes or fails the n-th call. Refusals come out as `NoSpace` or `DiskFailed`; a failed sync is never retried.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cas.errors import DiskFailed, NoSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_IOV_MAX = 1024  # Linux's limit of buffers in one pwritev
+NETWORK_FILESYSTEMS = frozenset(
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb",
+        "smb2",
+        "smb3",
+        "smbfs",
+        "9p",
+        "ceph",
+        "fuse.ceph",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "fuse.rclone",
+        "fuse.s3fs",
+        "afs",
+        "ncpfs",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "ocfs2",
+        "gfs2",
+        "coda",
+        "davfs",
+        "fuse.davfs2",
+    ]
+)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Work done through one `Disk`, for tests and benchmarks that gate on work instead of time."""
+
+    writes: int = 0
+    bytes_written: int = 0
+    syncs: int = 0
+    reads: int = 0
+    bytes_read: int = 0
+
+
+class Disk:
+    """The real disk."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+
+    def create(self, path: Path) -> int:
+        """Create a file that must not exist; return its descriptor, open for reading and writing.
+
+        Raises:
+            NoSpace, DiskFailed: the file could not be made.
+        """
+        with _refusals(f"create {path.name}"):
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+
+    def open_read(self, path: Path) -> int:
+        """Open a file for reading.
+
+        Raises:
+            FileNotFoundError: it is gone; the caller knows what that means.
+            DiskFailed: any other refusal.
+        """
+        with _refusals(f"open {path.name}"):
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def write(self, fd: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
+        """Write all buffers back to back at `offset`; return how many bytes that was.
+
+        Raises:
+            NoSpace, DiskFailed: some of it may lie in the file, none of it may be believed.
+        """
+        total = 0
+        for first in range(0, len(buffers), _IOV_MAX):
+            total += self._write_some(fd, list(buffers[first : first + _IOV_MAX]), offset + total)
+        self.counts.bytes_written += total
+        return total
+
+    def _write_some(self, fd: int, buffers: list[bytes | bytearray | memoryview], offset: int) -> int:
+        size, done = sum(map(len, buffers)), 0
+        while done < size:
+            with _refusals("write"):
+                wrote = os.pwritev(fd, buffers, offset + done)
+            self.counts.writes += 1
+            done += wrote
+            while buffers and wrote >= len(buffers[0]):
+                wrote -= len(buffers.pop(0))
+            if wrote:
+                buffers[0] = memoryview(buffers[0])[wrote:]
+        return size
+
+    def sync(self, fd: int) -> None:
+        """Make a file's bytes durable.
+
+        Raises:
+            NoSpace, DiskFailed: nothing written since the last good sync may be believed, ever (no retry).
+        """
+        self.counts.syncs += 1
+        with _refusals("sync"):
+            os.fdatasync(fd)
+
+    def sync_folder(self, path: Path) -> None:
+        """Make a folder's entries durable."""
+        with _refusals(f"sync {path.name}"):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def read(self, fd: int, size: int, offset: int) -> bytearray:
+        """Read up to `size` bytes; fewer only at the end of the file.
+
+        A bytearray, because comparing one with a memoryview is a memcmp, where two memoryviews compare item by item.
+        """
+        data = bytearray(size)
+        done = 0
+        with memoryview(data) as view, _refusals("read"):
+            while done < size and (got := os.preadv(fd, [view[done:]], offset + done)):
+                done += got
+        self.counts.reads += 1
+        self.counts.bytes_read += done
+        del data[done:]
+        return data
+
+    def size(self, fd: int) -> int:
+        """Return a file's length in bytes."""
+        return os.fstat(fd).st_size
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut a file to `size` bytes."""
+        with _refusals("truncate"):
+            os.ftruncate(fd, size)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        os.close(fd)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file that may be gone already."""
+        with _refusals(f"remove {path.name}"):
+            path.unlink(missing_ok=True)
+
+    def seal(self, fd: int) -> None:
+        """Take the right to write from a file that will never change again."""
+        os.fchmod(fd, 0o440)
+
+    def free_bytes(self, path: Path) -> tuple[int, int]:
+        """Return `(free, whole)` bytes of the filesystem that holds `path`."""
+        stat = os.statvfs(path)
+        return stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
+
+    def random(self, size: int) -> bytes:
+        """Return random bytes: ids, markers and salts come from here, so that a test can choose them."""
+        return os.urandom(size)
+
+
+class Cell:
+    """A number that all processes share and that outlives `kill -9`, though not a power cut: 8 bytes of a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def read(self) -> int:
+        """Return the number; 0 if none was ever written."""
+        return int.from_bytes(os.pread(self._fd, 8, 0), "big")
+
+    def write(self, number: int) -> None:
+        """Set the number, at once visible to every process."""
+        with _refusals("write"):
+            os.pwrite(self._fd, number.to_bytes(8, "big"), 0)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a small file durably and atomically: new file, sync, rename, sync of the folder."""
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    Disk().sync_folder(path.parent)
+
+
+def filesystem_type(path: Path, mounts: str | None = None) -> str:
+    """Return the type of the filesystem that holds `path`, or `"unknown"`.
+
+    Args:
+        path: an existing path.
+        mounts: text in the form of `/proc/self/mountinfo`; read from there if None.
+    """
+    if mounts is None:
+        try:
+            mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return "unknown"
+    best, kind = -1, "unknown"
+    for line in mounts.splitlines():
+        fields, _, rest = line.partition(" - ")
+        mount_point = fields.split(" ")[4].replace("\\040", " ")
+        if path.resolve().is_relative_to(mount_point) and len(mount_point) >= best:
+            best, kind = len(mount_point), rest.split(" ")[0]
+    return kind
+
+
+@contextmanager
+def lock_folder(path: Path) -> Iterator[None]:
+    """Hold the exclusive lock of a folder, waiting for it. The kernel gives it back when the process dies."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def try_lock(path: Path, *, create: bool = False) -> int | None:
+    """Lock a file exclusively without waiting; return its descriptor, or None if another process holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o640)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+@contextmanager
+def _refusals(verb: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoSpace(f"the disk is full (cannot {verb}); free some space and try again") from error
+        raise DiskFailed(f"the disk failed (cannot {verb}: {error.strerror}); look at the system's log") from error

@@ -1,0 +1,229 @@
+"""The LMDB environment of one process: opening, map growth, short transactions, and LMDB's errors in our words.
+
+Layer: L2. Knows nothing of tables. LMDB's traps live here: one environment a process, never used after a fork,
+a map that
+any process may grow, a read transaction that pins pages for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+
+import lmdb
+
+from cas.errors import Busy, Closed, Damaged, DiskFailed, InUse, NoSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+T = TypeVar("T")
+_OPEN: set[str] = set()  # real paths: a second opening in one process would end the first one's locks
+_FORMAT = 0  # the engine of LMDB 0.9; an environment variable must not choose our file format
+
+
+class MapFull(BaseException):
+    """The map must grow and the work run again. Not an `Exception`, so that no callback can swallow it."""
+
+
+class Cursor(Protocol):
+    """A place in a table, in byte order. What LMDB's cursor offers and we use, with keys and values as bytes."""
+
+    def set_range(self, key: bytes, /) -> bool: ...
+    def set_key(self, key: bytes, /) -> bool: ...
+    def next(self) -> bool: ...
+    def prev(self) -> bool: ...
+    def last(self) -> bool: ...
+    def key(self) -> bytes: ...
+    def value(self) -> bytes: ...
+    def item(self) -> tuple[bytes, bytes]: ...
+    def delete(self) -> bool: ...
+    def iternext(self, *, keys: bool, values: bool) -> Iterator[bytes]: ...
+    def iternext_dup(self) -> Iterator[bytes]: ...
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+class _Gate:
+    """Many transactions, or one resize: LMDB moves the map under running transactions otherwise."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._inside = 0
+        self._resizing = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._condition:
+            while self._resizing:
+                self._condition.wait()
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._inside -= 1
+                if not self._inside:
+                    self._condition.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._condition:
+            while self._resizing:
+                self._condition.wait()
+            self._resizing = True
+            while self._inside:
+                self._condition.wait()
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._resizing = False
+                self._condition.notify_all()
+
+
+class Environment:
+    """One LMDB environment with its named tables."""
+
+    def __init__(self, path: Path, tables: dict[str, bool], *, map_bytes: int, max_readers: int) -> None:
+        """Open, and create what is missing.
+
+        Args:
+            path: folder of the environment.
+            tables: name → whether a key may have several (sorted) values.
+            map_bytes: first size of the map; an existing larger file wins.
+            max_readers: reader slots, fixed by whoever opens first.
+
+        Raises:
+            InUse: this process has it open already.
+            DiskFailed, NoSpace, Damaged: LMDB could not open it.
+        """
+        self._place = os.path.realpath(path)
+        if self._place in _OPEN:
+            raise InUse(f"{path} is open in this process already; share that Store object, or close it first")
+        self._pid = os.getpid()
+        self._gate = _Gate()
+        self._closed = False
+        with _errors():
+            self._env = lmdb.open(
+                str(path),
+                map_size=map_bytes,
+                max_dbs=len(tables),
+                max_readers=max_readers,
+                lib_version=_FORMAT,
+            )
+            self._tables = {name: self._env.open_db(name.encode(), dupsort=several) for name, several in tables.items()}
+        _OPEN.add(self._place)
+
+    def read(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in a short read transaction and return its result."""
+        while True:
+            try:
+                with self._enter(), _errors(), self._env.begin(buffers=False) as txn:
+                    return work(Transaction(txn, self._tables, self._env))
+            except lmdb.MapResizedError:
+                self._resize(0)
+
+    def write(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in a write transaction, then commit durably. It runs again if the map had to grow."""
+        while True:
+            try:
+                with self._enter(), _errors(), self._env.begin(write=True) as txn:
+                    result = work(Transaction(txn, self._tables, self._env))
+            except lmdb.MapResizedError:
+                self._resize(0)
+            except (lmdb.MapFullError, MapFull):
+                self._resize(self._env.info()["map_size"] * 2)
+            else:
+                return result
+
+    def check_readers(self) -> int:
+        """Free the reader slots of dead processes; return how many there were."""
+        with self._enter(), _errors():
+            return int(self._env.reader_check())
+
+    def close(self) -> None:
+        """Close for good; transactions under way end first."""
+        with self._gate.alone():
+            if not self._closed:
+                self._closed = True
+                self._env.close()
+                _OPEN.discard(self._place)
+
+    def _resize(self, size: int) -> None:
+        with self._gate.alone(), _errors():
+            self._env.set_mapsize(size)
+
+    @contextmanager
+    def _enter(self) -> Iterator[None]:
+        assert os.getpid() == self._pid, "an LMDB environment must not cross a fork"
+        with self._gate.shared():
+            if self._closed:
+                raise Closed("this store was closed; open it anew")
+            yield
+
+
+class Transaction:
+    """A transaction over the named tables. Lives inside the callback it was given to; nothing of it may leave."""
+
+    __slots__ = ("_env", "_tables", "txn")
+
+    def __init__(self, txn: lmdb.Transaction, tables: dict[str, lmdb._Database], env: lmdb.Environment) -> None:
+        self.txn, self._tables, self._env = txn, tables, env
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """Return the (first) value of a key."""
+        return cast("bytes | None", self.txn.get(key, db=self._tables[table]))
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        """Set a key's value; in a table of several values, add one."""
+        self.txn.put(key, value, db=self._tables[table])
+
+    def delete(self, table: str, key: bytes, value: bytes = b"") -> bool:
+        """Remove a key, or one of its values."""
+        return bool(self.txn.delete(key, value, db=self._tables[table]))
+
+    def count(self, table: str) -> int:
+        """Return how many entries a table has."""
+        return int(self.txn.stat(self._tables[table])["entries"])
+
+    def cursor(self, table: str) -> Cursor:
+        """Return a cursor over a table."""
+        return cast("Cursor", self.txn.cursor(db=self._tables[table]))
+
+    @contextmanager
+    def nested(self) -> Iterator[Transaction]:
+        """Yield a transaction within this one: what raises inside leaves nothing behind, and the outer one goes on."""
+        try:
+            with _errors(), self._env.begin(parent=self.txn, write=True) as child:
+                yield Transaction(child, self._tables, self._env)
+        except lmdb.MapFullError as error:
+            raise MapFull from error
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except (lmdb.MapFullError, lmdb.MapResizedError):
+        raise
+    except lmdb.DiskError as error:
+        raise NoSpace("the disk is full (the index cannot grow); free some space and try again") from error
+    except lmdb.ReadersFullError as error:
+        raise Busy("too many reads at once (all reader slots of the index are taken); try again") from error
+    except (
+        lmdb.CorruptedError,
+        lmdb.PageNotFoundError,
+        lmdb.InvalidError,
+        lmdb.VersionMismatchError,
+    ) as error:
+        raise Damaged(
+            f"the index is damaged ({error}); stop the server and run cas fsck --rebuild-index --force"
+        ) from error
+    except lmdb.Error as error:
+        if error.args and os.strerror(errno.ENOSPC) in str(error):
+            raise NoSpace("the disk is full (the index cannot grow); free some space and try again") from error
+        raise DiskFailed(f"the index could not be read or written ({error}); look at the system's log") from error

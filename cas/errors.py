@@ -1,0 +1,78 @@
+"""What can go wrong in the engine, told apart by whose fault it is and what to do next.
+
+Layer: L0. Knows neither HTTP statuses nor exit codes: `api/errors.py` and `tools/exits.py` map these classes.
+"""
+
+from __future__ import annotations
+
+
+class CasError(Exception):
+    """Everything the engine raises on purpose; anything else that escapes is our bug."""
+
+
+class InvalidDigest(CasError):
+    """The caller's text is not a digest. Theirs to fix; retrying is useless."""
+
+
+class InvalidName(CasError):
+    """The caller's text cannot name anything here. Theirs to fix; retrying is useless."""
+
+
+class Missing(CasError):
+    """No such digest or name here. Nobody's fault: ask elsewhere, or upload it."""
+
+
+class Mismatch(CasError):
+    """The caller's bytes do not hash to the caller's digest. Theirs to fix: send the right bytes."""
+
+
+class Damaged(CasError):
+    """Our stored bytes contradict our own checksum or index. Never served; an operator must look (`cas fsck`)."""
+
+
+class NoSpace(CasError):
+    """The disk is full. Nothing was lost; free some space and send it again."""
+
+
+class DiskFailed(CasError):
+    """The disk refused a write or a sync. What stood on it was dropped unacknowledged; send it again."""
+
+
+class ReadOnly(CasError):
+    """The disk failed twice, so the store takes no more writes. Reads go on; an operator must look at the disk."""
+
+
+class Busy(CasError):
+    """A write waited too long for another process. Nothing was changed; try again."""
+
+
+class Closed(CasError):
+    """This store object was closed by its owner. Open it anew."""
+
+
+class OpenError(CasError):
+    """A folder could not be opened as a store. Nothing in it was changed."""
+
+
+class NotAStore(OpenError):
+    """The folder holds something else. Point --root at a store, or at an empty or new folder."""
+
+
+class FormatTooNew(OpenError):
+    """A newer version wrote this store. Upgrade `cas`."""
+
+
+class UnsafeFilesystem(OpenError):
+    """The folder lies on a network filesystem, where locks and memory maps cannot be trusted. Use a local disk."""
+
+
+class IndexMissing(OpenError):
+    """The packs are here but the index is not. `cas fsck --rebuild-index` makes it anew from the packs."""
+
+
+class RootReadOnly(OpenError):
+    """The folder cannot be written. Mend its permissions or mount, or choose another."""
+
+
+class InUse(OpenError):
+    """Another process has the store open, and this work needs it alone. Stop the other first."""

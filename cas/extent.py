@@ -1,0 +1,62 @@
+"""Where bytes lie: stored pieces of a blob inside packs, and the arithmetic of ranges over them.
+
+Layer: L0, pure. Ranges are half-open. An extent is what one read or one `sendfile` can serve.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class Codec(IntEnum):
+    """How stored bytes relate to raw bytes. On disk: append only."""
+
+    RAW = 0
+    ZSTD = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Bytes `[offset, offset + stored)` of one pack, standing for `raw` bytes of a blob."""
+
+    pack: int
+    offset: int
+    stored: int
+    raw: int
+    codec: Codec
+
+
+def coalesce(extents: Iterable[Extent]) -> list[Extent]:
+    """Join raw extents that lie back to back in one pack: the fewer extents, the longer each `sendfile`."""
+    joined: list[Extent] = []
+    for extent in extents:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and last.codec is extent.codec is Codec.RAW
+            and last.pack == extent.pack
+            and last.offset + last.stored == extent.offset
+            and last.stored + extent.stored < 1 << 32
+        ):
+            size = last.stored + extent.stored
+            joined[-1] = replace(last, stored=size, raw=size)
+        else:
+            joined.append(extent)
+    return joined
+
+
+def overlap(extents: Iterable[Extent], start: int, stop: int) -> Iterator[tuple[Extent, int, int]]:
+    """Yield `(extent, first, last)` for each extent that touches raw bytes `[start, stop)`, relative to its start."""
+    at = 0
+    for extent in extents:
+        if at >= stop:
+            return
+        first, last = max(start - at, 0), min(stop - at, extent.raw)
+        if first < last:
+            yield extent, first, last
+        at += extent.raw

@@ -1,0 +1,84 @@
+"""Where things lie under a store's root; the only module that knows file names.
+
+Layer: L1, pure (paths are values here; nothing is opened).
+
+    ROOT/
+      store.json          format, store id, chunking profiles
+      index/              the LMDB environment
+      packs/ab/<id>.pack  256 folders, by the first byte of the pack's id
+      locks/<uuid>        flocked by each live process
+      locks/journal       the highest journal number ever reserved
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_PACK = re.compile(r"([0-9a-f]{16})\.pack", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths under one root."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What makes a folder a store."""
+        return self.root / "store.json"
+
+    @property
+    def index(self) -> Path:
+        """Folder of the LMDB environment."""
+        return self.root / "index"
+
+    @property
+    def index_unfinished(self) -> Path:
+        """Where a rebuild works, so that one that was cut off is never taken for an index."""
+        return self.root / "index.new"
+
+    @property
+    def index_data(self) -> Path:
+        """The index's data file. Never open and close it while the environment is open (POSIX locks would go)."""
+        return self.index / "data.mdb"
+
+    def old_index(self, number: int) -> Path:
+        """Where an index that is not to be trusted is moved."""
+        return self.root / f"index.old-{number}"
+
+    @property
+    def packs(self) -> Path:
+        """Folder of all packs."""
+        return self.root / "packs"
+
+    @property
+    def locks(self) -> Path:
+        """Folder of the processes' leases."""
+        return self.root / "locks"
+
+    @property
+    def journal_cell(self) -> Path:
+        """The highest journal number ever reserved: 8 bytes, written before the journal is."""
+        return self.locks / "journal"
+
+    def lease(self, owner: bytes) -> Path:
+        """Lock file of a process."""
+        return self.locks / owner.hex()
+
+    def pack(self, pack: int) -> Path:
+        """File of a pack."""
+        name = f"{pack:016x}"
+        return self.packs / name[:2] / f"{name}.pack"
+
+    def pack_folders(self) -> list[Path]:
+        """All 256 folders that packs may lie in."""
+        return [self.packs / f"{number:02x}" for number in range(256)]
+
+
+def pack_id(filename: str) -> int | None:
+    """Return the id in a pack's file name, or None if it is not one."""
+    match = _PACK.fullmatch(filename)
+    return int(match[1], 16) if match else None

@@ -1,0 +1,64 @@
+"""Who is alive: each process holds a kernel lock on a file of its own, which the kernel drops however it ends.
+
+Layer: L3. No clock, no process id, no heartbeat (I7). Every caller holds the root folder's lock, so that nobody sees a
+lease between its creation and its lock.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from cas.disk import try_lock
+
+if TYPE_CHECKING:
+    from cas.layout import Layout
+
+OWNER_SIZE = 16  # bytes of an owner's id
+
+
+class Lease:
+    """This process's own lock."""
+
+    def __init__(self, layout: Layout, owner: bytes) -> None:
+        self.owner, self._layout = owner, layout
+        fd = try_lock(layout.lease(owner), create=True)
+        assert fd is not None, "an owner's id is random and new"
+        self._fd = fd
+
+    def release(self) -> None:
+        """End the lease of a process that leaves nothing behind."""
+        self._layout.lease(self.owner).unlink(missing_ok=True)
+        os.close(self._fd)
+
+
+def survey(layout: Layout, own: bytes) -> tuple[set[bytes], set[bytes]]:
+    """Return the owners `(alive, dead)` other than `own`."""
+    alive: set[bytes] = set()
+    dead: set[bytes] = set()
+    for path in layout.locks.iterdir():
+        owner = _owner(path.name)
+        if owner is None or owner == own:
+            continue
+        try:
+            fd = try_lock(path)
+        except FileNotFoundError:
+            continue
+        (alive if fd is None else dead).add(owner)
+        if fd is not None:
+            os.close(fd)
+    return alive, dead
+
+
+def bury(layout: Layout, dead: set[bytes]) -> None:
+    """Remove the leases of processes whose remains were put in order."""
+    for owner in dead:
+        layout.lease(owner).unlink(missing_ok=True)
+
+
+def _owner(filename: str) -> bytes | None:
+    try:
+        owner = bytes.fromhex(filename)
+    except ValueError:
+        return None
+    return owner if len(owner) == OWNER_SIZE else None

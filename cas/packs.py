@@ -1,0 +1,276 @@
+"""Packs as files: appending to the ones this process opened, reading from all of them.
+
+Layer: L3. A pack is appended to by one holder at a time and never by a process that did not create it, so a
+torn tail is
+a matter for readers only. After a failed write or sync the pack is poisoned: nothing beyond its last good sync is ever
+named, and nobody appends to it again (I1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cas.errors import CasError, Damaged, DiskFailed, NoSpace
+from cas.records import HEADER_SIZE, Body, Header, Role, encode_footer, encode_header, encode_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cas.config import EngineSettings
+    from cas.disk import Disk
+    from cas.layout import Layout
+
+
+class PackWriter:
+    """One open pack. Not safe for two threads at once: `PackPool` lends it to one upload at a time."""
+
+    def __init__(self, disk: Disk, layout: Layout, header: Header, failed: Callable[[], None]) -> None:
+        self.pack, self.role = header.pack, header.role
+        self._disk, self._marker, self._failed = disk, header.marker, failed
+        path = layout.pack(header.pack)
+        self._fd = disk.create(path)
+        self._records: list[int] = []
+        try:
+            self._end = disk.write(self._fd, [encode_header(header)], 0)
+        except CasError:
+            disk.close(self._fd)
+            with contextlib.suppress(CasError):
+                disk.unlink(path)
+            raise
+        self.synced = 0
+        self.poisoned = False
+        self._folder: object = path.parent
+        self._layout = layout
+
+    @property
+    def end(self) -> int:
+        """Bytes appended so far."""
+        return self._end
+
+    def append(self, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
+        """Append buffers back to back; return the offset of the first.
+
+        Raises:
+            NoSpace: nothing of it was appended; go on elsewhere or later.
+            DiskFailed: the pack is poisoned.
+        """
+        self._check()
+        offset = self._end
+        try:
+            self._end += self._disk.write(self._fd, buffers, offset)
+        except NoSpace:
+            self._cut_to(offset)  # a part of it may have been written
+            raise
+        except CasError:
+            self._poison()
+            raise
+        return offset
+
+    def commit(self, body: Body) -> int:
+        """Append a record; return the offset just past it. Durable only after `sync`."""
+        previous = self._records[-1] if self._records else 0
+        record = encode_record(body, marker=self._marker, offset=self._end, previous=previous)
+        self._records.append(self.append([record]))
+        return self._end
+
+    def sync(self) -> None:
+        """Make everything appended durable, and the file's entry in its folder the first time.
+
+        Raises:
+            DiskFailed: the pack is poisoned; what was not synced before is lost for good.
+        """
+        self._check()
+        end = self._end
+        try:
+            self._disk.sync(self._fd)
+            if self._folder is not None:
+                self._disk.sync_folder(self._layout.pack(self.pack).parent)
+                self._folder = None
+        except CasError as error:
+            self._poison()
+            raise DiskFailed(f"{error}; pack {self.pack:016x} takes no more writes") from error
+        self.synced = end
+
+    def roll_back(self, end: int) -> None:
+        """Cut off what lies past `end`: bytes no record names, whose space a full disk needs back."""
+        end = max(end, HEADER_SIZE)
+        if self.poisoned or end >= self._end:
+            return
+        self._cut_to(end)
+        while self._records and self._records[-1] >= end:
+            self._records.pop()
+
+    def _cut_to(self, end: int) -> None:
+        try:
+            self._disk.truncate(self._fd, end)
+            self._end = end
+        except CasError:
+            self._poison()
+
+    def _poison(self) -> None:
+        if not self.poisoned:
+            self.poisoned = True
+            self._failed()
+
+    def seal(self) -> None:
+        """Write the footer, sync, and take the right to write from the file."""
+        self.append([encode_footer(self._records, at=self._end, marker=self._marker)])
+        self.sync()
+        self._disk.seal(self._fd)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._disk.close(self._fd)
+
+    def _check(self) -> None:
+        if self.poisoned:
+            raise DiskFailed(f"pack {self.pack:016x} is out of use after a disk error; try again")
+
+
+class PackPool:
+    """Packs this process may append to, lent to one holder at a time."""
+
+    def __init__(  # noqa: PLR0913 - the last three are how it tells others, and have no other way in
+        self,
+        disk: Disk,
+        layout: Layout,
+        settings: EngineSettings,
+        *,
+        store: bytes,
+        clock: Callable[[], float],
+        register: Callable[[int, Role], None],
+        sealed: Callable[[int, int], None],
+        failed: Callable[[], None],
+    ) -> None:
+        """Lend packs.
+
+        Args:
+            disk, layout, settings: where and how.
+            store: id of the store, for the header.
+            clock: seconds since 1970, for the header.
+            register: told of a new pack *before* its file exists, so that openers find every pack in the index.
+            sealed: told of a sealed pack's id and size.
+            failed: told of each failure of the disk, once.
+        """
+        self._disk, self._layout, self._settings = disk, layout, settings
+        self._store, self._clock = store, clock
+        self._register, self._sealed, self._failed = register, sealed, failed
+        self._free: list[PackWriter] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def take(self, role: Role = Role.DATA) -> PackWriter:
+        """Lend a pack: a free one, else a new one."""
+        with self._lock:
+            for writer in self._free:
+                if writer.role is role:
+                    self._free.remove(writer)
+                    return writer
+        return self._create(role)
+
+    def give_back(self, writer: PackWriter) -> None:
+        """Take a pack back; a full one is sealed, a poisoned one closed."""
+        if writer.poisoned:
+            writer.close()
+            return
+        with self._lock:
+            lasting = writer.end < self._settings.pack_bytes and not self._closed
+            if lasting:
+                self._free.append(writer)
+        if not lasting:
+            self._retire(writer)
+
+    def close(self) -> None:
+        """Seal what is open and free; what is lent is sealed when it comes back."""
+        with self._lock:
+            free, self._free = self._free, []
+            self._closed = True
+        for writer in free:
+            self._retire(writer)
+
+    def _create(self, role: Role) -> PackWriter:
+        pack = int.from_bytes(self._disk.random(8), "big") or 1
+        self._register(pack, role)
+        header = Header(role, pack, self._store, self._disk.random(16), int(self._clock()))
+        try:
+            return PackWriter(self._disk, self._layout, header, self._failed)
+        except DiskFailed:
+            self._failed()
+            raise
+
+    def _retire(self, writer: PackWriter) -> None:
+        try:
+            writer.seal()
+            self._sealed(writer.pack, writer.end)
+        except CasError:
+            pass  # an unsealed pack is whole: only its rebuild has to search for records instead of reading a list
+        finally:
+            writer.close()
+
+
+@dataclass(slots=True)
+class _Open:
+    fd: int
+    users: int = 0
+
+
+class PackFiles:
+    """Packs open for reading, the least recently used ones closed first, never while somebody reads."""
+
+    def __init__(self, disk: Disk, layout: Layout, limit: int) -> None:
+        self._disk, self._layout, self._limit = disk, layout, limit
+        self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def acquire(self, pack: int) -> int:
+        """Return a descriptor of a pack, to be given back with `release`.
+
+        Raises:
+            FileNotFoundError: the pack moved or was quarantined; resolve the chunks again.
+        """
+        with self._lock:
+            entry = self._open.get(pack)
+            if entry is None:
+                entry = self._open[pack] = _Open(self._disk.open_read(self._layout.pack(pack)))
+            entry.users += 1
+            self._open.move_to_end(pack)
+            self._trim()
+            return entry.fd
+
+    def release(self, pack: int) -> None:
+        """Give a descriptor back."""
+        with self._lock:
+            self._open[pack].users -= 1
+            self._trim()
+
+    def read(self, pack: int, offset: int, size: int) -> bytearray:
+        """Read stored bytes of a pack.
+
+        Raises:
+            FileNotFoundError: the pack is gone.
+            Damaged: the pack ends too early.
+        """
+        fd = self.acquire(pack)
+        try:
+            data = self._disk.read(fd, size, offset)
+        finally:
+            self.release(pack)
+        if len(data) != size:
+            raise Damaged(f"pack {pack:016x} ends before byte {offset + size}; run cas fsck")
+        return data
+
+    def close(self) -> None:
+        """Close all files that nobody is reading."""
+        with self._lock:
+            self._limit = 0
+            self._trim()
+
+    def _trim(self) -> None:
+        for pack in [pack for pack, entry in self._open.items() if not entry.users]:
+            if len(self._open) <= self._limit:
+                return
+            self._disk.close(self._open.pop(pack).fd)

@@ -1,0 +1,46 @@
+"""The parts of one open store, handed around as one value.
+
+Layer: L6. Only wiring: what each part does stands in its own module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
+
+    from cas.codec import ChunkCodec
+    from cas.commit import Committer
+    from cas.config import EngineSettings
+    from cas.disk import Disk
+    from cas.index import Index
+    from cas.layout import Layout
+    from cas.packs import PackFiles, PackPool
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything an upload or a reader needs.
+
+    Attributes:
+        owner: this process's lease id.
+        clock: seconds since 1970.
+        hashers: threads that hash beside the chunking one.
+        syncers: threads that sync a finished run while the next one arrives.
+    """
+
+    settings: EngineSettings
+    layout: Layout
+    disk: Disk
+    index: Index
+    codec: ChunkCodec
+    committer: Committer
+    packs: PackPool
+    files: PackFiles
+    owner: bytes
+    clock: Callable[[], float]
+    hashers: ThreadPoolExecutor
+    syncers: ThreadPoolExecutor

@@ -1,0 +1,166 @@
+"""Bytes out: a blob's range as pieces, raw ones as places in files (for `sendfile`), compressed ones decoded.
+
+Layer: L7. Works segment by segment, each in its own short read transaction. Extents are tried first because
+they save the
+chunk look-ups; where they lead nowhere (a pack moved or was condemned) the chunk list decides (design: hint and truth).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from cas.errors import Damaged, DiskFailed
+from cas.extent import Codec, Extent, coalesce, overlap
+from cas.index import ChunkState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from cas.digest import Digest
+    from cas.index import Stretch, View
+    from cas.parts import Parts
+    from cas.records import BlobEntry
+
+_BATCH_BYTES = 512 * 1024  # decoded chunks are joined to pieces of about this size
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """Bytes `[offset, offset + count)` of an open file."""
+
+    fd: int
+    offset: int
+    count: int
+
+
+class Reader:
+    """One blob on its way out. Files it handed out stay open until `close`. Used by one thread at a time."""
+
+    def __init__(self, parts: Parts, blob: BlobEntry) -> None:
+        self._parts, self._blob = parts, blob
+        self._held: dict[int, int] = {}  # pack → descriptor
+
+    @property
+    def digest(self) -> Digest:
+        """The blob's digest."""
+        return self._blob.digest
+
+    @property
+    def size(self) -> int:
+        """The blob's length in bytes."""
+        return self._blob.size
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        held, self._held = self._held, {}
+        for pack in held:
+            self._parts.files.release(pack)
+
+    def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[FileRange | bytes]:
+        """Yield the blob's bytes `[start, stop)` in order, lazily.
+
+        Raises:
+            Damaged: the next bytes cannot be trusted; whatever was sent so far must not be finished as if whole.
+        """
+        stop = self.size if stop is None else min(stop, self.size)
+        if self._blob.inline is not None:
+            if start < stop:
+                yield self._blob.inline[start:stop]
+            return
+        while start < stop:
+            stretch = self._stretch(start)
+            length = sum(ref.raw for ref in stretch.refs)
+            last = min(stop, stretch.start + length)
+            yield from self._segment(stretch, start - stretch.start, last - stretch.start)
+            start = last
+
+    def read(self, start: int = 0, stop: int | None = None) -> bytes:
+        """Return the blob's bytes `[start, stop)`.
+
+        Raises:
+            Damaged: see `pieces`.
+        """
+        return b"".join(
+            bytes(self._load(piece)) if isinstance(piece, FileRange) else piece for piece in self.pieces(start, stop)
+        )
+
+    def _load(self, piece: FileRange) -> bytearray:
+        data = self._parts.disk.read(piece.fd, piece.count, piece.offset)
+        if len(data) != piece.count:
+            raise self._damage(f"a pack ends {piece.count - len(data)} bytes early")
+        return data
+
+    def _stretch(self, at: int) -> Stretch:
+        def look(view: View) -> Stretch | None:
+            found = view.stretch(self._blob.recipe, at)
+            if found is None:  # the same bytes were pushed anew meanwhile, and a proven recipe took this one's place
+                self._blob = view.blob(self._blob.digest) or self._blob
+                found = view.stretch(self._blob.recipe, at)
+            return found
+
+        stretch = self._parts.index.read(look)
+        if stretch is None or at >= stretch.start + sum(ref.raw for ref in stretch.refs):
+            raise self._damage(f"its recipe has a hole at byte {at}")
+        return stretch
+
+    def _segment(self, stretch: Stretch, start: int, stop: int) -> Iterator[FileRange | bytes]:
+        extents = list(stretch.extents)
+        whole = sum(extent.raw for extent in extents) == sum(ref.raw for ref in stretch.refs)
+        if not whole or not all(self._open(extent.pack) for extent in {e.pack: e for e in extents}.values()):
+            extents = self._resolve(stretch)
+        batch: list[bytes] = []
+        size = 0
+        for extent, first, last in overlap(extents, start, stop):
+            if extent.codec is Codec.RAW:
+                if batch:
+                    yield b"".join(batch)
+                    batch, size = [], 0
+                yield FileRange(self._held[extent.pack], extent.offset + first, last - first)
+                continue
+            batch.append(self._decode(extent)[first:last])
+            size += last - first
+            if size >= _BATCH_BYTES:
+                yield b"".join(batch)
+                batch, size = [], 0
+        if batch:
+            yield b"".join(batch)
+
+    def _decode(self, extent: Extent) -> bytes:
+        stored = self._load(FileRange(self._held[extent.pack], extent.offset, extent.stored))
+        try:
+            return self._parts.codec.decode(stored, extent.raw)
+        except Damaged as error:
+            raise self._damage(f"{error} (pack {extent.pack:016x}, byte {extent.offset})") from error
+
+    def _open(self, pack: int) -> bool:
+        if pack in self._held:
+            return True
+        try:
+            self._held[pack] = self._parts.files.acquire(pack)
+        except (FileNotFoundError, DiskFailed):
+            return False
+        return True
+
+    def _resolve(self, stretch: Stretch) -> list[Extent]:
+        rows = self._parts.index.read(lambda view: [view.chunk(ref) for ref in stretch.refs])
+        extents = []
+        for row in rows:
+            if row is None or row.state is not ChunkState.GOOD or not self._open(row.extent.pack):
+                raise self._damage("a chunk of it is missing")
+            extents.append(row.extent)
+        return coalesce(extents)
+
+    def _damage(self, what: str) -> Damaged:
+        return Damaged(f"blob {self.digest} is damaged: {what}; run cas fsck")

@@ -1,0 +1,162 @@
+"""A folder as a store: making one, and refusing what is not one, with the reason and the remedy.
+
+Layer: L4. Knows `store.json` and what must lie beside it; opens neither index nor packs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from cas.disk import NETWORK_FILESYSTEMS, Disk, filesystem_type, lock_folder, write_file
+from cas.errors import FormatTooNew, IndexMissing, NotAStore, RootReadOnly, UnsafeFilesystem
+from cas.layout import Layout
+from cas.profile import PACKED, PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+FORMAT = 1
+_ID_SIZE = 16  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What `store.json` says."""
+
+    format: int
+    id: bytes
+
+
+def find(
+    root: Path, *, create: bool, disk: Disk, filesystem: Callable[[Path], str] = filesystem_type
+) -> tuple[Layout, Manifest]:
+    """Return the layout and manifest of the store at `root`.
+
+    Args:
+        root: the folder.
+        create: make a store where there is nothing.
+        disk: source of randomness and of folder syncs.
+        filesystem: tells the type of the filesystem a path lies on.
+
+    Raises:
+        NotAStore, FormatTooNew, UnsafeFilesystem, RootReadOnly: see their texts.
+    """
+    layout = Layout(root)
+    if root.exists() and not root.is_dir():
+        raise NotAStore(f"{root} is a file; give --root a folder")
+    if not root.exists():
+        if not create:
+            raise NotAStore(f"{root} does not exist; `cas serve --root {root}` makes a store there")
+        _make_folder(root)
+    kind = filesystem(root)
+    if kind in NETWORK_FILESYSTEMS:
+        raise UnsafeFilesystem(
+            f"{root} lies on a network filesystem ({kind}), where locks and memory maps cannot be trusted; "
+            "use a local disk"
+        )
+    _check_writable(root)
+    with lock_folder(root):  # several processes may be the first
+        if layout.manifest.exists():
+            manifest = _read(layout)
+            _make_folders(layout, disk)
+            return layout, manifest
+        if not create or not _is_blank(layout):
+            raise NotAStore(
+                f"{root} is not a store (it has no store.json); give --root a store, or an empty or new folder"
+            )
+        return layout, _make(layout, disk)
+
+
+def check_index(layout: Layout) -> bool:
+    """Say whether the index is there, and refuse a store that lost it.
+
+    The folder without its file, and no pack anywhere: the making of this store was cut short, nothing was lost.
+
+    Raises:
+        IndexMissing: this store had an index.
+    """
+    if layout.index_data.exists():
+        return True
+    if layout.index.is_dir() and not _has_packs(layout):
+        return False
+    raise IndexMissing(
+        f"the index of {layout.root} is missing; "
+        f"`cas fsck --rebuild-index --root {layout.root}` makes it anew from the packs"
+    )
+
+
+def _make_folder(root: Path) -> None:
+    try:
+        root.mkdir(parents=True)
+    except OSError as error:
+        raise RootReadOnly(f"{root} cannot be made ({error.strerror}); choose another --root") from error
+
+
+def _check_writable(root: Path) -> None:
+    if os.statvfs(root).f_flag & os.ST_RDONLY or not os.access(root, os.R_OK | os.W_OK | os.X_OK):
+        raise RootReadOnly(
+            f"{root} is read-only for this user; mend its mount or permissions, or choose another --root"
+        )
+
+
+def _is_blank(layout: Layout) -> bool:
+    """Nothing here, or only what an interrupted `_make` leaves: the manifest comes last."""
+    ours = {layout.index, layout.packs, layout.locks, layout.manifest.with_name("store.json.new")}
+    if any(path not in ours and path.name != "lost+found" for path in layout.root.iterdir()):
+        return False
+    return not _has_packs(layout)
+
+
+def _has_packs(layout: Layout) -> bool:
+    return any(path.is_file() for path in layout.packs.rglob("*"))
+
+
+def _make_folders(layout: Layout, disk: Disk) -> None:
+    """Make what is missing, durably: a backup, or an operator who tidied up, may have dropped empty folders."""
+    missing = [folder for folder in (layout.locks, *layout.pack_folders()) if not folder.is_dir()]
+    try:
+        for folder in missing:
+            folder.mkdir(parents=True, exist_ok=True)
+        if missing:
+            disk.sync_folder(layout.packs)
+            disk.sync_folder(layout.root)
+    except OSError as error:
+        raise RootReadOnly(
+            f"{error.filename} cannot be made ({error.strerror}); mend permissions or mount, or choose another --root"
+        ) from error
+
+
+def _make(layout: Layout, disk: Disk) -> Manifest:
+    manifest = Manifest(FORMAT, disk.random(_ID_SIZE))
+    _make_folders(layout, disk)
+    try:
+        layout.index.mkdir(exist_ok=True)
+        disk.sync_folder(layout.root)
+        content: dict[str, Any] = {
+            "format": manifest.format,
+            "id": manifest.id.hex(),
+            "profiles": [asdict(PLAIN), asdict(PACKED)],
+        }
+        write_file(layout.manifest, json.dumps(content, indent=1).encode() + b"\n")
+    except OSError as error:
+        raise RootReadOnly(f"{layout.root} cannot be made a store ({error.strerror}); choose another --root") from error
+    return manifest
+
+
+def _read(layout: Layout) -> Manifest:
+    try:
+        content = json.loads(layout.manifest.read_bytes())
+        number, store = int(content["format"]), bytes.fromhex(content["id"])
+    except PermissionError as error:
+        raise RootReadOnly(f"{layout.manifest} cannot be read; mend its permissions") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotAStore(f"{layout.manifest} is not a store's manifest ({error}); restore it from a backup") from error
+    if number > FORMAT:
+        raise FormatTooNew(f"{layout.root} has store format {number}, this version knows up to {FORMAT}; upgrade cas")
+    if number < 1 or len(store) != _ID_SIZE:
+        raise NotAStore(f"{layout.manifest} is not a store's manifest; restore it from a backup")
+    return Manifest(number, store)

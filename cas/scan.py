@@ -1,0 +1,119 @@
+"""Reading packs without the index: which records a pack holds and which of them can be believed.
+
+Layer: L4. A sealed pack lists its records in its footer. Without a footer they are found by the pack's random
+marker and
+believed for their checksum, and their chunks only if the stored bytes match too: a crash may keep a record and lose the
+data before it (I2).
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from cas.layout import pack_id
+from cas.records import (
+    HEADER_SIZE,
+    RECORD_SIZE,
+    TRAILER_SIZE,
+    Header,
+    Record,
+    decode_footer,
+    decode_header,
+    decode_record,
+    footer_span,
+    record_length,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cas.layout import Layout
+    from cas.records import Body
+
+
+@dataclass(slots=True)
+class Scan:
+    """One pack, read by itself."""
+
+    pack: int
+    header: Header | None
+    records: list[Record]
+    sealed: bool
+    end: int  # bytes up to which the pack makes sense
+    complaints: list[str]
+
+
+def pack_paths(layout: Layout) -> Iterator[tuple[int, Path]]:
+    """Yield the id and path of every pack file."""
+    for folder in layout.pack_folders():
+        if folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                pack = pack_id(path.name)
+                if pack is not None:
+                    yield pack, path
+
+
+def scan_pack(pack: int, path: Path, *, start: int = HEADER_SIZE) -> Scan:
+    """Read a pack's records, from byte `start` on if it has no footer."""
+    with path.open("rb") as file:
+        head = file.read(HEADER_SIZE)
+        header = decode_header(head)
+        if header is None:
+            torn = [] if len(head) < HEADER_SIZE or not any(head) else [f"pack {pack:016x} has a damaged header"]
+            return Scan(pack, None, [], sealed=False, end=0, complaints=torn)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            offsets = _footer(data, header.marker) if start == HEADER_SIZE else None
+            if offsets is None:
+                return _search(pack, header, data, start)
+            return _listed(pack, header, data, offsets)
+
+
+def _footer(data: mmap.mmap, marker: bytes) -> list[int] | None:
+    span = footer_span(data[-TRAILER_SIZE:])
+    if span is None or span[0] + span[1] != len(data):
+        return None
+    return decode_footer(data[span[0] :], marker)
+
+
+def _listed(pack: int, header: Header, data: mmap.mmap, offsets: list[int]) -> Scan:
+    found = Scan(pack, header, [], sealed=True, end=len(data), complaints=[])
+    for offset in offsets:
+        record = _record_at(data, offset, header.marker)
+        if record is None:
+            found.complaints.append(f"pack {pack:016x}: the record at byte {offset} is damaged")
+        else:
+            found.records.append(record)
+    return found
+
+
+def _search(pack: int, header: Header, data: mmap.mmap, start: int) -> Scan:
+    found = Scan(pack, header, [], sealed=False, end=start, complaints=[])
+    at = data.find(header.marker, start)
+    while at >= 0:
+        record = _record_at(data, at, header.marker)
+        if record is not None:
+            _believe_chunks(record.body, data)
+            found.records.append(record)
+            found.end = record.end
+        at = data.find(header.marker, at + 1 if record is None else record.end)
+    return found
+
+
+def _record_at(data: mmap.mmap, offset: int, marker: bytes) -> Record | None:
+    head = data[offset : offset + RECORD_SIZE]
+    if len(head) < RECORD_SIZE:
+        return None
+    return decode_record(data[offset : offset + record_length(head)], offset, marker)
+
+
+def _believe_chunks(body: Body, data: mmap.mmap) -> None:
+    body.chunks = [
+        entry
+        for entry in body.chunks
+        if xxhash.xxh3_64_intdigest(data[entry.offset : entry.offset + entry.stored]) == entry.checksum
+    ]

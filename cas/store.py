@@ -1,0 +1,321 @@
+"""The facade: a store, opened by one process, shared by its threads. Read the public verbs and you know the engine.
+
+Layer: L9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from cas.change import Names, scan
+from cas.codec import ChunkCodec
+from cas.commit import Committer
+from cas.config import EngineSettings
+from cas.disk import Disk, lock_folder
+from cas.errors import CasError, InUse, Missing, NotAStore
+from cas.index import Index, PackRow, PackState
+from cas.lease import OWNER_SIZE, Lease, survey
+from cas.names import Name
+from cas.packs import PackFiles, PackPool
+from cas.parts import Parts
+from cas.reader import Reader
+from cas.rebuild import RebuildReport, rebuild
+from cas.receive import Upload
+from cas.root import check_index, find
+from cas.scan import pack_paths
+from cas.settle import settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from cas.commit import Draft
+    from cas.digest import Digest
+    from cas.index import Edit, View
+    from cas.layout import Layout
+    from cas.names import Record
+    from cas.receive import Tap
+    from cas.records import BlobEntry, Role
+    from cas.root import Manifest
+
+    Clock = Callable[[], float]
+
+T = TypeVar("T")
+_SYNC_THREADS = 4
+_DEFAULTS = EngineSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A stored blob: its digest, size in bytes, and when it came (Unix seconds)."""
+
+    digest: Digest
+    size: int
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a store holds. Sizes in bytes; `stored_bytes` is what lies on the disk, packs and index."""
+
+    blobs: int
+    chunks: int
+    packs: int
+    names: int
+    logical_bytes: int
+    pack_bytes: int
+    index_bytes: int
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes on disk."""
+        return self.pack_bytes + self.index_bytes
+
+    @property
+    def dedup_ratio(self) -> float:
+        """How many pushed bytes one stored byte stands for; 0 for an empty store."""
+        return self.logical_bytes / self.stored_bytes if self.stored_bytes else 0.0
+
+
+class Store:
+    """A store. Blocking; safe to share between threads; one object per process and root.
+
+    Bytes go in by `upload`, become visible by a `change` that keeps them under a name, and come out by `reader`.
+    """
+
+    def __init__(self, layout: Layout, manifest: Manifest, settings: EngineSettings, disk: Disk, clock: Clock) -> None:
+        """Not for callers: use `Store.open`."""
+        owner = disk.random(OWNER_SIZE)
+        index = Index(layout.index, settings)
+        self._lease = Lease(layout, owner)
+        self._closed = False
+        committer = Committer(index, layout, settings, owner)
+        packs = PackPool(
+            disk,
+            layout,
+            settings,
+            store=manifest.id,
+            clock=clock,
+            register=self._register,
+            sealed=self._sealed,
+            failed=committer.note_failure,
+        )
+        self._parts = Parts(
+            settings=settings,
+            layout=layout,
+            disk=disk,
+            index=index,
+            codec=ChunkCodec(settings.zstd_level, settings.zstd_min_saving),
+            committer=committer,
+            packs=packs,
+            files=PackFiles(disk, layout, settings.open_packs),
+            owner=owner,
+            clock=clock,
+            hashers=ThreadPoolExecutor(settings.hash_threads, "cas-hash"),
+            syncers=ThreadPoolExecutor(_SYNC_THREADS, "cas-sync"),
+        )
+        committer.start(packs)
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        settings: EngineSettings = _DEFAULTS,
+        *,
+        create: bool = False,
+        disk: Disk | None = None,
+        clock: Clock = time.time,  # noqa: TID251 - the default of an argument
+    ) -> Self:
+        """Open the store at `root`; with `create`, make one where there is nothing.
+
+        Args:
+            root: the store's folder.
+            settings: tunables.
+            create: whether to make a new store.
+            disk: the file layer, for tests that break it.
+            clock: seconds since 1970.
+
+        Raises:
+            OpenError: the folder is no store, too new, on a network, read-only, or has lost its index.
+            DiskFailed, NoSpace, Damaged: it is a store, and broken.
+        """
+        disk = disk or Disk()
+        layout, manifest = find(root, create=create, disk=disk)
+        with lock_folder(root):
+            has_index = check_index(layout)  # only here: a rebuild may have been cut off while we waited
+            store = cls(layout, manifest, settings, disk, clock)
+            try:
+                if not has_index:
+                    disk.sync_folder(layout.index)
+                settle(store._parts)
+            except BaseException:
+                store.close()
+                raise
+        return store
+
+    def close(self) -> None:
+        """Finish what waits, seal this process's packs, and end its lease. Closing twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        parts = self._parts
+        parts.hashers.shutdown()
+        parts.syncers.shutdown()
+        parts.packs.close()
+        parts.committer.close()
+        parts.files.close()
+        parts.index.close()
+        self._lease.release()
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def upload(self, *, taps: Sequence[Tap] = ()) -> Upload:
+        """Begin to take a blob's bytes.
+
+        Args:
+            taps: fed every byte in order beside the store's own hash, e.g. other hash objects.
+        """
+        return Upload(self._parts, taps)
+
+    def stat(self, digest: Digest) -> Blob:
+        """Return what is known of a blob.
+
+        Raises:
+            Missing: no such blob.
+        """
+        entry = self._entry(digest)
+        return Blob(digest, entry.size, entry.created)
+
+    def reader(self, digest: Digest) -> Reader:
+        """Return a reader of a blob's bytes; close it.
+
+        Raises:
+            Missing: no such blob.
+        """
+        return Reader(self._parts, self._entry(digest))
+
+    def get(self, name: Name) -> Record | None:
+        """Return what stands under a name, or None."""
+        key = name.key()
+        return self._parts.index.read(lambda view: view.record(key))
+
+    def scan(
+        self, kind: str, prefix: str = "", *, after: str = "", limit: int | None = None
+    ) -> list[tuple[Name, Record]]:
+        """Return up to `limit` names of a kind whose path begins with `prefix` and follows `after`, in byte order."""
+        return self._parts.index.read(lambda view: scan(view, kind, prefix, after, limit))
+
+    def change(self, edit: Callable[[Names], T]) -> T:
+        """Change names atomically and durably; return what `edit` returned once it cannot be lost any more (I1).
+
+        `edit` may be run again from the start, so it touches only the names it is given and is quick; it raises to
+        refuse, and then nothing of it happens.
+
+        Raises:
+            NoSpace, DiskFailed, ReadOnly, Busy, Closed: nothing was changed.
+        """
+
+        def run(inner: Edit, draft: Draft) -> T:
+            return edit(Names(inner, draft))
+
+        job = self._parts.committer.submit(run)
+        result: T = job.wait(self._parts.settings.write_wait_s)
+        return result
+
+    def stats(self) -> Stats:
+        """Return what the store holds and what that takes on the disk."""
+        parts = self._parts
+
+        def counts(view: View) -> tuple[int, ...]:
+            return (*map(view.count, ("blobs", "chunks", "packs", "refs")), view.number("logical_bytes"))
+
+        blobs, chunks, packs, names, logical = parts.index.read(counts)
+        pack_bytes = 0
+        for _, path in pack_paths(parts.layout):
+            with contextlib.suppress(FileNotFoundError):
+                pack_bytes += path.stat().st_size
+        index_bytes = sum(path.stat().st_size for path in parts.layout.index.iterdir())
+        return Stats(blobs, chunks, packs, names, logical, pack_bytes, index_bytes)
+
+    def tick(self) -> None:
+        """Keep house: free what dead processes held. To be called about once a minute.
+
+        Raises:
+            NoSpace, DiskFailed, ReadOnly, Busy: try again at the next tick.
+        """
+        self._parts.index.check_readers()
+        with lock_folder(self._parts.layout.root):
+            settle(self._parts)
+
+    def _entry(self, digest: Digest) -> BlobEntry:
+        entry = self._parts.index.read(lambda view: view.blob(digest))
+        if entry is None:
+            raise Missing(f"no blob {digest} is stored here")
+        return entry
+
+    def _register(self, pack: int, role: Role) -> None:
+        row = PackRow(pack, PackState.OPEN, role, self._parts.owner, 0)
+        self._parts.committer.run(lambda edit, _: edit.put_pack(row))
+
+    def _sealed(self, pack: int, size: int) -> None:
+        def seal(edit: Edit, _draft: Draft) -> None:
+            row = edit.pack(pack)
+            if row is not None:
+                edit.put_pack(PackRow(pack, PackState.SEALED, row.role, row.owner, size))
+
+        self._parts.committer.run(seal)
+
+
+def rebuild_index(
+    root: Path, settings: EngineSettings = _DEFAULTS, *, force: bool = False, disk: Disk | None = None
+) -> RebuildReport:
+    """Make the index of a store anew from its packs. Nobody may use the store meanwhile.
+
+    Args:
+        root: the store's folder.
+        settings: tunables.
+        force: move an index that is there aside, to `index.old-N`, instead of refusing.
+        disk: the file layer, for tests that break it.
+
+    Raises:
+        OpenError: not a store, an index is there already, or a process has the store open.
+        NoSpace, DiskFailed: the new index could not be written; the packs are untouched, try again.
+    """
+    disk = disk or Disk()
+    layout, _ = find(root, create=False, disk=disk)
+    with lock_folder(root):
+        alive, _ = survey(layout, b"")
+        if alive:
+            raise InUse(f"{root} is in use by {len(alive)} process(es); stop the server first")
+        if layout.index_data.exists():
+            if not force:
+                raise NotAStore(f"{layout.index} is there already; --force moves it aside first")
+            aside = map(layout.old_index, itertools.count(1))
+            layout.index.rename(next(path for path in aside if not path.exists()))
+        for leftover in (layout.index_unfinished, layout.index):  # an index without data is none
+            shutil.rmtree(leftover, ignore_errors=True)
+        layout.index_unfinished.mkdir()
+        try:
+            report = rebuild(layout, settings)
+        except CasError:
+            shutil.rmtree(layout.index_unfinished, ignore_errors=True)
+            raise
+        disk.sync_folder(layout.index_unfinished)
+        layout.index_unfinished.rename(layout.index)
+        disk.sync_folder(root)
+        return report

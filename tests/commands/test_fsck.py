@@ -1,0 +1,86 @@
+"""`cas fsck --rebuild-index`: the packs are enough (I4)."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.commands.test_stats import push, stats
+from tests.support.serving import StartServer, run_cas
+
+COUNTED = ("blobs", "chunks", "names", "logical_bytes")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    push(tmp_path / "root", 1, 2)
+    return tmp_path / "root"
+
+
+def test_a_lost_index_comes_back_from_the_packs(root: Path) -> None:
+    """Everything is counted as before, and the summary says what came back."""
+    before = stats(root)
+    shutil.rmtree(root / "index")
+    ended = run_cas("fsck", "--rebuild-index", "--root", root)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("index rebuilt from ")
+    assert ended.stdout.endswith(f"{before['blobs']} blobs, {before['names']} names\n")
+    after = stats(root)
+    assert {key: after[key] for key in COUNTED} == {key: before[key] for key in COUNTED}
+
+
+def test_an_index_that_is_there_is_not_touched(root: Path) -> None:
+    """A mistyped command destroys nothing."""
+    before = (root / "index" / "data.mdb").read_bytes()
+    ended = run_cas("fsck", "--rebuild-index", "--root", root)
+    assert ended.returncode == 66
+    assert "is there already" in ended.stderr
+    assert (root / "index" / "data.mdb").read_bytes() == before
+
+
+def test_force_moves_the_index_aside_and_keeps_it(root: Path) -> None:
+    """Twice, under two names: what was set aside is never overwritten."""
+    before = (root / "index" / "data.mdb").read_bytes()
+    for _ in range(2):
+        ended = run_cas("fsck", "--rebuild-index", "--force", "--root", root)
+        assert (ended.returncode, ended.stderr) == (0, "")
+    assert (root / "index.old-1" / "data.mdb").read_bytes() == before
+    assert (root / "index.old-2" / "data.mdb").exists()
+    assert stats(root)["blobs"] == 2
+
+
+@pytest.mark.parametrize("flags", [[], ["--force"]])
+def test_a_store_in_use_is_left_alone(server: StartServer, root: Path, flags: list[str]) -> None:
+    """The server goes on with the index it has."""
+    running = server(root)
+    ended = run_cas("fsck", "--rebuild-index", *flags, "--root", root)
+    assert ended.returncode == 75
+    assert "stop the server first" in ended.stderr
+    assert not (root / "index.old-1").exists()
+    assert running.get("/v1/_ping")[0] == 200
+
+
+def test_damage_is_named_and_the_rest_comes_back(root: Path) -> None:
+    """I9: exit code 1, and a line for each blob that could not be read."""
+    before = stats(root)
+    packs = sorted((root / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
+    packs[-1].chmod(0o644)  # packs are read-only once written
+    with packs[-1].open("r+b") as pack:
+        pack.seek(0)
+        pack.write(b"\0" * 64)
+    shutil.rmtree(root / "index")
+    ended = run_cas("fsck", "--rebuild-index", "--root", root)
+    assert ended.returncode == 1
+    summary, *rest = ended.stdout.splitlines()
+    assert f"{before['names']} names" in summary
+    assert len(rest) == before["blobs"]
+    assert all(line.startswith("damaged: blob sha256:") for line in rest)
+
+
+def test_fsck_without_a_job_says_which_there_are(tmp_path: Path) -> None:
+    """A bare `cas fsck` changes nothing."""
+    ended = run_cas("fsck", "--root", tmp_path)
+    assert ended.returncode == 2
+    assert "--rebuild-index" in ended.stderr

@@ -1,0 +1,59 @@
+"""The command explains itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.serving import run_cas
+from tools.main import main
+from tools.tunables import ROWS, flag
+from tools.version import VERSION
+
+
+def test_version_is_one_line() -> None:
+    """For scripts and bug reports."""
+    ended = run_cas("--version")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"cas {VERSION}\n", "")
+
+
+def test_help_lists_every_command_with_what_it_is_for() -> None:
+    """One line a command."""
+    told = run_cas("--help").stdout
+    for name, command in main.commands.items():
+        assert f"  {name} " in told
+        assert command.get_short_help_str(80) in told
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_help_of_each_command_shows_examples_that_parse(name: str) -> None:
+    """What is shown can be typed."""
+    ended = run_cas(name, "--help")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert f"  cas {name}" in ended.stdout.partition("Examples:")[2]
+    assert "--root DIR" in ended.stdout
+    assert "--config FILE" in ended.stdout
+
+
+def test_help_of_serve_lists_every_setting_with_its_default() -> None:
+    """Nothing can be set that is not shown."""
+    told = " ".join(run_cas("serve", "--help").stdout.split())
+    for name, row in ROWS.items():
+        assert f"{flag(name)} " in told
+        assert row.reason.replace("`", "").split()[0] in told
+    assert told.count("[default: ") == len(ROWS)
+
+
+@pytest.mark.parametrize("arguments", [["server"], ["serve", "--prot", "1"], ["stats", "extra"]])
+def test_a_mistyped_command_line_exits_2(arguments: list[str]) -> None:
+    """And says what was not understood."""
+    ended = run_cas(*arguments)
+    assert ended.returncode == 2
+    assert "Usage: cas" in ended.stderr
+    assert arguments[-1] in ended.stderr or arguments[1] in ended.stderr
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    """No guess at what was meant."""
+    ended = run_cas()
+    assert ended.returncode == 2
+    assert "Commands:" in ended.stdout + ended.stderr

@@ -1,0 +1,303 @@
+"""A folder that is no sound store is refused with reason and remedy; a sound one opens, whatever it went through."""
+
+# ruff: noqa: SLF001 - what a promise rests on is looked at inside, not only from the front
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import cas.root
+import cas.store
+from cas import (
+    FormatTooNew,
+    IndexMissing,
+    InUse,
+    NotAStore,
+    OpenError,
+    RootReadOnly,
+    Store,
+    UnsafeFilesystem,
+    rebuild_index,
+)
+from cas.disk import filesystem_type, lock_folder
+from tests.support.engine import KIB, SMALL, noise, opened, push, read
+from tests.support.processes import can_mount, run_python
+
+
+def make(root: Path) -> None:
+    """A closed store with one blob under the name `kept`."""
+    with opened(root) as store:
+        push(store, "kept", noise(200 * KIB))
+
+
+class TestRefusals:
+    """Each refusal names what to do, and nothing in the folder was changed."""
+
+    def test_a_folder_that_does_not_exist_is_not_made_unasked(self, tmp_path: Path) -> None:
+        """Without `create` the error names the command that makes a store."""
+        with pytest.raises(NotAStore, match="does not exist; `cas serve --root"):
+            Store.open(tmp_path / "nowhere")
+        assert not (tmp_path / "nowhere").exists()
+
+    def test_a_file_is_no_store(self, tmp_path: Path) -> None:
+        """A file in the folder's place is told apart from a missing folder."""
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(NotAStore, match="is a file; give --root a folder"):
+            Store.open(tmp_path / "file", create=True)
+
+    @pytest.mark.parametrize("create", [True, False])
+    def test_a_folder_of_something_else_is_left_alone(self, create: bool, tmp_path: Path) -> None:
+        """Nobody's home directory becomes a store by accident."""
+        (tmp_path / "thesis.txt").write_text("x")
+        with pytest.raises(NotAStore, match="give --root a store, or an empty or new folder"):
+            Store.open(tmp_path, create=create)
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+    def test_an_empty_folder_becomes_a_store_only_when_asked(self, tmp_path: Path) -> None:
+        """An unmounted disk is an empty folder: without `create` it is refused."""
+        with pytest.raises(NotAStore, match=r"no store\.json"):
+            Store.open(tmp_path)
+        Store.open(tmp_path, SMALL, create=True).close()
+
+    def test_packs_without_a_manifest_are_not_taken_for_a_new_store(self, tmp_path: Path) -> None:
+        """A lost store.json must not make a second identity over the old data."""
+        make(tmp_path)
+        (tmp_path / "store.json").unlink()
+        with pytest.raises(NotAStore):
+            Store.open(tmp_path, create=True)
+
+    def test_a_newer_format_is_refused_with_both_versions(self, tmp_path: Path) -> None:
+        """The store of a newer version is never touched."""
+        make(tmp_path)
+        content = json.loads((tmp_path / "store.json").read_text())
+        (tmp_path / "store.json").write_text(json.dumps(content | {"format": 7}))
+        with pytest.raises(FormatTooNew, match="has store format 7, this version knows up to 1; upgrade cas"):
+            Store.open(tmp_path)
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"{", b"[]", b"7", b"{}", b'{"format": 1}', b'{"format": "x", "id": ""}', b'{"format": 0, "id": "00"}'],
+    )
+    def test_a_mangled_manifest_is_refused(self, content: bytes, tmp_path: Path) -> None:
+        """Whatever stands in store.json, the error says that it is that file, and what to do."""
+        make(tmp_path)
+        (tmp_path / "store.json").write_bytes(content)
+        with pytest.raises(NotAStore, match=r"store\.json is not a store's manifest.*restore it from a backup"):
+            Store.open(tmp_path, create=True)
+
+    @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])
+    def test_a_network_filesystem_is_refused_by_name(
+        self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Locks and maps cannot be trusted there, so not even a new store is made."""
+        monkeypatch.setattr(cas.root.find, "__kwdefaults__", {"filesystem": lambda path: kind})
+        with pytest.raises(UnsafeFilesystem, match=rf"network filesystem \({kind}\).*use a local disk"):
+            Store.open(tmp_path, create=True)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_the_filesystem_is_that_of_the_nearest_mount(self, tmp_path: Path) -> None:
+        """The longest mount point wins, the last of equals, and a space in it is understood."""
+        place = tmp_path / "with space"
+        place.mkdir()
+        mounts = [
+            f"20 1 0:1 / {point} rw - {kind} none rw"
+            for point, kind in (("/", "ext4"), (str(tmp_path), "xfs"), (str(place).replace(" ", "\\040"), "nfs4"))
+        ]
+        assert filesystem_type(place, "\n".join(mounts)) == "nfs4"
+        assert filesystem_type(tmp_path, "\n".join(mounts)) == "xfs"
+        assert filesystem_type(Path("/"), "\n".join(mounts)) == "ext4"
+        mounts.append(f"21 1 0:2 / {tmp_path} rw - tmpfs none rw")
+        assert filesystem_type(tmp_path, "\n".join(mounts)) == "tmpfs"
+
+    def test_a_read_only_mount_is_refused(self, tmp_path: Path) -> None:
+        """A store on a filesystem mounted read-only: said at once, also to root."""
+        if not can_mount():
+            pytest.skip("this kernel lets us mount nothing, not even in a namespace of our own")
+        make(tmp_path)
+        script = """
+import subprocess, sys
+from pathlib import Path
+from cas import RootReadOnly, Store
+root = Path(sys.argv[1])
+subprocess.run(["mount", "--bind", root, root], check=True)
+subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True)
+try:
+    Store.open(root)
+except RootReadOnly as error:
+    assert "is read-only for this user; mend its mount or permissions" in str(error), error
+    print("refused")
+"""
+        assert run_python(script, tmp_path, mounts=True).stdout == "refused\n"
+
+    def test_a_folder_without_permission_is_refused(self) -> None:
+        """A user who may read but not write is told so."""
+        script = """
+import os, sys
+from pathlib import Path
+from cas import RootReadOnly, Store
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    Store.open(Path(sys.argv[1]))
+except RootReadOnly as error:
+    print("refused" if "is read-only for this user" in str(error) else error)
+"""
+        with tempfile.TemporaryDirectory() as folder:  # not under tmp_path, which other users may not enter
+            make(Path(folder))
+            Path(folder).chmod(0o555)
+            assert run_python(script, folder).stdout == "refused\n"
+            Path(folder).chmod(0o755)
+
+    @pytest.mark.parametrize("lost", ["data.mdb", ""])
+    def test_a_lost_index_is_refused_with_the_command_that_rebuilds_it(self, lost: str, tmp_path: Path) -> None:
+        """Its file or its folder: an empty index in its place would look like a store without blobs."""
+        make(tmp_path)
+        if lost:
+            (tmp_path / "index" / lost).unlink()
+        else:
+            shutil.rmtree(tmp_path / "index")
+        with pytest.raises(IndexMissing, match=r"`cas fsck --rebuild-index --root .*` makes it anew"):
+            Store.open(tmp_path, create=True)
+        assert rebuild_index(tmp_path, SMALL).damaged == []
+        with opened(tmp_path) as store:
+            assert len(store.scan("thing")) == 1
+
+    def test_an_index_lost_while_an_opener_waited_is_not_replaced_by_an_empty_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A rebuild moves the index aside and is cut off, and the opener that waited for it comes next."""
+        make(tmp_path)
+
+        @contextmanager
+        def after_a_cut_off_rebuild(path: Path) -> Iterator[None]:
+            with lock_folder(path):
+                shutil.rmtree(tmp_path / "index")
+                yield
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cas.store, "lock_folder", after_a_cut_off_rebuild)
+            with pytest.raises(IndexMissing):
+                Store.open(tmp_path, SMALL)
+        assert rebuild_index(tmp_path, SMALL).blobs == 1
+
+    def test_a_second_opening_in_one_process_is_refused(self, tmp_path: Path) -> None:
+        """Clearly, by whatever path, and without harm to the first; after closing the first it opens."""
+        root, alias = tmp_path / "root", tmp_path / "alias"
+        alias.symlink_to(root)
+        with opened(root) as store:
+            for path in (root, alias):
+                with pytest.raises(InUse, match="open in this process already; share that Store object, or close it"):
+                    Store.open(path)
+            digest = push(store, "kept", noise(200 * KIB))
+            assert read(store, digest) == noise(200 * KIB)
+            alive = [path for path in (root / "locks").iterdir() if len(path.name) == 32]
+            assert len(alive) == 1
+        with opened(alias) as store:
+            assert read(store, digest) == noise(200 * KIB)
+
+    def test_a_store_in_use_is_not_rebuilt_nor_is_one_that_has_an_index(self, tmp_path: Path) -> None:
+        """A rebuild wants the store alone, and the old index out of the way."""
+        with opened(tmp_path), pytest.raises(InUse, match="stop the server first"):
+            rebuild_index(tmp_path, SMALL)
+        with pytest.raises(NotAStore, match="is there already"):
+            rebuild_index(tmp_path, SMALL)
+
+    def test_every_refusal_is_an_open_error(self) -> None:
+        """Callers catch one class."""
+        for kind in (NotAStore, FormatTooNew, UnsafeFilesystem, IndexMissing, RootReadOnly, InUse):
+            assert issubclass(kind, OpenError)
+
+
+class TestRecoveries:
+    """What needs no human: it just opens."""
+
+    @pytest.mark.parametrize(
+        ("module", "verb"),
+        [(cas.root, "_make_folders"), (cas.root, "write_file"), (cas.store, "Index"), (cas.store, "settle")],
+    )
+    def test_an_interrupted_creation_is_completed_by_the_next_opener(
+        self, module: ModuleType, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Killed before the folders, before the manifest or while it is written, before and after the index."""
+
+        class Killed(BaseException):
+            pass
+
+        def kill(*_: object, **__: object) -> None:
+            raise Killed
+
+        (tmp_path / "store.json.new").write_bytes(b'{"form')
+        with monkeypatch.context() as patch:
+            patch.setattr(module, verb, kill)
+            with pytest.raises(Killed):
+                Store.open(tmp_path, SMALL, create=True)
+        make(tmp_path)
+        with Store.open(tmp_path) as store:
+            assert len(store.scan("thing")) == 1
+
+    @pytest.mark.parametrize("lost", ["locks", "locks/journal", "packs", "index/lock.mdb"])
+    def test_what_an_operator_tidied_away_is_made_again(self, lost: str, tmp_path: Path) -> None:
+        """Lock files and empty folders are no data: a store opens without them."""
+        with opened(tmp_path) as store:
+            store.change(lambda names: None)
+            if lost != "packs":
+                push(store, "kept", noise(200 * KIB))
+        path = tmp_path / lost
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with Store.open(tmp_path, SMALL) as store:
+            assert read(store, push(store, "new", noise(200 * KIB, 1))) == noise(200 * KIB, 1)
+
+    def test_many_processes_may_open_a_new_root_at_once(self, tmp_path: Path) -> None:
+        """Exactly one makes the store; all of them work on it."""
+        script = """
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from cas import Name, Record, Store
+sys.stdin.read(1)
+with Store.open(Path(sys.argv[1]), create=True) as store:
+    store.change(lambda names: names.put(Name("thing", sys.argv[2]), Record(b"")))
+"""
+        command = [sys.executable, "-c", script, str(tmp_path / "root")]
+        crowd = [
+            subprocess.Popen([*command, str(n)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for n in range(4)
+        ]
+        for process in crowd:
+            assert process.stdin is not None
+            process.stdin.write("x")
+            process.stdin.flush()
+        assert [process.communicate()[1] for process in crowd] == [""] * 4
+        with Store.open(tmp_path / "root") as store:
+            assert [name.path for name, _ in store.scan("thing")] == ["0", "1", "2", "3"]
+
+    def test_a_clean_close_leaves_only_sealed_packs_and_no_lease(self, tmp_path: Path) -> None:
+        """The next opener has nothing to settle: no open pack, no lock file, no write."""
+        make(tmp_path)
+        assert [path.name for path in (tmp_path / "locks").iterdir()] == ["journal"]
+        assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "packs").rglob("*.pack")} == {"0o440"}
+        before = (tmp_path / "index" / "data.mdb").stat().st_mtime_ns
+        with opened(tmp_path) as store:
+            states = store._parts.index.read(lambda view: {row.state.name for row in view.packs()})
+            assert states == {"SEALED"}
+        assert (tmp_path / "index" / "data.mdb").stat().st_mtime_ns == before
+
+    def test_closing_twice_is_harmless(self, tmp_path: Path) -> None:
+        """And `with` after `close` too."""
+        with opened(tmp_path) as store:
+            store.close()
+            store.close()
+        assert [path.name for path in (tmp_path / "locks").iterdir()] == ["journal"]

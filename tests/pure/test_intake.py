@@ -1,0 +1,95 @@
+"""Chunked bodies past h11, with h11 as the second opinion."""
+
+from __future__ import annotations
+
+import itertools
+
+import h11
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from api.intake import Chunked, split_head
+
+HEAD = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def as_h11_reads_it(stream: bytes) -> bytes:
+    """Read the body with h11 alone."""
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(HEAD + stream)
+    body = b""
+    while type(event := connection.next_event()) is not h11.EndOfMessage:
+        if isinstance(event, h11.Data):
+            body += event.data
+    return body
+
+
+def as_we_read_it(pieces: list[bytes]) -> bytes:
+    """Read the body with our decoder until it gives up, then with h11."""
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(HEAD)
+    assert isinstance(connection.next_event(), h11.Request)
+    chunked: Chunked | None = Chunked()
+    body = b""
+    for piece in pieces:
+        rest = piece
+        if chunked is not None:
+            found, rest = chunked.take(piece)
+            body += found
+        if rest:
+            chunked = None
+            connection.receive_data(rest)
+    while type(event := connection.next_event()) is not h11.EndOfMessage:
+        assert event is not h11.NEED_DATA, "the body did not end"
+        if isinstance(event, h11.Data):
+            body += event.data
+    return body
+
+
+def encoded(chunks: list[tuple[bytes, str]]) -> bytes:
+    """Write chunks, each with the header style it asks for."""
+    stream = b""
+    for data, style in chunks:
+        stream += style.format(len(data)).encode() + b"\r\n" + data + b"\r\n"
+    return stream + b"0\r\n\r\n"
+
+
+CHUNKS = st.lists(
+    st.tuples(st.binary(min_size=1, max_size=40), st.sampled_from(["{:x}", "{:X}", "00{:x}", "{:x};a=b", "{:x} "])),
+    max_size=8,
+)
+
+
+@given(CHUNKS, st.lists(st.integers(0, 400), max_size=12))
+@example([(b"hello", "{:x}")], [1, 2, 3, 4, 7, 8, 9, 10, 11])
+@example([(b"\r\n0\r\n\r\n", "{:x}"), (b"x", "{:x};a=b")], [4, 5])
+def test_a_chunked_body_is_the_same_however_it_arrives(chunks: list[tuple[bytes, str]], cuts: list[int]) -> None:
+    """Cut anywhere, plain chunks or strange ones: the body h11 reads from the whole stream."""
+    stream = encoded(chunks)
+    places = [0, *sorted({cut for cut in cuts if 0 < cut < len(stream)}), len(stream)]
+    pieces = [stream[start:stop] for start, stop in itertools.pairwise(places)]
+    assert as_we_read_it(pieces) == as_h11_reads_it(stream) == b"".join(data for data, _ in chunks)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [b"5\r\nhelloXX5\r\nworld\r\n0\r\n\r\n", b"5\r\nhello\rX", b"5\r\nhello5\r\nworld\r\n0\r\n\r\n"],
+)
+@pytest.mark.parametrize("cut", [0, 8, 9, 10])
+def test_a_chunk_that_is_longer_than_it_said_is_refused(stream: bytes, cut: int) -> None:
+    """What follows such a chunk must not be taken for another one's header."""
+    with pytest.raises(h11.RemoteProtocolError):
+        as_we_read_it([piece for piece in (stream[:cut], stream[cut:]) if piece])
+
+
+@pytest.mark.parametrize("header", [b"-5\r\n", b"0x5\r\n", b"\r\n", b" 5\r\n", b"1" * 30 + b"\r\n", b"5\n"])
+def test_what_is_no_chunk_size_is_left_to_h11(header: bytes) -> None:
+    """It knows what to refuse."""
+    assert Chunked().take(header) == (b"", header)
+
+
+def test_a_head_is_parted_from_its_body_only_where_it_ends() -> None:
+    """A body may hold blank lines of its own."""
+    assert split_head(b"GET / HTTP/1.1\r\n\r\na\r\n\r\nb") == (b"GET / HTTP/1.1\r\n\r\n", b"a\r\n\r\nb")
+    assert split_head(b"GET / HT") == (b"GET / HT", b"")

@@ -1,0 +1,110 @@
+"""A real listener for tests: `api.server.serve` in a thread of its own, on a port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.types import ASGIApp
+
+from api.config import HttpSettings
+from api.server import serve
+
+PATIENCE_S = 30.0  # how long a test waits for what must happen before it calls that a failure
+
+
+@dataclass
+class Running:
+    """A server that answers at `address` until `stop()`."""
+
+    address: tuple[str, int]
+    loop: asyncio.AbstractEventLoop
+    stopping: asyncio.Event
+    thread: threading.Thread
+    failures: list[BaseException] = field(default_factory=list)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=PATIENCE_S)
+
+    def begin_stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.stopping.set)
+
+    def stop(self) -> None:
+        if self.thread.is_alive():
+            self.begin_stop()
+            self.thread.join(PATIENCE_S)
+        assert not self.thread.is_alive(), "the server does not end"
+        assert not self.failures, self.failures
+
+
+@contextlib.contextmanager
+def serving(
+    app: ASGIApp,
+    settings: HttpSettings | None = None,
+    tls: ssl.SSLContext | None = None,
+    sock: socket.socket | None = None,
+) -> Iterator[Running]:
+    """Serve an application; at the end nothing of the server is left but the threads of its application."""
+    sock = sock or socket.create_server(("127.0.0.1", 0))
+    ready = threading.Event()
+    running: list[Running] = []
+    failures: list[BaseException] = []
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        address = sock.getsockname()[:2]
+        running.append(Running(address, asyncio.get_running_loop(), stop, threading.current_thread(), failures))
+        await serve(app, [sock], settings or HttpSettings(), stop=stop, on_ready=ready.set, tls=tls)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks left behind: {left}"
+
+    def work() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as error:  # noqa: BLE001 - it is raised in the test's own thread
+            failures.append(error)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=work, name="server")
+    thread.start()
+    assert ready.wait(PATIENCE_S)
+    if failures:
+        raise failures[0]
+    try:
+        yield running[0]
+    finally:
+        running[0].stop()
+
+
+def open_descriptors() -> set[str]:
+    """Name what every descriptor of this process is, to compare before and after."""
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(f"{link.name} {link.readlink()}")
+    return found
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Read until the peer ends."""
+    with contextlib.closing(sock):
+        return b"".join(iter(lambda: sock.recv(1 << 20), b""))
+
+
+def ask(running: Running, text: str) -> bytes:
+    """Send one request, which should end the connection, and read the whole answer."""
+    sock = running.connect()
+    sock.sendall(text.replace("\n", "\r\n").encode() + b"\r\n\r\n")
+    return read_all(sock)
+
+
+def body_of(answer: bytes) -> bytes:
+    """Return what follows an answer's head."""
+    return answer.partition(b"\r\n\r\n")[2]

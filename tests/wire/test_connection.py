@@ -1,0 +1,357 @@
+"""One connection: whole answers for every client, bounded memory and time for every peer."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+import threading
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from api.config import HttpSettings
+from api.intake import received
+from tests.wire.harness import PATIENCE_S, ask, body_of, open_descriptors, read_all, serving
+
+MIB = 1 << 20
+CLOSE = "\nHost: a\nConnection: close"
+
+
+async def answer(send: Send, body: bytes, status: int = 200) -> None:
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def count(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the size and the sum of the body, or with 499 if it broke off."""
+    if scope["type"] != "http":
+        return
+    size = total = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            await answer(send, b"broke off", 499)
+            return
+        size += len(message["body"])
+        total += sum(message["body"])
+        if not message["more_body"]:
+            break
+    await answer(send, f"{size} {total}".encode())
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer without a look at the body."""
+    if scope["type"] == "http":
+        await answer(send, b"no thanks" * 1000, 413)
+
+
+class Telling:
+    """Reads a body and tells how it ended."""
+
+    def __init__(self) -> None:
+        self.begun, self.over = threading.Event(), threading.Event()
+        self.saw: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        self.begun.set()
+        more = True
+        while more:
+            message = await receive()
+            more = message.get("more_body", False)
+        again = await receive() if message["type"] == "http.disconnect" else message
+        self.saw += [message["type"], again["type"]]
+        self.over.set()
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+HEAD = b"PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 65_536, 3 * MIB + 17])
+def test_a_body_arrives_whole_in_every_framing(size: int) -> None:
+    """With a length, in small chunks, in large chunks, and in chunks with extensions that h11 must read."""
+    body = bytes(range(256)) * (size // 256) + b"\xff" * (size % 256)
+    expected = f"{size} {sum(body)}".encode()
+    strange = b"%x;why=not\r\n%s\r\n" % (len(body), body) if body else b""
+    with serving(count) as running:
+        for rest in (
+            b"Content-Length: %d\r\n\r\n" % size + body,
+            b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body, 32_768),
+            b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body, 10 * MIB),
+            b"Transfer-Encoding: chunked\r\n\r\n" + strange + b"0\r\nTrailer: x\r\n\r\n",
+        ):
+            sock = running.connect()
+            sock.sendall(HEAD + rest)
+            assert body_of(read_all(sock)) == expected
+
+
+def test_a_large_body_does_not_go_through_h11() -> None:
+    """This is where the CPU of a push would go."""
+    before = received.direct_bytes
+    with serving(count) as running:
+        client = http.client.HTTPConnection(*running.address, timeout=PATIENCE_S)
+        for _ in range(2):
+            client.request("PUT", "/", body=b"a" * MIB)
+            assert client.getresponse().read() == f"{MIB} {97 * MIB}".encode()
+        client.close()
+    assert received.direct_bytes - before == 2 * MIB
+
+
+def test_pipelined_requests_with_bodies_are_kept_apart() -> None:
+    """Wherever one ends inside a segment, the next begins there."""
+    one = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nAAAAA"
+    two = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"BBB", 2)
+    last = HEAD + b"Content-Length: 2\r\n\r\nCC"
+    with serving(count) as running:
+        for size in (1, 7, 50, 1000):
+            sock = running.connect()
+            stream = one + two + last
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for at in range(0, len(stream), size):
+                sock.sendall(stream[at : at + size])
+            got = read_all(sock)
+            assert [part.split(b"HTTP")[0] for part in got.split(b"\r\n\r\n")[1:]] == [b"5 325", b"3 198", b"2 134"]
+
+
+@pytest.mark.parametrize("size", [2 * MIB, 8 * MIB])
+def test_an_answer_that_did_not_want_the_body_is_read_whole(size: int) -> None:
+    """A client that first sends everything, and then reads, gets the answer and no reset."""
+    with serving(refuse) as running:
+        client = http.client.HTTPConnection(*running.address, timeout=PATIENCE_S)
+        client.request("PUT", "/", body=b"a" * size)
+        response = client.getresponse()
+        assert (response.status, response.read()) == (413, b"no thanks" * 1000)
+        assert response.headers["connection"] == "close"
+        client.close()
+
+
+def endless(sock: socket.socket) -> int:
+    """Send until the peer has had enough."""
+    sent = 0
+    try:
+        while sent < 500 * MIB:
+            sent += sock.send(b"a" * MIB)
+    except OSError:
+        pass
+    return sent
+
+
+def test_an_unwanted_body_is_read_only_so_far() -> None:
+    """linger_bytes bound what a client can make us throw away."""
+    before = open_descriptors()
+    with serving(refuse, HttpSettings(linger_bytes=MIB)) as running, running.connect() as sock:
+        sock.sendall(HEAD + b"Content-Length: 1000000000\r\n\r\n")
+        assert endless(sock) < 100 * MIB
+    assert open_descriptors() <= before
+
+
+def test_a_client_that_neither_sends_nor_leaves_is_closed_after_an_unwanted_body() -> None:
+    """linger_s bound the time."""
+    with serving(refuse, HttpSettings(linger_s=0.1)) as running:
+        sock = running.connect()
+        sock.sendall(HEAD + b"Content-Length: 1000000000\r\n\r\nabc")
+        assert body_of(read_all(sock)) == b"no thanks" * 1000
+
+
+def test_a_small_body_that_nobody_read_leaves_the_connection_open() -> None:
+    """It is here already; there is nothing to wait for."""
+    request = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 300\r\n\r\n" + b"a" * 300
+    with serving(refuse) as running:
+        sock = running.connect()
+        sock.sendall(request + request + HEAD + b"\r\n")
+        assert read_all(sock).count(b"HTTP/1.1 413") == 3
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("sent", [b"", b"50\r\n", b"50\r\nabc", b"3\r\nabc\r", b"3\r\nabc\r\n", b"3\r\nabc\r\n0"])
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_body_that_breaks_off_is_never_taken_for_whole(framing: bytes, sent: bytes, reset: bool) -> None:
+    """The application hears of a disconnect, as often as it asks."""
+    app = Telling()
+    with serving(app) as running:
+        with running.connect() as sock:
+            sock.sendall(b"PUT / HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n" + sent)
+            assert app.begun.wait(PATIENCE_S)
+            if reset:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert app.over.wait(PATIENCE_S)
+    assert app.saw == ["http.disconnect", "http.disconnect"]
+
+
+def test_a_sender_that_stalls_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    """After stall_s without a byte; the application hears of a disconnect."""
+    app = Telling()
+    with serving(app, HttpSettings(stall_s=0.1)) as running, running.connect() as sock:
+        sock.sendall(HEAD + b"Content-Length: 100\r\n\r\nabc")
+        assert app.over.wait(PATIENCE_S)
+    assert app.saw == ["http.disconnect", "http.disconnect"]
+    assert not caplog.records
+
+
+def test_an_application_that_thinks_is_no_stall() -> None:
+    """Only a peer that is waited for can stall: here the body waits for the application."""
+    size, asleep = 4 * MIB, threading.Event()
+
+    async def think(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            import asyncio  # noqa: PLC0415
+
+            await asyncio.get_running_loop().run_in_executor(None, asleep.wait, 0.5)
+            await count(scope, receive, send)
+
+    with serving(think, HttpSettings(stall_s=0.1)) as running:
+        sock = running.connect()
+        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % size + b"a" * size)
+        assert body_of(read_all(sock)) == f"{size} {97 * size}".encode()
+
+
+def test_continue_is_said_only_when_the_body_is_wanted() -> None:
+    """A client that asks first is not made to send what will be refused."""
+    request = HEAD + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+    with serving(refuse) as running:
+        sock = running.connect()
+        sock.sendall(request)
+        assert read_all(sock).startswith(b"HTTP/1.1 413")
+    with serving(count) as running:
+        sock = running.connect()
+        sock.sendall(request)
+        assert sock.recv(100).startswith(b"HTTP/1.1 100")
+        sock.sendall(b"abc")
+        assert body_of(read_all(sock)) == b"3 294"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("GET / HTTP/1.1\nHost: a\nX: " + "y" * 70_000, 431),
+        ("GET /" + "y" * 70_000 + " HTTP/1.1\nHost: a", 431),
+        ("GET / HTTP/1.1\nHost: a" + "\nX: y" * 20_000, 431),
+        ("GET / HTTP/1.1\nHost: a\nX: " + "y" * 2_000_000, 431),
+        ("PUT / HTTP/1.1\nHost: a\nContent-Length: 5\nX: " + "y" * 70_000, 431),
+        ("GET / HTTP/1.1\nHost: a\nX: " + "y" * 60_000, 200),
+        ("GET /", 400),
+        ("GET / HTTP/1.1", 400),
+        ("GET / HTTP/1.1\nHost: a\nHost: b", 400),
+        ("GET / HTTP/1.1\nHost: a\nbad header", 400),
+        ("GET / HTTP/1.1\nHost: a\nX: \0", 400),
+        ("PUT / HTTP/1.1\nHost: a\nContent-Length: 5\nContent-Length: 6", 400),
+        ("PUT / HTTP/1.1\nHost: a\nContent-Length: -5", 400),
+        ("PUT / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\nnonsense", 400),
+        ("PUT / HTTP/1.1\nHost: a\nTransfer-Encoding: gzip", 501),
+        ("\x16\x03\x01 a TLS hello", 400),
+    ],
+)
+def test_what_is_no_proper_request_gets_its_status_and_a_clean_end(head: str, status: int) -> None:
+    """The answer arrives before the end, and without a reset."""
+    with serving(count) as running:
+        got = ask(running, head + ("\nConnection: close" if status == 200 else ""))
+        assert got.startswith(b"HTTP/1.1 %d " % status), got[:100]
+
+
+def test_a_head_that_never_ends_is_refused_while_it_is_sent() -> None:
+    """No more than max_header_bytes of it are kept, however long it goes on."""
+    with serving(count, HttpSettings(linger_bytes=MIB)) as running, running.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        assert endless(sock) < 100 * MIB
+
+
+def test_a_head_that_takes_too_long_is_not_waited_for() -> None:
+    """keep_alive_s bound the time for a head, too."""
+    with serving(count, HttpSettings(keep_alive_s=0.1)) as running:
+        sock = running.connect()
+        sock.sendall(b"GET / HTTP/1.1\r\nHo")
+        assert read_all(sock) == b""
+
+
+def test_an_idle_connection_is_closed() -> None:
+    """After keep_alive_s."""
+    with serving(count, HttpSettings(keep_alive_s=0.1)) as running:
+        sock = running.connect()
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert body_of(read_all(sock)) == b"0 0"
+
+
+def test_the_last_request_of_a_connection_is_told_so() -> None:
+    """After keep_alive_requests, so that clients spread over workers again."""
+    with serving(count, HttpSettings(keep_alive_requests=2)) as running:
+        sock = running.connect()
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+        first, second = read_all(sock).split(b"HTTP/1.1")[1:]
+    assert b"connection: close" not in first
+    assert b"connection: close" in second
+
+
+def test_a_client_that_ends_its_side_still_gets_its_answer() -> None:
+    """Whoever shuts down for writing after the request is not gone."""
+    with serving(count) as running:
+        sock = running.connect()
+        sock.sendall(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+        sock.shutdown(socket.SHUT_WR)
+        assert body_of(read_all(sock)) == b"3 294"
+
+
+def test_a_client_that_leaves_is_forgotten_at_once() -> None:
+    """And not after keep_alive_s: its place is free for the next one."""
+    with serving(count, HttpSettings(max_connections=1)) as running:
+        for _ in range(3):
+            client = http.client.HTTPConnection(*running.address, timeout=PATIENCE_S)
+            client.request("GET", "/")
+            assert client.getresponse().read() == b"0 0"
+            client.close()
+
+
+def test_an_answer_left_unfinished_is_not_made_to_look_whole(caplog: pytest.LogCaptureFixture) -> None:
+    """Chunked or not, the connection just ends; an error is logged once."""
+
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"part", "more_body": True})
+            raise ValueError(scope["path"])
+
+    with serving(fail) as running:
+        assert body_of(ask(running, f"GET / HTTP/1.1{CLOSE}")) == b"4\r\npart\r\n"
+    assert [record.message for record in caplog.records] == ["An application failed"]
+
+
+def test_an_application_that_fails_before_its_answer_gives_a_500(caplog: pytest.LogCaptureFixture) -> None:
+    """And the worker goes on."""
+
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            raise ValueError(scope["path"])
+
+    with serving(fail) as running:
+        for _ in range(2):
+            assert ask(running, f"GET / HTTP/1.1{CLOSE}").startswith(b"HTTP/1.1 500")
+    assert len(caplog.records) == 2
+
+
+def test_a_request_to_become_a_websocket_is_answered_like_any_other() -> None:
+    """There are none here."""
+    with serving(count) as running:
+        upgrade = "\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
+        got = ask(running, f"GET / HTTP/1.1\nHost: a\nConnection: upgrade, close{upgrade}")
+        assert got.startswith(b"HTTP/1.1 200")
+
+
+def test_many_clients_that_vanish_anywhere_leave_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+    """Cut a push after each of its first bytes."""
+    before = open_descriptors()
+    request = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b"abc" * 10, 7)
+    with serving(count) as running:
+        for end in range(len(request)):
+            with running.connect() as sock:
+                sock.sendall(request[:end])
+                if end % 2:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert open_descriptors() <= before
+    assert not caplog.records

@@ -1,0 +1,171 @@
+"""The states of images against a model: any order of steps by any number of pushers, layers overlapping."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+
+from api.errors import ApiError
+from api.v1 import images, views
+from api.v1.settings import V1Settings
+from cas import Store
+from tests.wire.v1.talk import image_json, payload
+
+IDS = [f"{number}" * 64 for number in range(1, 4)]
+LAYERS = [b"first layer", b"second layer", b"third" * 40_000]
+CHOICES = st.integers(0, len(LAYERS) - 1)
+LIMITS = V1Settings()
+
+
+@dataclass
+class Model:
+    """What an image must be."""
+
+    json: bytes
+    parent: str | None
+    announced: str = ""
+    layer: bytes | None = None
+    complete: bool = False
+    contended: bool = False
+
+
+@dataclass
+class Sending:
+    """A layer under way into a store, which may have been closed since."""
+
+    store: Store
+    image_id: str
+    json: bytes
+    upload: images.LayerUpload
+
+
+class Images(RuleBasedStateMachine):
+    """No step ever changes a complete image, and none completes one whose bytes were not proven."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp())
+        self.store = Store.open(self.root / "store", create=True)
+        self.model: dict[str, Model] = {}
+
+    sendings = Bundle("sendings")
+
+    def refused(self, status: int | None, step: object, *arguments: object) -> None:
+        assert callable(step)
+        outcome = None
+        try:
+            step(*arguments)
+        except ApiError as error:
+            outcome = error.status
+        assert outcome == status
+
+    @rule(
+        image_id=st.sampled_from(IDS),
+        parent=st.none() | st.sampled_from(IDS),
+        comment=st.sampled_from("ab"),
+        announced=st.none() | CHOICES,
+    )
+    def put_json(self, image_id: str, parent: str | None, comment: str, announced: int | None) -> None:
+        body = image_json(image_id, parent, comment=comment)
+        checksum = "" if announced is None else payload(body, LAYERS[announced])
+        before = self.model.get(image_id)
+        status = None
+        if parent is not None and (parent not in self.model or self.descends(parent, image_id)):
+            status = 400
+        elif before is not None and before.complete:
+            status = 409
+        self.refused(status, images.put_json, self.store, LIMITS, image_id, body, checksum)
+        if status is None:
+            same = before is not None and before.json == body
+            layer = before.layer if before is not None and same else None
+            self.model[image_id] = Model(body, parent, checksum, layer, contended=before is not None)
+
+    def descends(self, image_id: str | None, ancestor: str) -> bool:
+        while image_id is not None:
+            if image_id == ancestor:
+                return True
+            image_id = self.model[image_id].parent
+        return False
+
+    @rule(target=sendings, image_id=st.sampled_from(IDS))
+    def begin_layer(self, image_id: str) -> object:
+        image = self.model.get(image_id)
+        if image is not None and not (image.complete and not image.contended):
+            return Sending(self.store, image_id, image.json, images.LayerUpload(self.store, LIMITS, image_id))
+        self.refused(404 if image is None else 409, images.LayerUpload, self.store, LIMITS, image_id)
+        return multiple()
+
+    @rule(sending=consumes(sendings), choice=CHOICES)
+    def end_layer(self, sending: Sending, choice: int) -> None:
+        layer = LAYERS[choice]
+        if sending.store is not self.store:
+            return
+        sending.upload.upload.write(layer)
+        image = self.model[sending.image_id]
+        if image.complete:
+            same = image.contended and (image.json, image.layer) == (sending.json, layer)
+            self.refused(None if same else 409, sending.upload.commit)
+        elif image.json != sending.json:
+            self.refused(409, sending.upload.commit)
+        elif image.announced and image.announced != payload(image.json, layer):
+            self.refused(400, sending.upload.commit)
+            image.layer = None
+        else:
+            self.refused(None, sending.upload.commit)
+            image.layer, image.complete = layer, bool(image.announced)
+
+    @rule(sending=consumes(sendings))
+    def break_off_layer(self, sending: Sending) -> None:
+        if sending.store is self.store:
+            sending.upload.upload.write(b"some bytes")
+            sending.upload.discard()
+
+    @rule(image_id=st.sampled_from(IDS), choice=CHOICES)
+    def put_checksum(self, image_id: str, choice: int) -> None:
+        layer = LAYERS[choice]
+        image = self.model.get(image_id)
+        checksum = payload(image.json if image else b"", layer)
+        status = None
+        if image is None:
+            status = 404
+        elif image.complete and not (image.contended and image.layer == layer):
+            status = 409
+        elif image.layer != layer:
+            status = 400
+        claim = images.Claim(checksum, None)
+        self.refused(status, images.put_checksum, self.store, LIMITS, image_id, claim)
+        if image is not None and status is None:
+            image.complete = True
+
+    @rule()
+    def reopen(self) -> None:
+        """The sendings under way are lost with the process; nothing else is."""
+        self.store.close()
+        self.store = Store.open(self.root / "store")
+
+    @invariant()
+    def readers_see_complete_images_and_no_others(self) -> None:
+        for image_id in IDS:
+            image = self.model.get(image_id)
+            if image is None or not image.complete:
+                self.refused(404 if image is None else 400, views.read_json, self.store, image_id)
+                continue
+            view = views.read_json(self.store, image_id)
+            with views.open_layer(self.store, image_id) as reader:
+                layer = reader.read()
+            assert (view.body, layer) == (image.json, image.layer)
+            assert view.checksum == payload(view.body, layer)
+
+    def teardown(self) -> None:
+        self.store.close()
+        shutil.rmtree(self.root)
+
+
+TestImages = Images.TestCase
+TestImages.settings = settings(max_examples=settings().max_examples // 3, stateful_step_count=30)

@@ -1,0 +1,62 @@
+"""The one table of exit codes: what a script may conclude from how `cas` ended.
+
+Layer: tools. 0 is success, 1 is "done, and there is something to look at", 2 is a wrong command line,
+environment or configuration file; the rest follow sysexits(3). Whatever has no row is our own bug and exits
+70 with a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Final
+
+import click
+
+import cas
+from tools import errors
+
+OK: Final = 0
+FINDINGS: Final = 1
+USAGE: Final = 2
+UNEXPECTED: Final = 70
+
+CODES: Final[dict[type[Exception], int]] = {
+    errors.BadAddress: USAGE,
+    cas.InvalidDigest: 65,
+    cas.InvalidName: 65,
+    cas.Mismatch: 65,
+    cas.Missing: 66,
+    cas.NotAStore: 66,
+    cas.IndexMissing: 66,
+    errors.AddressInUse: 69,
+    cas.Closed: UNEXPECTED,
+    cas.UnsafeFilesystem: 72,
+    cas.NoSpace: 73,
+    cas.Damaged: 74,
+    cas.DiskFailed: 74,
+    cas.ReadOnly: 74,
+    cas.Busy: 75,
+    cas.InUse: 75,
+    cas.FormatTooNew: 76,
+    cas.RootReadOnly: 77,
+    errors.AddressForbidden: 77,
+}
+
+
+def code_for(error: Exception) -> int | None:
+    """Look the error up by its classes, nearest first; None for one that nobody expected."""
+    if isinstance(error, errors.WorkerFailed):
+        return error.code
+    return next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), None)
+
+
+def report(error: Exception) -> int:
+    """Tell the operator on stderr and give the exit code."""
+    code = code_for(error)
+    if code is None:
+        traceback.print_exception(error, file=sys.stderr)
+        click.echo("cas: this was not expected and is a bug; please report the lines above", err=True)
+        return UNEXPECTED
+    click.echo(f"cas: {error}", err=True)
+    return code

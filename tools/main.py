@@ -1,0 +1,50 @@
+"""The command `cas`: the list of its sub-commands, and the one place where an error becomes an exit code.
+
+Layer: tools.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tools import exits
+from tools.fsck import fsck
+from tools.serve import serve
+from tools.stats import stats
+from tools.version import VERSION
+
+
+class Commands(click.Group):
+    """A group whose commands may raise: the table in tools/exits.py answers."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own: it prints the usage, or ends quietly when a pipe's reader is gone
+        except Exception as error:  # noqa: BLE001 - the outermost frame: it becomes an exit code
+            ctx.exit(exits.report(error))
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Every command takes its own --help. Settings: flags, then CAS_... in the environment, then the "
+    "file named by --config, then defaults.",
+)
+@click.version_option(VERSION, prog_name="cas", message="%(prog)s %(version)s")
+def main() -> None:
+    r"""A self-hosted container registry on an embedded content-addressed store.
+
+    \b
+    Examples:
+      cas serve                                        # ./data at http://127.0.0.1:5000
+      cas serve --root /srv/cas --bind 0.0.0.0:5000
+      cas stats --root /srv/cas
+    """
+
+
+for command in (serve, stats, fsck):
+    main.add_command(command)

@@ -1,0 +1,47 @@
+"""What a supervisor tells a worker, and the one word it hears back.
+
+Layer: tools, pure. Apart from both, so that a supervisor does not load the application.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from api.config import HttpSettings
+from api.v1.settings import V1Settings
+from cas import EngineSettings
+
+READY: Final = b"ready\n"
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a worker must know; sent as one JSON line, since a command line can be read by every user."""
+
+    root: Path
+    sockets: tuple[int, ...]
+    log_level: str
+    engine: EngineSettings
+    http: HttpSettings
+    v1: V1Settings
+
+    def to_line(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self) | {"root": os.fspath(self.root)}).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Order:
+        told = json.loads(line)
+        return cls(
+            root=Path(told["root"]),
+            sockets=tuple(told["sockets"]),
+            log_level=told["log_level"],
+            engine=EngineSettings(**told["engine"]),
+            http=HttpSettings(**told["http"]),
+            v1=V1Settings(**told["v1"]),
+        )

@@ -1,0 +1,52 @@
+"""`cas serve`: check everything that can be wrong, then hand over to the supervisor.
+
+Layer: tools. The order matters: the address is bound and the store opened once here, so that a mistake is
+one line on stderr and one exit code instead of the same complaint from every worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import ExitStack
+
+import click
+
+from cas import Store
+from tools.listen import Address, listen, url
+from tools.order import LOG_FORMAT, Order
+from tools.settings import Settings, SettingsCommand, with_settings
+from tools.supervisor import Supervisor
+from tools.tunables import Section
+from tools.version import VERSION
+
+
+@click.command(cls=SettingsCommand)
+@with_settings(*Section)
+def serve(settings: Settings) -> None:
+    r"""Serve the registry until told to stop.
+
+    Prints one line on stdout once every worker can answer. SIGTERM or SIGINT lets transfers under way finish
+    within --grace-s; a second one cuts them.
+
+    \b
+    Examples:
+      cas serve
+      cas serve --root /srv/cas --bind 0.0.0.0:5000 --workers 8
+      CAS_ROOT=/srv/cas cas serve --config /etc/cas.toml
+    """
+    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    address = Address.parse(settings.bind)
+    with ExitStack() as opened:
+        sockets = [opened.enter_context(sock) for sock in listen(address, backlog=settings.http.backlog)]
+        Store.open(settings.root, settings.engine, create=True).close()
+        order = Order(
+            root=settings.root.absolute(),
+            sockets=tuple(sock.fileno() for sock in sockets),
+            log_level=settings.log_level,
+            engine=settings.engine,
+            http=settings.http,
+            v1=settings.v1,
+        )
+        ready = f"cas {VERSION} serving {settings.root} at {url(address, sockets)}"
+        Supervisor(order, settings.workers, on_ready=lambda: click.echo(ready), on_stop=opened.close).run()

@@ -1,0 +1,256 @@
+"""The one settings object, and how it is filled: flags > CAS_* environment > TOML file > defaults.
+
+Layer: tools. Knows click and TOML; the order of precedence is click's own, given a default map. What can be
+set is a table elsewhere (`tools/tunables.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from api.config import HttpSettings
+from api.v1.settings import V1Settings
+from cas import EngineSettings
+from tools import units
+from tools.tunables import DEFAULTS, GROUPS, NO_LIMIT, ROWS, Section, flag, unit, variable
+
+DEFAULT_ROOT: Final = Path("data")
+DEFAULT_BIND: Final = "127.0.0.1:5000"
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+MOST_DEFAULT_WORKERS: Final = 4  # past it, a default would surprise whoever shares the machine
+MOST_WORKERS: Final = 256
+LONGEST_S: Final = 7 * 24 * 3600  # the system calls that wait take no more than some weeks
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that one run of a command was told."""
+
+    root: Path
+    bind: str
+    workers: int
+    log_level: str
+    engine: EngineSettings
+    http: HttpSettings
+    v1: V1Settings
+
+
+def default_workers() -> int:
+    return min(MOST_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
+
+
+class Size(click.ParamType[int | None]):
+    """A number of bytes, plainly or with a unit; `none` where no limit is a choice."""
+
+    name = "size"
+
+    def __init__(self, *, least: float, unlimited: bool) -> None:
+        self._least, self._unlimited = int(least), unlimited
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if self._unlimited and value in (None, NO_LIMIT):
+            return None
+        try:
+            size = value if isinstance(value, int) else units.parse_size(str(value))
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+        if size < self._least:
+            self.fail(f"{value} is less than {units.exact_size(self._least)}.", param, ctx)
+        return size
+
+
+class Text(click.ParamType[str | None]):
+    """Text, or `none`."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | None:  # noqa: ARG002
+        return None if value in (None, NO_LIMIT) else str(value)
+
+
+class Number(click.FloatRange):
+    """A number in a range; `nan` compares with nothing and would slip through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+class SettingOption(click.Option):
+    """A click option that knows under which heading of `--help` it stands."""
+
+    def __init__(self, name: str, section: Section, *, shown: str, **attributes: Any) -> None:
+        reason = ROWS[name].reason.replace("`", "")
+        super().__init__([flag(name), name], envvar=variable(name), help=reason, **attributes)
+        self.section, self._shown = section, shown
+
+    def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:  # noqa: ARG002
+        return {"default": self._shown}  # in people's units; a range would say more than anybody asks
+
+
+class SettingsCommand(click.Command):
+    """A command whose `--help` has one heading a section."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        headings: dict[Section, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                section = param.section if isinstance(param, SettingOption) else Section.COMMAND
+                headings.setdefault(section, []).append(record)
+        for section in Section:
+            if section in headings:
+                with formatter.section(section):
+                    formatter.write_dl(headings[section])
+
+
+def with_settings(*shown: Section) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command `settings`. It takes every flag; `--help` lists those of the sections shown."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def run(**values: Any) -> Any:
+            told = {name: values.pop(name) for name in ROWS}
+            return command(settings=_assemble(told), **values)
+
+        options = [*_options(shown), _config_option()]
+        # Backwards, as decorators would have left them: click turns the list round.
+        run.__click_params__ = [*getattr(command, "__click_params__", []), *reversed(options)]  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _assemble(told: dict[str, Any]) -> Settings:
+    return Settings(
+        root=told["root"],
+        bind=told["bind"],
+        workers=told["workers"],
+        log_level=told["log_level"],
+        engine=GROUPS[Section.ENGINE].fill(told),
+        http=GROUPS[Section.HTTP].fill(told),
+        v1=GROUPS[Section.V1].fill(told),
+    )
+
+
+_BY_HAND: Final[dict[str, dict[str, Any]]] = {
+    "root": {
+        "type": click.Path(path_type=Path),
+        "default": DEFAULT_ROOT,
+        "shown": f"./{DEFAULT_ROOT}",
+        "metavar": "DIR",
+    },
+    "bind": {"default": DEFAULT_BIND, "shown": DEFAULT_BIND, "metavar": "HOST:PORT", "type": click.STRING},
+    "workers": {
+        "type": click.IntRange(1, MOST_WORKERS),
+        "default": default_workers,
+        "shown": f"cores, at most {MOST_DEFAULT_WORKERS}",
+        "metavar": "N",
+    },
+    "log_level": {
+        "type": click.Choice(LOG_LEVELS),
+        "default": "warning",
+        "shown": "warning",
+        "metavar": "LEVEL",
+    },
+}
+
+
+def _options(shown: tuple[Section, ...]) -> list[click.Option]:
+    made: list[click.Option] = []
+    for section, group in GROUPS.items():
+        for name in group.rows:
+            attributes = _BY_HAND[name] if section is Section.COMMAND else _tunable(name)
+            hidden = section not in shown and name != "root"
+            made.append(SettingOption(name, section, hidden=hidden, **attributes))
+    return made
+
+
+def _tunable(name: str) -> dict[str, Any]:
+    row, default, what = ROWS[name], DEFAULTS[name], unit(name)
+    kind: click.ParamType[Any]
+    match what:
+        case "bytes":
+            kind = Size(least=row.least, unlimited=default is None)
+        case "choice":
+            kind = click.BOOL
+        case "text":
+            kind = Text()
+        case _ if isinstance(default, int):
+            kind = click.IntRange(int(row.least), None if row.most is None else int(row.most))
+        case _:
+            kind = Number(row.least, LONGEST_S if row.most is None else row.most)
+    metavar = _METAVARS.get(what, what.upper())
+    return {"type": kind, "default": default, "shown": shown_default(name), "metavar": metavar}
+
+
+_METAVARS: Final = {"bytes": "SIZE", "count": "N", "choice": "true|false"}
+
+
+def shown_default(name: str) -> str:
+    """Give the default as an operator would write it."""
+    if name in _BY_HAND:
+        return str(_BY_HAND[name]["shown"])
+    match DEFAULTS[name]:
+        case None:
+            return NO_LIMIT
+        case bool(choice):
+            return str(choice).lower()
+        case int(size) if unit(name) == "bytes":
+            return units.exact_size(size)
+        case value:
+            return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _config_option() -> click.Option:
+    return click.Option(
+        ["--config"],
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar="CAS_CONFIG",
+        metavar="FILE",
+        is_eager=True,  # the file must be read before the flags it may speak for
+        expose_value=False,
+        callback=_read_config,
+        help='TOML file of settings, each named as its flag: pack_bytes = "1GiB".',
+    )
+
+
+def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError) as error:
+        raise click.UsageError(f"cannot read {path}: {error}.", ctx) from error
+    except tomllib.TOMLDecodeError as error:
+        raise click.UsageError(f"{path} is not TOML: {error}.", ctx) from error
+    unknown = sorted(set(told) - set(ROWS))
+    if unknown:
+        raise click.UsageError(f"{path}: unknown setting {unknown[0]!r}. Known are: {', '.join(ROWS)}.", ctx)
+    for option in ctx.command.params:
+        if option.name in told:
+            _check(ctx, path, option, told[option.name])
+    ctx.default_map = told
+
+
+def _check(ctx: click.Context, path: Path, option: click.Parameter, value: object) -> None:
+    """Complain about a value as the file's fault; click would blame a flag that nobody gave."""
+    try:
+        if not isinstance(value, str | int | float):
+            option.type.fail(f"{value!r} is neither text nor a number.")
+        if isinstance(value, bool) and option.type is not click.BOOL:
+            option.type.fail(f"{str(value).lower()} is neither text nor a number.")
+        option.type.convert(value, None, None)
+    except click.BadParameter as error:
+        raise click.UsageError(f"{path}: {option.name}: {error.message}", ctx) from error

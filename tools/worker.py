@@ -1,0 +1,106 @@
+"""One serving process: a store, the application and a listener. Started by the supervisor, never by hand.
+
+Layer: tools. Its standard input is a pipe from the supervisor: first the order, one JSON line, and then
+nothing until the supervisor is gone, however it went; end of file is then the signal to stop. Its standard
+output is a pipe back, which gets one line when the worker can answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from api.app import build
+from api.server import serve
+from cas import CasError, Store
+from tools import exits
+from tools.order import LOG_FORMAT, READY, Order
+
+TICK_S: Final = 60.0
+SPARE_DESCRIPTORS: Final = 256  # the index, packs being written, pipes, the listening sockets
+logger = logging.getLogger("cas.worker")
+
+
+def main() -> None:
+    """Serve until SIGTERM or until the supervisor is gone."""
+    order = Order.from_line(sys.stdin.buffer.readline())
+    logging.basicConfig(level=order.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    _allow_descriptors(3 * order.http.max_connections + order.engine.open_packs + SPARE_DESCRIPTORS)
+    try:
+        with Store.open(order.root, order.engine) as store, _ticking(store, TICK_S):
+            asyncio.run(_serve(order, store))
+    except Exception as error:  # noqa: BLE001 - the outermost frame: what is caught here becomes an exit code
+        sys.exit(exits.report(error))
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Take what the system grants: a connection needs its socket and, while it pulls, a copy of it and a pack."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+async def _serve(order: Order, store: Store) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    _watch_supervisor(lambda: loop.call_soon_threadsafe(stop.set))
+    sockets = [socket.socket(fileno=fd) for fd in order.sockets]
+    app = build(store, order.http, order.v1, clock=time.time)
+    await serve(app, sockets, order.http, stop=stop, on_ready=_tell_ready)
+    logger.info("worker stopped")
+
+
+def _tell_ready() -> None:
+    logger.info("worker ready")
+    with contextlib.suppress(BrokenPipeError):  # the supervisor died just now; its watcher stops us
+        sys.stdout.buffer.write(READY)
+        sys.stdout.buffer.flush()
+
+
+def _watch_supervisor(gone: Callable[[], object]) -> None:
+    """Call back at the end of standard input: the kernel closes it even when the supervisor got `kill -9`."""
+
+    def watch() -> None:
+        # Past the buffered reader, whose lock would be held here while the interpreter shuts down.
+        while os.read(0, 4096):
+            pass
+        with contextlib.suppress(RuntimeError):  # the loop is closed already: we are stopping anyway
+            gone()
+
+    threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _ticking(store: Store, every_s: float) -> Iterator[None]:
+    """Keep the engine's house now and then, in a thread of each worker, since any may be the last."""
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(every_s):
+            try:
+                store.tick()
+            except CasError as error:
+                logger.warning("housekeeping failed and will be tried again: %s", error)
+
+    thread = threading.Thread(target=tick, name="tick", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()
