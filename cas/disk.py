@@ -9,17 +9,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cas.errors import DiskFailed, NoSpace
+from cas.errors import Busy, DiskFailed, NoSpace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_LOCK_POLL_S = 0.02
 _IOV_MAX = 1024  # Linux's limit of buffers in one pwritev
 NETWORK_FILESYSTEMS = frozenset(
     [
@@ -194,7 +196,9 @@ class Cell:
             os.pwrite(self._fd, number.to_bytes(8, "big"), 0)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, durably: who leaves in good order leaves nothing for a power cut to undo."""
+        with suppress(OSError):
+            os.fsync(self._fd)
         os.close(self._fd)
 
 
@@ -231,14 +235,31 @@ def filesystem_type(path: Path, mounts: str | None = None) -> str:
 
 
 @contextmanager
-def lock_folder(path: Path) -> Iterator[None]:
-    """Hold the exclusive lock of a folder, waiting for it. The kernel gives it back when the process dies."""
+def lock_folder(path: Path, wait_s: float) -> Iterator[None]:
+    """Hold the exclusive lock of a folder. The kernel gives it back when the process dies.
+
+    Raises:
+        Busy: it was not to be had within `wait_s`; only a process that was stopped holds it for long.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        if not _flock(fd, time.monotonic() + wait_s):
+            raise Busy(f"another process is opening {path} and does not get done (is it stopped?); try again")
         yield
     finally:
         os.close(fd)
+
+
+def _flock(fd: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOCK_POLL_S)
+        else:
+            return True
 
 
 def try_lock(path: Path, *, create: bool = False) -> int | None:

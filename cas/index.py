@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cas.digest import Digest
@@ -35,6 +36,7 @@ TABLES = {  # name → whether a key has several values
     "holders": True,  # digest → keys of the names that keep it
     "uploads": False,  # recipe 8 → owner: segments whose blob is still arriving
 }
+MOST_CANDIDATES = 16  # chunks of one key that a push compares itself with; beyond, it is stored once more
 _U64 = struct.Struct(">Q")
 _CHUNK = struct.Struct(">QIIIBB")
 _CHUNK_KEY = struct.Struct(">16sI")
@@ -108,9 +110,9 @@ class View:
         return self._tx.count(table)
 
     def chunks(self, keys: Sequence[bytes]) -> list[list[ChunkRow]]:
-        """Return, for each key, every chunk stored under it."""
+        """Return, for each key, the chunks stored under it: at most `MOST_CANDIDATES`, since equal keys can be made."""
         cursor = self._tx.cursor("chunks")
-        return [list(self._rows(cursor, key)) for key in keys]
+        return [list(islice(self._rows(cursor, key), MOST_CANDIDATES)) for key in keys]
 
     @staticmethod
     def _rows(cursor: Cursor, key: bytes) -> Iterator[ChunkRow]:
@@ -238,6 +240,10 @@ class Edit(View):
         while cursor.key().startswith(prefix):  # after a delete the cursor stands on the next entry, or on none
             cursor.delete()
         self._tx.delete("uploads", _U64.pack(recipe))
+
+    def has_upload(self, recipe: int) -> bool:
+        """Whether a recipe's blob is still arriving."""
+        return self._tx.get("uploads", _U64.pack(recipe)) is not None
 
     def put_upload(self, recipe: int, owner: bytes) -> None:
         """Say whose unfinished upload a recipe is."""

@@ -74,7 +74,7 @@ class Reader:
         Raises:
             Damaged: the next bytes cannot be trusted; whatever was sent so far must not be finished as if whole.
         """
-        stop = self.size if stop is None else min(stop, self.size)
+        start, stop = max(start, 0), self.size if stop is None else min(stop, self.size)
         if self._blob.inline is not None:
             if start < stop:
                 yield self._blob.inline[start:stop]

@@ -92,8 +92,9 @@ class Upload:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Discard unless finished."""
-        self.discard()
+        """Discard what is unfinished, and what is finished too if an error leads out of the block."""
+        if error is not None or not self._over:
+            self.discard()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes; pieces of 256 KiB to 1 MiB are best.
@@ -160,8 +161,9 @@ class Upload:
         return staged
 
     def discard(self) -> None:
-        """Drop everything; give the space of unfiled bytes back."""
+        """Drop everything; give the space of unfiled bytes back. What a change kept meanwhile stays."""
         if self._over:
+            self._forget()
             return
         self._over = True
         with contextlib.suppress(CasError):
@@ -169,9 +171,19 @@ class Upload:
         if self._writer is not None:
             self._writer.roll_back(self._kept)
         self._release()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Take what was filed of an upload that nobody kept out of the index; its owner's death would do it too."""
+
+        def forget(edit: Edit, _draft: Draft) -> None:
+            if edit.has_upload(self._recipe):
+                edit.delete_recipe(self._recipe)
+
         if self._filed:
-            with contextlib.suppress(CasError):  # else the next opener finds the upload's owner dead and cleans up
-                self._parts.committer.submit(lambda edit, _: edit.delete_recipe(self._recipe))
+            self._filed = False
+            with contextlib.suppress(CasError):
+                self._parts.committer.submit(forget)
 
     def _release(self) -> None:
         self._over = True

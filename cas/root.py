@@ -32,7 +32,12 @@ class Manifest:
 
 
 def find(
-    root: Path, *, create: bool, disk: Disk, filesystem: Callable[[Path], str] = filesystem_type
+    root: Path,
+    *,
+    create: bool,
+    disk: Disk,
+    wait_s: float = 30.0,
+    filesystem: Callable[[Path], str] = filesystem_type,
 ) -> tuple[Layout, Manifest]:
     """Return the layout and manifest of the store at `root`.
 
@@ -40,10 +45,12 @@ def find(
         root: the folder.
         create: make a store where there is nothing.
         disk: source of randomness and of folder syncs.
+        wait_s: patience with another process that is opening it.
         filesystem: tells the type of the filesystem a path lies on.
 
     Raises:
         NotAStore, FormatTooNew, UnsafeFilesystem, RootReadOnly: see their texts.
+        Busy: another process is opening it and does not get done.
     """
     layout = Layout(root)
     if root.exists() and not root.is_dir():
@@ -59,7 +66,7 @@ def find(
             "use a local disk"
         )
     _check_writable(root)
-    with lock_folder(root):  # several processes may be the first
+    with lock_folder(root, wait_s):  # several processes may be the first
         if layout.manifest.exists():
             manifest = _read(layout)
             _make_folders(layout, disk)

@@ -30,10 +30,18 @@ class Filing:
     extents: tuple[Extent, ...]
 
     def put(self, edit: Edit, owner: bytes) -> None:
-        """Enter it into the index."""
+        """Enter it into the index.
+
+        Raises:
+            Busy: a chunk of the same key drew the same salt, which takes ill will and luck; new salts will be drawn.
+        """
         for entry in self.entries:
+            ref = ChunkRef(entry.key, entry.salt, entry.raw)
             extent = Extent(self.pack, entry.offset, entry.stored, entry.raw, Codec(entry.codec))
-            edit.put_chunk(ChunkRef(entry.key, entry.salt, entry.raw), extent)
+            known = edit.chunk(ref)
+            if known is not None and known.extent != extent:
+                raise Busy("two chunks drew the same identity; send it again")
+            edit.put_chunk(ref, extent)
         edit.put_segment(self.segment, self.extents)
         edit.extend_pack(PackRow(self.pack, PackState.OPEN, Role.DATA, owner, self.end))
 

@@ -18,7 +18,7 @@ from cas.codec import ChunkCodec
 from cas.commit import Committer
 from cas.config import EngineSettings
 from cas.disk import Disk, lock_folder
-from cas.errors import CasError, InUse, Missing, NotAStore
+from cas.errors import Busy, CasError, InUse, Missing, NotAStore
 from cas.index import Index, PackRow, PackState
 from cas.lease import OWNER_SIZE, Lease, survey
 from cas.names import Name
@@ -147,8 +147,8 @@ class Store:
             DiskFailed, NoSpace, Damaged: it is a store, and broken.
         """
         disk = disk or Disk()
-        layout, manifest = find(root, create=create, disk=disk)
-        with lock_folder(root):
+        layout, manifest = find(root, create=create, disk=disk, wait_s=settings.write_wait_s)
+        with lock_folder(root, settings.write_wait_s):
             has_index = check_index(layout)  # only here: a rebuild may have been cut off while we waited
             store = cls(layout, manifest, settings, disk, clock)
             try:
@@ -259,8 +259,8 @@ class Store:
             NoSpace, DiskFailed, ReadOnly, Busy: try again at the next tick.
         """
         self._parts.index.check_readers()
-        with lock_folder(self._parts.layout.root):
-            settle(self._parts)
+        with contextlib.suppress(Busy), lock_folder(self._parts.layout.root, 0):
+            settle(self._parts)  # if somebody else is at it, or was stopped in the middle, the next tick will see
 
     def _entry(self, digest: Digest) -> BlobEntry:
         entry = self._parts.index.read(lambda view: view.blob(digest))
@@ -297,8 +297,8 @@ def rebuild_index(
         NoSpace, DiskFailed: the new index could not be written; the packs are untouched, try again.
     """
     disk = disk or Disk()
-    layout, _ = find(root, create=False, disk=disk)
-    with lock_folder(root):
+    layout, _ = find(root, create=False, disk=disk, wait_s=settings.write_wait_s)
+    with lock_folder(root, settings.write_wait_s):
         alive, _ = survey(layout, b"")
         if alive:
             raise InUse(f"{root} is in use by {len(alive)} process(es); stop the server first")

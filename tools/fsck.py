@@ -17,7 +17,7 @@ from tools.settings import Settings, SettingsCommand, with_settings
 @click.option("--rebuild-index", "rebuild", is_flag=True, required=True, help="Make index/ anew from packs/.")
 @click.option("--force", is_flag=True, help="Even if index/ exists: it is moved aside to index.old-N first.")
 def fsck(settings: Settings, *, rebuild: bool, force: bool) -> None:  # noqa: ARG001 - one job so far, and required
-    r"""Make the index anew from the packs.
+    """Make the index anew from the packs.
 
     Needs the store for itself: stop the server first. Everything that was ever acknowledged comes back:
     blobs, images, tags, repositories. Exits 1 when something in the packs is damaged, and names it.

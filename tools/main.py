@@ -36,7 +36,7 @@ class Commands(click.Group):
 )
 @click.version_option(VERSION, prog_name="cas", message="%(prog)s %(version)s")
 def main() -> None:
-    r"""A self-hosted container registry on an embedded content-addressed store.
+    """A self-hosted container registry on an embedded content-addressed store.
 
     \b
     Examples:

@@ -24,7 +24,7 @@ from tools.version import VERSION
 @click.command(cls=SettingsCommand)
 @with_settings(*Section)
 def serve(settings: Settings) -> None:
-    r"""Serve the registry until told to stop.
+    """Serve the registry until told to stop.
 
     Prints one line on stdout once every worker can answer. SIGTERM or SIGINT lets transfers under way finish
     within --grace-s; a second one cuts them.

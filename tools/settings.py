@@ -95,6 +95,9 @@ class SettingOption(click.Option):
         super().__init__([flag(name), name], envvar=variable(name), help=reason, **attributes)
         self.section, self._shown = section, shown
 
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        return f"{super().get_error_hint(ctx)} (or {variable(str(self.name))})"
+
     def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:  # noqa: ARG002
         return {"default": self._shown}  # in people's units; a range would say more than anybody asks
 

@@ -1,4 +1,4 @@
-"""`cas stats`: how much is stored, and what deduplication saved.
+"""`cas stats`: what was pushed, and what that takes on disk.
 
 Layer: tools. Reads beside a live server; changes nothing.
 """
@@ -20,7 +20,7 @@ from tools.units import human_size
 @with_settings()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table; sizes in bytes.")
 def stats(settings: Settings, *, as_json: bool) -> None:
-    r"""Show how much is stored, and what deduplication saved.
+    """Show what was pushed, and what that takes on disk.
 
     Works beside a live server. logical_bytes is what clients pushed; stored_bytes is what it takes on disk,
     packs and index together; dedup_ratio is the one divided by the other.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.support.serving import run_cas
@@ -32,6 +34,14 @@ def test_help_of_each_command_shows_examples_that_parse(name: str) -> None:
     assert f"  cas {name}" in ended.stdout.partition("Examples:")[2]
     assert "--root DIR" in ended.stdout
     assert "--config FILE" in ended.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], *([name] for name in sorted(main.commands))])
+def test_examples_stand_on_lines_of_their_own(arguments: list[str]) -> None:
+    """Wrapped into a paragraph, they could not be copied."""
+    examples = run_cas(*arguments, "--help").stdout.partition("\n  Examples:\n")[2].partition("\n\n")[0]
+    assert examples
+    assert all(re.match(r"    (?:CAS_\w+=\S+ )?cas [a-z]+", line) for line in examples.splitlines())
 
 
 def test_help_of_serve_lists_every_setting_with_its_default() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from cas import CasError, Digest, DiskFailed, Missing, Name, NoSpace, ReadOnly, Record, Store, rebuild_index
 from cas.disk import Disk
-from tests.support.engine import KIB, MIB, SMALL, noise, opened, push, read
+from tests.support.engine import KIB, MIB, SMALL, noise, opened, packs_of, push, read
 from tests.support.processes import can_mount, run_python
 from tests.support.writer import script
 
@@ -202,13 +202,31 @@ class TestFaults:
             assert store.stats().pack_bytes == before
 
 
-def fill(reserve: int) -> None:
-    """Run in a namespace of its own: a store on a tmpfs of 8 MiB, filled until it refuses."""
+class QuotaDisk(Disk):
+    """The real disk with room for so many bytes of packs."""
+
+    def __init__(self, root: Path, size: int) -> None:
+        super().__init__()
+        self._root, self._size = root, size
+
+    def free_bytes(self, path: Path) -> tuple[int, int]:
+        return self._size - sum(pack.stat().st_size for pack in packs_of(self._root)), self._size
+
+    def write(self, fd: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
+        if sum(map(len, buffers)) > self.free_bytes(self._root)[0]:
+            raise NoSpace("planted")
+        return super().write(fd, buffers, offset)
+
+
+def fill(reserve: int, *, mount: bool) -> None:
+    """Run in a process of its own: a store with room for 8 MiB, on a tmpfs if `mount`, filled until it refuses."""
     root = Path(sys.argv[1])
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", root], check=True)
+    if mount:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", root], check=True)
+    disk = Disk() if mount else QuotaDisk(root, 8 * MIB)
     settings = replace(SMALL, reserve_bytes=reserve, reserve_share=1.0)
     expected: Contents = {}
-    with Store.open(root, settings, create=True) as store:
+    with Store.open(root, settings, create=True, disk=disk) as store:
         for n in range(100):
             try:
                 push(store, f"{n}", noise(700 * KIB, n))
@@ -235,7 +253,7 @@ def fill(reserve: int) -> None:
             del expected["0"]
         assert contents(store) == expected
         store.tick()
-    with Store.open(root, settings) as store:
+    with Store.open(root, settings, disk=disk) as store:
         assert contents(store) == expected
         if reserve:
             store.change(lambda names: names.delete(Name("thing", "1")))
@@ -245,9 +263,12 @@ def fill(reserve: int) -> None:
 
 
 @pytest.mark.parametrize("reserve", [1 * MIB, 0])
-def test_a_full_disk_refuses_uploads_and_nothing_else(reserve: int, tmp_path: Path) -> None:
-    """A real small filesystem: NoSpace, all acknowledged readable, deletes and small changes work from the reserve."""
-    if not can_mount():
-        pytest.skip("this kernel lets us mount nothing, not even in a namespace of our own")
-    program = f"from tests.crash.test_full_disk import fill; fill({reserve})"
-    assert run_python(program, tmp_path, mounts=True).stdout == "kept\n"
+@pytest.mark.parametrize("place", ["tmpfs", "quota"])
+def test_a_full_disk_refuses_uploads_and_nothing_else(place: str, reserve: int, tmp_path: Path) -> None:
+    """NoSpace, all acknowledged readable, deletes and small changes work from the reserve.
+
+    On a real small filesystem, where the kernel lets us mount one in a namespace of our own; else by quota.
+    """
+    mount = place == "tmpfs" and can_mount()
+    program = f"from tests.crash.test_full_disk import fill; fill({reserve}, mount={mount})"
+    assert run_python(program, tmp_path, mounts=mount).stdout == "kept\n"

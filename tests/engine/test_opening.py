@@ -29,7 +29,7 @@ from cas import (
     UnsafeFilesystem,
     rebuild_index,
 )
-from cas.disk import filesystem_type, lock_folder
+from cas.disk import Disk, filesystem_type, lock_folder
 from tests.support.engine import KIB, SMALL, noise, opened, push, read
 from tests.support.processes import can_mount, run_python
 
@@ -119,25 +119,32 @@ class TestRefusals:
         mounts.append(f"21 1 0:2 / {tmp_path} rw - tmpfs none rw")
         assert filesystem_type(tmp_path, "\n".join(mounts)) == "tmpfs"
 
-    def test_a_read_only_mount_is_refused(self, tmp_path: Path) -> None:
-        """A store on a filesystem mounted read-only: said at once, also to root."""
-        if not can_mount():
-            pytest.skip("this kernel lets us mount nothing, not even in a namespace of our own")
+    @pytest.mark.parametrize("mount", [True, False])
+    def test_a_read_only_mount_is_refused(self, mount: bool, tmp_path: Path) -> None:
+        """A store on a filesystem mounted read-only: said at once, also to root.
+
+        A real mount, where the kernel lets us make one in a namespace of our own; else one that says it is read-only.
+        """
+        mount = mount and can_mount()
         make(tmp_path)
         script = """
-import subprocess, sys
+import os, subprocess, sys
 from pathlib import Path
+from types import SimpleNamespace
 from cas import RootReadOnly, Store
 root = Path(sys.argv[1])
-subprocess.run(["mount", "--bind", root, root], check=True)
-subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True)
+if sys.argv[2] == "True":
+    subprocess.run(["mount", "--bind", root, root], check=True)
+    subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True)
+else:
+    os.statvfs = lambda path: SimpleNamespace(f_flag=os.ST_RDONLY)
 try:
     Store.open(root)
 except RootReadOnly as error:
     assert "is read-only for this user; mend its mount or permissions" in str(error), error
     print("refused")
 """
-        assert run_python(script, tmp_path, mounts=True).stdout == "refused\n"
+        assert run_python(script, tmp_path, str(mount), mounts=mount).stdout == "refused\n"
 
     def test_a_folder_without_permission_is_refused(self) -> None:
         """A user who may read but not write is told so."""
@@ -180,8 +187,8 @@ except RootReadOnly as error:
         make(tmp_path)
 
         @contextmanager
-        def after_a_cut_off_rebuild(path: Path) -> Iterator[None]:
-            with lock_folder(path):
+        def after_a_cut_off_rebuild(path: Path, wait_s: float) -> Iterator[None]:
+            with lock_folder(path, wait_s):
                 shutil.rmtree(tmp_path / "index")
                 yield
 
@@ -284,6 +291,24 @@ with Store.open(Path(sys.argv[1]), create=True) as store:
         with Store.open(tmp_path / "root") as store:
             assert [name.path for name, _ in store.scan("thing")] == ["0", "1", "2", "3"]
 
+    def test_two_that_both_found_nothing_make_one_store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The second one looks again once it has the lock, and takes the first one's store for what it is."""
+        made: list[bytes] = []
+
+        @contextmanager
+        def after_somebody_else(path: Path, wait_s: float) -> Iterator[None]:
+            if not made:
+                made.append(b"")
+                _, manifest = cas.root.find(tmp_path, create=True, disk=Disk())
+                made[0] = manifest.id
+            with lock_folder(path, wait_s):
+                yield
+
+        monkeypatch.setattr(cas.root, "lock_folder", after_somebody_else)
+        _, manifest = cas.root.find(tmp_path, create=True, disk=Disk())
+        assert made == [manifest.id]
+        assert json.loads((tmp_path / "store.json").read_text())["id"] == manifest.id.hex()
+
     def test_a_clean_close_leaves_only_sealed_packs_and_no_lease(self, tmp_path: Path) -> None:
         """The next opener has nothing to settle: no open pack, no lock file, no write."""
         make(tmp_path)
@@ -294,6 +319,13 @@ with Store.open(Path(sys.argv[1]), create=True) as store:
             states = store._parts.index.read(lambda view: {row.state.name for row in view.packs()})
             assert states == {"SEALED"}
         assert (tmp_path / "index" / "data.mdb").stat().st_mtime_ns == before
+
+    def test_housekeeping_waits_for_nobody(self, tmp_path: Path) -> None:
+        """A process stopped while it holds the folder's lock does not stop the others' ticks."""
+        with opened(tmp_path) as store:
+            with lock_folder(tmp_path, 0):
+                store.tick()
+            store.tick()
 
     def test_closing_twice_is_harmless(self, tmp_path: Path) -> None:
         """And `with` after `close` too."""

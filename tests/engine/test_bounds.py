@@ -1,0 +1,109 @@
+"""What stays bounded when a caller gives up, a client makes collisions, or a neighbour is stopped (I7, I10)."""
+
+# ruff: noqa: SLF001 - what a promise rests on is looked at inside, not only from the front
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cas import Busy, Digest, Name, Names, Record, Store
+from cas.disk import Disk, lock_folder
+from cas.index import MOST_CANDIDATES
+from tests.support.engine import KIB, SMALL, noise, push
+
+
+class SameKeys:
+    """XXH3 in the hands of somebody who can make collisions: every chunk has one key."""
+
+    @staticmethod
+    def xxh3_128_digest(_chunk: memoryview) -> bytes:
+        return bytes(16)
+
+    @staticmethod
+    def xxh3_64_intdigest(_chunk: bytes | memoryview) -> int:
+        return 0
+
+
+class LoadedDice(Disk):
+    """Draws the same salt every time."""
+
+    def random(self, size: int) -> bytes:
+        return bytes(4) if size == 4 else super().random(size)
+
+
+def rows(store: Store, table: str) -> int:
+    """Count a table's entries once the committer has done all that was asked before."""
+    store.change(lambda _: None)
+    return store._parts.index.read(lambda view: view.count(table))
+
+
+def test_a_finished_upload_whose_change_was_refused_leaves_no_rows_behind(tmp_path: Path) -> None:
+    """Its segments were filed while it arrived; the error that leads out of the block takes them away again."""
+
+    def refuse(names: Names) -> None:
+        raise KeyError(names)
+
+    def push_in_vain(store: Store) -> None:
+        with store.upload() as upload:
+            upload.write(noise(900 * KIB))
+            upload.finish()
+            store.change(refuse)
+
+    with Store.open(tmp_path / "root", SMALL, create=True) as store:
+        with pytest.raises(KeyError):
+            push_in_vain(store)
+        assert (rows(store, "uploads"), rows(store, "recipes"), rows(store, "blobs")) == (0, 0, 0)
+
+
+def test_discarding_a_finished_upload_spares_what_a_change_kept(tmp_path: Path) -> None:
+    """A handler that cleans up after an error further on takes nothing acknowledged with it."""
+    data = noise(900 * KIB)
+    with Store.open(tmp_path / "root", SMALL, create=True) as store:
+        with store.upload() as upload:
+            upload.write(data)
+            staged = upload.finish()
+
+            def keep(names: Names) -> None:
+                names.keep(staged)
+                names.put(Name("thing", "kept"), Record(b"", (staged.digest,)))
+
+            store.change(keep)
+        upload.discard()
+        assert rows(store, "uploads") == 0
+        with store.reader(Digest.of(data)) as reader:
+            assert reader.read() == data
+
+
+def test_two_chunks_never_share_an_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal keys can be made; should the salts be equal too, the second push is refused and the first stays right."""
+    monkeypatch.setattr("cas.receive.xxhash", SameKeys)
+    first = noise(20 * KIB)
+    with Store.open(tmp_path / "root", SMALL, create=True, disk=LoadedDice()) as store:
+        push(store, "first", first)
+        with pytest.raises(Busy, match="send it again"):
+            push(store, "second", noise(20 * KIB, seed=1))
+        with store.reader(Digest.of(first)) as reader:
+            assert reader.read() == first
+
+
+def test_made_collisions_do_not_slow_a_push_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many chunks lie under one key, a push compares itself with few of them."""
+    monkeypatch.setattr("cas.receive.xxhash", SameKeys)
+    with Store.open(tmp_path / "root", SMALL, create=True) as store:
+        for seed in range(MOST_CANDIDATES + 8):
+            push(store, f"{seed}", noise(20 * KIB, seed=seed))
+        before = store._parts.disk.counts.reads
+        push(store, "last", noise(20 * KIB, seed=-1))
+        assert store._parts.disk.counts.reads - before <= MOST_CANDIDATES
+
+
+def test_opening_beside_a_stopped_opener_ends_and_says_why(tmp_path: Path) -> None:
+    """The folder's lock is waited for with a bound; a tick does not wait at all."""
+    impatient = replace(SMALL, write_wait_s=0.05)
+    with Store.open(tmp_path / "root", SMALL, create=True) as store, lock_folder(tmp_path / "root", 0):
+        store.tick()
+        with pytest.raises(Busy, match="is it stopped"):
+            Store.open(tmp_path / "root", impatient)
