@@ -4,6 +4,7 @@
 #   make test  [T='tests/wire -k ranges']       every test, or those that T names
 #   make check                                  format, lint, types, who imports whom
 #   make bench [B=bench/bench_pull.py]          every benchmark, or one; answers are JSON lines
+#   make soak  [MINUTES=10]                     the engine's promises under power cuts, at random, for that long
 #   make venv | lock | format | docs | clean
 #
 # Stamps in .venv remember what was installed: a second make does nothing until a lock file changes.
@@ -26,7 +27,7 @@ PYTHON ?=
 PYTHONS := python3 python3.13 python3.12 python3.11 python3.14 python
 SEARCHED = $(if $(PYTHON),$(PYTHON),$(PYTHONS))
 
-.PHONY: help venv serve test check format docs bench lock clean
+.PHONY: help venv serve test soak check format docs bench lock clean
 
 help:
 	@sed -n 's/^#\( \{1,\}make .*\)/\1/p' Makefile
@@ -53,13 +54,16 @@ $(BIN)/python:
 	echo "make: on Debian or Ubuntu install the package python3-venv; or name another Python: make PYTHON=/path/to/python3" >&2; \
 	exit 1
 
+# Told on stderr: the only line on stdout of `make serve` is the server's.
 $(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
-	$(PIP_INSTALL) $(LOCKED) -r requirements.lock
-	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@echo "make: installing requirements.lock into $(VENV)" >&2
+	@$(PIP_INSTALL) $(LOCKED) -r requirements.lock
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV): requirements-dev.lock $(RUNTIME)
-	$(PIP_INSTALL) $(LOCKED) -r requirements-dev.lock
+	@echo "make: installing requirements-dev.lock into $(VENV)" >&2
+	@$(PIP_INSTALL) $(LOCKED) -r requirements-dev.lock
 	@touch $@
 
 # Only what was asked for becomes a flag, so that CAS_* and the configuration file keep their say.
@@ -69,6 +73,9 @@ serve: $(RUNTIME)
 
 test: $(DEV)
 	$(BIN)/python -m pytest $(if $(T),$(T),-n 2 -m "not nightly")
+
+soak: $(DEV)
+	$(BIN)/python -m tests.crash.soak $(or $(MINUTES),10)
 
 check: $(DEV)
 	$(BIN)/ruff format --check .

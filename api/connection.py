@@ -11,7 +11,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import h11
 from hypercorn.asyncio.task_group import TaskGroup
@@ -92,8 +92,8 @@ class Http1(H11Protocol):
         self._direct: Sized | Chunked | None = None
 
     @property
-    def is_receiving(self) -> bool:
-        """Whether a request body is on its way."""
+    def is_held_up(self) -> bool:
+        """Whether a request body is on its way, with which alone things go on."""
         return self.connection.their_state is h11.SEND_BODY
 
     async def handle(self, event: Event) -> None:
@@ -141,7 +141,7 @@ class Http1(H11Protocol):
     def _is_last(self) -> bool:
         """Tell whether the connection ends with the answer that is about to begin."""
         spent = self.keep_alive_requests >= self._connection.worker.settings.keep_alive_requests
-        return self.is_receiving or spent or self.context.terminated.is_set()
+        return self.is_held_up or spent or self.context.terminated.is_set()
 
     async def _send_file(self, event: FileBody) -> None:
         placeholder: Any = Placeholder(event.count)
@@ -175,9 +175,13 @@ class Http1(H11Protocol):
         if head_bytes > self._connection.worker.settings.max_header_bytes:
             await self._refuse(431)
             return
+        names = {name for name, _ in request.headers}
+        self._is_chunked = b"transfer-encoding" in names
+        if self._is_chunked and b"content-length" in names:
+            await self._refuse(400)  # two lengths: a proxy that goes by the other one sees other requests
+            return
         await self.send(Updated(idle=False))
         await self._check_protocol(request)
-        self._is_chunked = any(name == b"transfer-encoding" for name, _ in request.headers)
         await self._create_stream(request)
 
     async def _create_stream(self, request: h11.Request) -> None:
@@ -219,7 +223,7 @@ class Http1(H11Protocol):
         await self.send(Linger())
 
     async def _maybe_recycle(self) -> None:
-        if self.is_receiving and self.connection.our_state in _ANSWERED:
+        if self.is_held_up and self.connection.our_state in _ANSWERED:
             await self._close_stream()
             await self.can_read.set()
             await self.send(Linger())
@@ -249,9 +253,9 @@ class Protocols(ProtocolWrapper):
         self.protocol = Http2(*self._shared) if alpn == "h2" else Http1(connection, *self._shared)
 
     @property
-    def is_receiving(self) -> bool:
-        """Whether a request body is on its way that must not stall."""
-        return isinstance(self.protocol, Http1) and self.protocol.is_receiving
+    def is_held_up(self) -> bool:
+        """Whether a transfer waits for the peer, which must not stall."""
+        return cast("Http1 | Http2", self.protocol).is_held_up
 
     async def handle(self, event: Event) -> None:
         try:
@@ -264,6 +268,7 @@ class Protocols(ProtocolWrapper):
     async def _change(self, data: bytes, *upgrade: Any) -> None:
         self.protocol = Http2(*self._shared)
         await self.protocol.initiate(*upgrade)
+        await self.send(Updated(idle=self.protocol.idle))
         if data:
             await self.protocol.handle(RawData(data))
 
@@ -365,9 +370,8 @@ class Connection(TCPServer):
     async def _read_data(self) -> None:
         settings, discarded = self.worker.settings, 0
         while not self.reader.at_eof() and discarded <= settings.linger_bytes:
-            waits = self.protocol.is_receiving and not self._lingering
             try:
-                data = await self._pieces.take(settings.stall_s if waits else None)
+                data = await self._next_data()
             except OSError:
                 break
             if self._lingering:
@@ -375,6 +379,18 @@ class Connection(TCPServer):
             else:
                 await self.protocol.handle(RawData(data))
         await self.protocol.handle(Closed())
+
+    async def _next_data(self) -> bytes:
+        """Wait for more to read; raise TimeoutError once a transfer was held up by the peer's silence."""
+        was_held_up = self.protocol.is_held_up
+        while True:
+            try:
+                return await self._pieces.take(None if self._lingering else self.worker.settings.stall_s)
+            except TimeoutError:
+                is_held_up = self.protocol.is_held_up
+                if is_held_up and was_held_up:
+                    raise
+                was_held_up = is_held_up
 
     def _linger(self) -> None:
         self._lingering = True

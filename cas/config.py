@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MOST_SEGMENT_CHUNKS = 32_768  # what one more window of chunks is added to before the segment ends
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
@@ -48,3 +49,8 @@ class EngineSettings:
     reserve_share: float = 0.02
     open_packs: int = 256
     hash_threads: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse what the formats on disk cannot hold: 32-bit offsets in packs, 16-bit counts in segments."""
+        if self.pack_bytes + self.run_bytes > 3 * GIB or self.segment_chunks > MOST_SEGMENT_CHUNKS:
+            raise ValueError("a pack ends at 4 GiB and a segment at 65,535 chunks: choose smaller settings")

@@ -67,11 +67,13 @@ HTTP: dict[str, Row] = {
 
 ENGINE: dict[str, Row] = {
     "inline_bytes": Row(
-        "Blobs up to this size live in the index: one look-up reads them.", "stored in a pack", least=0
+        "Blobs up to this size live in the index: one look-up reads them.", "stored in a pack", least=0, most=1 << 20
     ),
-    "run_bytes": Row("Appended by an upload before a commit record; long runs are long extents.", least=64 * 1024),
-    "segment_chunks": Row("Chunks in a recipe's segment; bounds the memory of an upload and a read."),
-    "pack_bytes": Row("A pack this large is sealed.", "the next pack begins", least=1024 * 1024),
+    "run_bytes": Row(
+        "Appended by an upload before a commit record; long runs are long extents.", least=64 * 1024, most=1 << 30
+    ),
+    "segment_chunks": Row("Chunks in a recipe's segment; bounds the memory of an upload and a read.", most=32_768),
+    "pack_bytes": Row("A pack this large is sealed.", "the next pack begins", least=1024 * 1024, most=2 << 30),
     "zstd_level": Row("Effort for chunks of compressible blobs.", most=22),
     "zstd_min_saving": Row("Share that must go for a chunk to be kept compressed.", "kept raw", least=0, most=1),
     "map_bytes": Row("First size of the index's memory map: address space only.", "doubled", least=1024 * 1024),
