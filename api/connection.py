@@ -1,8 +1,8 @@
 """One connection: Hypercorn's server of it, made to give every client its whole answer in bounded memory.
 
-What differs from upstream: bodies from files; `100 Continue` only when the application wants the body; an
-answer that did not want the body reaches a client that is still sending it; heads that are too large get a
-431; peers that stall in a transfer, either way, are dropped. Knows no route and no blob.
+What differs from upstream: files go out by `sendfile`; a client that is still sending what nobody wants is heard
+out for a while before the end; peers that stall in a transfer, either way, are dropped. Knows which protocol
+the peer speaks, and refuses to know its rules: those are in `api/http1.py` and `api/http2.py`.
 """
 
 from __future__ import annotations
@@ -10,48 +10,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, cast, final
 
-import h11
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
-from hypercorn.protocol.events import Body, EndBody, Request, Response
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h11 import STREAM_ID, H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
+from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
 from api.config import HttpSettings
+from api.http1 import Http1, Linger
 from api.http2 import Http2
-from api.inbox import PeerLost, Tasks
-from api.intake import Chunked, Pieces, Sized, body_of, received, split_head
+from api.inbox import Tasks
+from api.intake import Pieces
 from api.threads import Threads
-from api.zerocopy import (
-    FileBody,
-    FileData,
-    FileSender,
-    FileStream,
-    Placeholder,
-    ShortFile,
-    Stalled,
-    sent,
-    unsent_bytes,
-)
+from api.zerocopy import FileData, FileSender, ShortFile, Stalled, unsent_bytes
 
 log = logging.getLogger(__name__)
-
-_CLOSE: Final = (b"connection", b"close")
-_ANSWERED: Final = (h11.DONE, h11.MUST_CLOSE)
-
-
-@dataclass(frozen=True)
-class Linger(Event):
-    """Say no more, but hear the client out for a while: it may still be sending what nobody wants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,171 +44,6 @@ class Worker:
     state: LifespanState
     settings: HttpSettings
     cold: Threads
-
-
-class Stream(FileStream):
-    """A request and its response, whose application learns when nobody listens any more."""
-
-    def __init__(self, *args: Any, connection: Connection, **kwargs: Any) -> None:
-        super().__init__(*args, zero_copy=not connection.is_tls, **kwargs)
-        self._connection = connection
-
-    async def app_send(self, message: Any) -> None:
-        await super().app_send(message)
-        # A short answer to a client that left just vanishes; only who has more to send needs to know.
-        if self._connection.lost and message is not None and message.get("more_body"):
-            raise PeerLost("The client went away.")
-
-
-class Http1(H11Protocol):
-    """One HTTP/1.1 connection. It has no websockets: a request to become one is answered like any other."""
-
-    connection: h11.Connection
-
-    def __init__(self, connection: Connection, *args: Any) -> None:
-        super().__init__(*args)
-        self._connection = connection
-        self._is_chunked = False
-        self._direct: Sized | Chunked | None = None
-
-    @property
-    def is_held_up(self) -> bool:
-        """Whether a request body is on its way, with which alone things go on."""
-        return self.connection.their_state is h11.SEND_BODY
-
-    async def handle(self, event: Event) -> None:
-        if isinstance(event, RawData) and event.data:
-            await self._take(event.data)
-        else:
-            await super().handle(event)
-
-    async def _take(self, data: bytes) -> None:
-        if self.connection.their_state is h11.IDLE:
-            head, data = split_head(data)
-            try:
-                await super().handle(RawData(head))
-            except (H2ProtocolAssumedError, H2CProtocolRequiredError) as error:
-                error.data += data
-                raise
-            self._direct = body_of(self.connection, is_chunked=self._is_chunked)
-        if data and self._direct is not None:
-            data = await self._take_direct(self._direct, data)
-        if data:
-            await super().handle(RawData(data))
-
-    async def _take_direct(self, direct: Sized | Chunked, data: bytes) -> bytes:
-        """Take body bytes past h11; return what it has to see."""
-        body, rest = direct.take(data)
-        received.direct_bytes += len(body)
-        if body and self.stream is not None:
-            await self.stream.handle(Body(stream_id=STREAM_ID, data=body))
-        if rest:
-            self._direct = None
-        else:
-            await self._handle_events()  # this may have been the last of it
-        return rest
-
-    async def stream_send(self, event: StreamEvent) -> None:
-        if isinstance(event, FileBody):
-            await self._send_file(event)
-            return
-        if isinstance(event, Body):
-            sent.body_bytes += len(event.data)
-        elif isinstance(event, Response) and event.status_code >= 200 and self._is_last():  # noqa: PLR2004
-            event = replace(event, headers=[*event.headers, _CLOSE])
-        await super().stream_send(event)
-
-    def _is_last(self) -> bool:
-        """Tell whether the connection ends with the answer that is about to begin."""
-        spent = self.keep_alive_requests >= self._connection.worker.settings.keep_alive_requests
-        return self.is_held_up or spent or self.context.terminated.is_set()
-
-    async def _send_file(self, event: FileBody) -> None:
-        placeholder: Any = Placeholder(event.count)
-        for piece in self.connection.send_with_data_passthrough(h11.Data(data=placeholder)) or ():
-            if piece is placeholder:
-                await self.send(FileData(event.fd, event.offset, event.count))
-            else:
-                await self.send(RawData(piece))
-
-    async def _handle_events(self) -> None:
-        while True:
-            try:
-                event = self.connection.next_event()
-            except h11.RemoteProtocolError as error:
-                await self._refuse(error.error_status_hint)
-                return
-            if event is h11.PAUSED:
-                await self.can_read.clear()
-                await self.can_read.wait()
-            elif isinstance(event, h11.Request):
-                await self._begin(event)
-            elif event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed) or self.stream is None:
-                return
-            elif isinstance(event, h11.Data):
-                await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
-            elif isinstance(event, h11.EndOfMessage):
-                await self.stream.handle(EndBody(stream_id=STREAM_ID))
-
-    async def _begin(self, request: h11.Request) -> None:
-        head_bytes = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
-        if head_bytes > self._connection.worker.settings.max_header_bytes:
-            await self._refuse(431)
-            return
-        names = {name for name, _ in request.headers}
-        self._is_chunked = b"transfer-encoding" in names
-        if self._is_chunked and b"content-length" in names:
-            await self._refuse(400)  # two lengths: a proxy that goes by the other one sees other requests
-            return
-        await self.send(Updated(idle=False))
-        await self._check_protocol(request)
-        await self._create_stream(request)
-
-    async def _create_stream(self, request: h11.Request) -> None:
-        self.stream = Stream(
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
-            connection=self._connection,
-            invite=self._invite,
-        )
-        self.keep_alive_requests += 1
-        await self.stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=list(request.headers),
-                http_version=request.http_version.decode(),
-                method=request.method.decode("ascii").upper(),
-                raw_path=request.target,
-                state=self.connection_state,
-            )
-        )
-
-    async def _invite(self) -> None:
-        if self.connection.they_are_waiting_for_100_continue:
-            headers = self.config.response_headers("h11")
-            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
-
-    async def _refuse(self, status: int) -> None:
-        """Answer what is no proper request, and tell an application that was reading it."""
-        if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            await self._send_error_response(status)
-        await self._close_stream()
-        await self.send(Linger())
-
-    async def _maybe_recycle(self) -> None:
-        if self.is_held_up and self.connection.our_state in _ANSWERED:
-            await self._close_stream()
-            await self.can_read.set()
-            await self.send(Linger())
-        else:
-            await super()._maybe_recycle()
 
 
 class Protocols(ProtocolWrapper):
@@ -282,12 +97,12 @@ class Connection(TCPServer):
     def __init__(self, worker: Worker, reader: Pieces, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(worker.app, loop, worker.config, worker.context, worker.state, reader, writer)
-        self.worker, self._pieces = worker, reader
+        self.worker, self.settings, self._pieces = worker, worker.settings, reader
         self.lost = False
         self.is_tls = writer.get_extra_info("ssl_object") is not None
         self._lingering = self._is_read = False
         self._linger_end: asyncio.TimerHandle | None = None
-        self._files = FileSender(writer.transport, worker.settings, worker.cold)
+        self._files = FileSender(writer.transport, self.settings, worker.cold)
 
     async def run(self) -> None:
         try:
@@ -308,7 +123,12 @@ class Connection(TCPServer):
     def abort(self) -> None:
         """Cut the connection now; what it was doing fails."""
         self.lost = True
-        self.writer.transport.abort()
+        self._cut()
+
+    def _cut(self) -> None:
+        # Up to CPython 3.11.2 a TLS transport that is gone already stumbles here over what it let go of.
+        with suppress(AttributeError):
+            self.writer.transport.abort()
 
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, RawData | FileData):
@@ -354,7 +174,7 @@ class Connection(TCPServer):
         left = self._unsent_bytes()
         while True:
             try:
-                async with asyncio.timeout(self.worker.settings.stall_s):
+                async with asyncio.timeout(self.settings.stall_s):
                     return await self.writer.drain()
             except TimeoutError:
                 before, left = left, self._unsent_bytes()
@@ -368,10 +188,11 @@ class Connection(TCPServer):
         return transport.get_write_buffer_size() + unsent_bytes(transport.get_extra_info("socket").fileno())
 
     async def _read_data(self) -> None:
-        settings, discarded = self.worker.settings, 0
+        settings, discarded = self.settings, 0
         while not self.reader.at_eof() and discarded <= settings.linger_bytes:
             try:
-                data = await self._next_data()
+                patience_s = None if self._lingering else settings.stall_s
+                data = await self._pieces.take(patience_s, lambda: self.protocol.is_held_up)
             except OSError:
                 break
             if self._lingering:
@@ -380,23 +201,11 @@ class Connection(TCPServer):
                 await self.protocol.handle(RawData(data))
         await self.protocol.handle(Closed())
 
-    async def _next_data(self) -> bytes:
-        """Wait for more to read; raise TimeoutError once a transfer was held up by the peer's silence."""
-        was_held_up = self.protocol.is_held_up
-        while True:
-            try:
-                return await self._pieces.take(None if self._lingering else self.worker.settings.stall_s)
-            except TimeoutError:
-                is_held_up = self.protocol.is_held_up
-                if is_held_up and was_held_up:
-                    raise
-                was_held_up = is_held_up
-
     def _linger(self) -> None:
         self._lingering = True
         with suppress(OSError, NotImplementedError, RuntimeError):  # TLS has no half-closed state
             self.writer.write_eof()
-        self._linger_end = self.loop.call_later(self.worker.settings.linger_s, self.writer.close)
+        self._linger_end = self.loop.call_later(self.settings.linger_s, self.writer.close)
 
     async def _close(self) -> None:
         if self._linger_end is not None:
@@ -406,7 +215,7 @@ class Connection(TCPServer):
             self.writer.write_eof()
         self.writer.close()
         try:
-            async with asyncio.timeout(self.worker.settings.stall_s):
+            async with asyncio.timeout(self.settings.stall_s):
                 await self.writer.wait_closed()
         except OSError:
-            self.writer.transport.abort()
+            self._cut()

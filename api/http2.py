@@ -8,25 +8,34 @@ it; and several frames that make no sense end in a traceback.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import Event as H2Event
 from h2.events import RequestReceived
+from h2.exceptions import ProtocolError
 from h2.stream import StreamState
-from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.events import Closed, Event, Updated
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, BufferCompleteError, H2Protocol, StreamBuffer
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
-from priority import PriorityError
+from priority.priority import PriorityError
+
+from api.inbox import Tasks
 
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _FRAME_HEADER_BYTES: Final = 9
+# Requests that were reset count until their application ends. Beyond what a client that changes its mind needs.
+_MOST_APPS: Final = 300
 # States in which the peer still owes (part of) a request.
 _RECEIVING: Final = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
+
+
+class _Flood(Exception):
+    """The peer opens and resets requests faster than they can end."""
 
 
 class _Nobody:
@@ -95,7 +104,7 @@ class Http2(H2Protocol):
     async def handle(self, event: Event) -> None:
         try:
             await super().handle(event)
-        except PriorityError:  # streams opened and reset faster than they end, or an order that makes no sense
+        except (_Flood, PriorityError, ProtocolError):
             await self.send(Closed())
         if isinstance(event, Closed):
             for buffer in list(self.stream_buffers.values()):
@@ -114,11 +123,20 @@ class Http2(H2Protocol):
             await self.send(Updated(idle=True))  # none of them became a stream
 
     async def _create_stream(self, request: RequestReceived) -> None:
+        if cast("Tasks", self.task_group).apps >= _MOST_APPS:
+            raise _Flood
         fields = dict(request.headers or ())
-        if _METHOD.fullmatch(bytes(fields.get(b":method", b""))) and b":path" in fields:
-            await super()._create_stream(request)
-        else:
+        method, path = (bytes(fields.get(name, b"")) for name in (b":method", b":path"))
+        # CONNECT would make a websocket, of which there are none here.
+        if not _METHOD.fullmatch(method) or method.upper() == b"CONNECT" or not (path and path.isascii()):
             await self._reset(request.stream_id, ErrorCodes.PROTOCOL_ERROR)
+            return
+        try:
+            await super()._create_stream(request)
+        except PriorityError:
+            self.streams.pop(request.stream_id, None)  # half made: it could not even be closed
+            self.stream_buffers.pop(request.stream_id, None)
+            raise
 
     async def stream_send(self, event: StreamEvent) -> None:
         if isinstance(event, StreamClosed):

@@ -67,6 +67,8 @@ class Inbox:
 class Tasks(TaskGroup):
     """Hypercorn's tasks of one connection, with our inbox for each request."""
 
+    apps = 0  # requests whose application has not ended, whether or not anybody still waits for it
+
     async def spawn_app(
         self,
         app: AppWrapper,
@@ -75,8 +77,15 @@ class Tasks(TaskGroup):
         send: Callable[[ASGISendEvent | None], Awaitable[None]],
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
         inbox = Inbox()
-        self.spawn(_serve, app, config, scope, inbox, send)
+        self.apps += 1
+        self.spawn(self._serve, app, config, scope, inbox, send)
         return inbox.put
+
+    async def _serve(self, *call: Any) -> None:
+        try:
+            await _serve(*call)
+        finally:
+            self.apps -= 1
 
 
 async def _serve(

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import aclosing, suppress
-from typing import Any, Final, final
+from typing import Any, ClassVar, Final, final
 
 from starlette.types import Receive, Scope, Send
 
@@ -23,9 +23,11 @@ log = logging.getLogger(__name__)
 
 ZERO_COPY: Final = "http.response.zerocopysend"
 
-# Bytes handed to the engine at once: enough that the hop to a thread is cheap beside hashing them. Two such
-# blocks, one being written and one being received, are what an upload costs here.
-_BLOCK_BYTES: Final = 256 * KIB
+# Bytes handed to the engine at once: enough that the hop to a thread is cheap beside hashing them. Two such blocks, one
+# being written and one being received, are what an upload costs here; so with many uploads they are smaller.
+_LARGEST_BLOCK_BYTES: Final = 1 * MIB
+_SMALLEST_BLOCK_BYTES: Final = 256 * KIB
+_ALL_BLOCKS_BYTES: Final = 4 * MIB
 # Pieces from here on are written as they are: to join them would copy them.
 _PIECE_BYTES: Final = 64 * KIB
 # Pieces of an answer fetched in one hop: decoded bytes are memory, ranges of files are only notes.
@@ -105,7 +107,10 @@ async def _body(receive: Receive, limit_bytes: int | None, announced_bytes: int 
 class _Writer:
     """Gathers pieces to blocks and keeps one block on its way into an upload."""
 
+    active: ClassVar[int] = 0  # writers at work in this process, all on its one loop
+
     def __init__(self, upload: Upload, run: Run) -> None:
+        _Writer.active += 1
         self._upload, self._run = upload, run
         self._pieces: list[bytes] = []
         self._size = 0
@@ -114,7 +119,7 @@ class _Writer:
     async def add(self, data: bytes) -> None:
         self._pieces.append(data)
         self._size += len(data)
-        if self._size >= _BLOCK_BYTES:
+        if self._size >= _block_bytes(_Writer.active):
             await self._turn()
 
     async def flush(self) -> None:
@@ -134,10 +139,16 @@ class _Writer:
         await self._run(_write_block, self._upload, pieces)
 
     async def settle(self) -> None:
-        """Wait for a block still being written, whatever became of it."""
+        """Wait for a block still being written, whatever became of it; the writer's work ends here."""
+        _Writer.active -= 1
         if self._writing is not None:
             with suppress(Exception):  # the caller is on its way out with an error that came first
                 await _finish(self._writing)
+
+
+def _block_bytes(active: int) -> int:
+    """Return how large a block is while so many uploads are on their way."""
+    return max(_SMALLEST_BLOCK_BYTES, min(_LARGEST_BLOCK_BYTES, _ALL_BLOCKS_BYTES // active))
 
 
 async def _finish(task: asyncio.Task[None]) -> None:
@@ -151,15 +162,11 @@ async def _finish(task: asyncio.Task[None]) -> None:
 
 
 def _write_block(upload: Upload, pieces: list[bytes]) -> None:
-    """Write pieces in order, letting go of each; joined only where they are too small to be worth a call."""
-    pieces.reverse()
-    while pieces:
-        piece = pieces.pop()
-        if len(piece) < _PIECE_BYTES and pieces:
-            piece = b"".join([piece, *reversed(pieces)])
-            pieces.clear()
-        upload.write(piece)
-        del piece
+    """Write pieces in order; small ones are joined, since each costs a call for every hash."""
+    if len(pieces) > 1 and len(pieces[0]) < _PIECE_BYTES:
+        pieces[:] = [b"".join(pieces)]
+    upload.write(*pieces)
+    pieces.clear()
 
 
 @final
@@ -248,7 +255,9 @@ class BlobResponse:
         while at < stop:
             data = await self._threads.run(os.pread, piece.fd, min(_READ_BYTES, stop - at), at)
             if not data:
-                raise Damaged(f"A stored file ends {stop - at} bytes too early; run `cas fsck`.")
+                raise Damaged(
+                    f"A stored file ends {stop - at} bytes too early; push the same content again to heal it."
+                )
             await send({"type": "http.response.body", "body": data, "more_body": True})
             at += len(data)
 

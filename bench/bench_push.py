@@ -40,13 +40,18 @@ def main() -> None:
     options.add_argument("--mib", type=int, default=1024)
     options.add_argument("--rounds", type=int, default=5)
     given = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder, starting(Path(folder)) as start:
-        into = Path(folder)
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # the layer's own bytes are not to load the disk
+    with (
+        tempfile.TemporaryDirectory(dir=memory) as source_folder,
+        tempfile.TemporaryDirectory() as folder,
+        starting(Path(folder)) as start,
+    ):
+        into, source = Path(folder), Path(source_folder)
         ours, theirs = [], []
         server = start(into / "root", workers=2)
         with docker_registry(into) as port:
             for number in range(given.rounds):
-                layer = random_file(into / "layer", given.mib)
+                layer = random_file(source / "layer", given.mib)
                 ours.append(push_v1(server.port, layer, number))
                 print(json.dumps({"server": "cas", "mib": given.mib, "seconds": round(ours[-1], 3)}), flush=True)
                 if port is not None:

@@ -40,9 +40,9 @@ class ChunkCodec:
         try:
             raw = self._decompressor().decompress(frame, max_output_size=raw_length)
         except zstandard.ZstdError as error:
-            raise Damaged(f"a stored chunk cannot be decoded ({error}); run cas fsck") from error
+            raise Damaged(f"a stored chunk cannot be decoded ({error})") from error
         if len(raw) != raw_length:
-            raise Damaged(f"a stored chunk decodes to {len(raw)} bytes instead of {raw_length}; run cas fsck")
+            raise Damaged(f"a stored chunk decodes to {len(raw)} bytes instead of {raw_length}")
         return raw
 
     def _pays(self, sample: memoryview) -> bool:

@@ -11,9 +11,10 @@ import errno
 import os
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast, final
 
 import lmdb
+import xxhash
 
 from cas.errors import Busy, Closed, Damaged, DiskFailed, InUse, NoSpace
 
@@ -23,28 +24,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _OPEN: set[str] = set()  # real paths: a second opening in one process would end the first one's locks
+_SEAL_BYTES = 4  # enough to notice rot; against ill will nothing in the index helps
 _FORMAT = 0  # the engine of LMDB 0.9; an environment variable must not choose our file format
 
 
 class MapFull(BaseException):
     """The map must grow and the work run again. Not an `Exception`, so that no callback can swallow it."""
-
-
-class Cursor(Protocol):
-    """A place in a table, in byte order. What LMDB's cursor offers and we use, with keys and values as bytes."""
-
-    def set_range(self, key: bytes, /) -> bool: ...
-    def set_key(self, key: bytes, /) -> bool: ...
-    def next(self) -> bool: ...
-    def prev(self) -> bool: ...
-    def last(self) -> bool: ...
-    def key(self) -> bytes: ...
-    def value(self) -> bytes: ...
-    def item(self) -> tuple[bytes, bytes]: ...
-    def delete(self) -> bool: ...
-    def iternext(self, *, keys: bool, values: bool) -> Iterator[bytes]: ...
-    def iternext_dup(self) -> Iterator[bytes]: ...
-    def __iter__(self) -> Iterator[tuple[bytes, bytes]]: ...
 
 
 class _Gate:
@@ -167,41 +152,120 @@ class Environment:
 
 
 class Transaction:
-    """A transaction over the named tables. Lives inside the callback it was given to; nothing of it may leave."""
+    """A transaction over the named tables. Lives inside the callback it was given to; nothing of it may leave.
 
-    __slots__ = ("_env", "_tables", "txn")
+    LMDB 0.9 has no checksums, so every row of a table with one value a key carries one over key and value (I9).
+    """
+
+    __slots__ = ("_env", "_tables", "_txn")
 
     def __init__(self, txn: lmdb.Transaction, tables: dict[str, lmdb._Database], env: lmdb.Environment) -> None:
-        self.txn, self._tables, self._env = txn, tables, env
+        self._txn, self._tables, self._env = txn, tables, env
 
     def get(self, table: str, key: bytes) -> bytes | None:
-        """Return the (first) value of a key."""
-        return cast("bytes | None", self.txn.get(key, db=self._tables[table]))
+        """Return the value of a key.
+
+        Raises:
+            Damaged: the row is not what was written.
+        """
+        stored = cast("bytes | None", self._txn.get(key, db=self._tables[table]))
+        return None if stored is None else _unsealed(key, stored)
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
-        """Set a key's value; in a table of several values, add one."""
-        self.txn.put(key, value, db=self._tables[table])
+        """Set a key's value."""
+        self._txn.put(key, _sealed(key, value), db=self._tables[table])
+
+    def add(self, table: str, key: bytes, value: bytes) -> None:
+        """Add one to the values of a key, in a table of several."""
+        self._txn.put(key, value, db=self._tables[table])
+
+    def values(self, table: str, key: bytes) -> list[bytes]:
+        """Return all values of a key, in a table of several."""
+        cursor = self._txn.cursor(db=self._tables[table])
+        return cast("list[bytes]", list(cursor.iternext_dup())) if cursor.set_key(key) else []
 
     def delete(self, table: str, key: bytes, value: bytes = b"") -> bool:
         """Remove a key, or one of its values."""
-        return bool(self.txn.delete(key, value, db=self._tables[table]))
+        return bool(self._txn.delete(key, value, db=self._tables[table]))
 
     def count(self, table: str) -> int:
         """Return how many entries a table has."""
-        return int(self.txn.stat(self._tables[table])["entries"])
+        return int(self._txn.stat(self._tables[table])["entries"])
 
     def cursor(self, table: str) -> Cursor:
-        """Return a cursor over a table."""
-        return cast("Cursor", self.txn.cursor(db=self._tables[table]))
+        """Return a cursor over a table of one value a key."""
+        return Cursor(self._txn.cursor(db=self._tables[table]))
+
+    def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """Yield a table's entries as they lie there, unchecked."""
+        yield from cast("Iterator[tuple[bytes, bytes]]", self._txn.cursor(db=self._tables[table]))
 
     @contextmanager
     def nested(self) -> Iterator[Transaction]:
         """Yield a transaction within this one: what raises inside leaves nothing behind, and the outer one goes on."""
         try:
-            with _errors(), self._env.begin(parent=self.txn, write=True) as child:
+            with _errors(), self._env.begin(parent=self._txn, write=True) as child:
                 yield Transaction(child, self._tables, self._env)
         except lmdb.MapFullError as error:
             raise MapFull from error
+
+
+@final
+class Cursor:
+    """A place in a table, in byte order; after a delete it stands on the next entry, or on none.
+
+    Raises:
+        Damaged: by whatever returns a value, if the row is not what was written.
+    """
+
+    __slots__ = ("_cursor",)
+
+    def __init__(self, cursor: lmdb.Cursor) -> None:
+        self._cursor = cursor
+
+    def seek(self, key: bytes) -> bool:
+        """Go to the first entry from `key` on."""
+        return self._cursor.set_range(key)
+
+    def next(self) -> bool:
+        """Go to the following entry."""
+        return self._cursor.next()
+
+    def prev(self) -> bool:
+        """Go to the entry before."""
+        return self._cursor.prev()
+
+    def last(self) -> bool:
+        """Go to the last entry."""
+        return self._cursor.last()
+
+    def delete(self) -> bool:
+        """Remove the entry."""
+        return self._cursor.delete()
+
+    def key(self) -> bytes:
+        """Return the entry's key; empty where there is no entry."""
+        return cast("bytes", self._cursor.key())
+
+    def value(self) -> bytes:
+        """Return the entry's value."""
+        return _unsealed(self.key(), cast("bytes", self._cursor.value()))
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield every entry."""
+        for key, stored in cast("Iterator[tuple[bytes, bytes]]", self._cursor):
+            yield key, _unsealed(key, stored)
+
+
+def _sealed(key: bytes, value: bytes) -> bytes:
+    return value + xxhash.xxh3_64_digest(key + value)[:_SEAL_BYTES]
+
+
+def _unsealed(key: bytes, stored: bytes) -> bytes:
+    value = stored[:-_SEAL_BYTES]
+    if xxhash.xxh3_64_digest(key + value)[:_SEAL_BYTES] != stored[-_SEAL_BYTES:]:
+        raise Damaged("a row of the index is damaged; stop the server and run cas fsck --rebuild-index --force")
+    return value
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class Mismatch(CasError):
 
 
 class Damaged(CasError):
-    """Our stored bytes contradict our own checksum or index. Never served; an operator must look (`cas fsck`)."""
+    """Our stored bytes contradict our own checksum or index. Never served; pushing the same content again heals it."""
 
 
 class NoSpace(CasError):
@@ -72,6 +72,10 @@ class IndexMissing(OpenError):
 
 class RootReadOnly(OpenError):
     """The folder cannot be written. Mend its permissions or mount, or choose another."""
+
+
+class IndexPresent(OpenError):
+    """A new index was asked for and there is one. Keep it, or say that it is to be moved aside."""
 
 
 class InUse(OpenError):

@@ -116,12 +116,9 @@ class View:
 
     @staticmethod
     def _rows(cursor: Cursor, key: bytes) -> Iterator[ChunkRow]:
-        found = cursor.set_range(key)
-        while found:
-            at, value = cursor.item()
-            if at[:16] != key:
-                return
-            yield _chunk_row(_CHUNK_KEY.unpack(at)[1], value)
+        found = cursor.seek(key)
+        while found and (at := cursor.key()).startswith(key):
+            yield _chunk_row(_CHUNK_KEY.unpack(at)[1], cursor.value())
             found = cursor.next()
 
     def chunk(self, ref: ChunkRef) -> ChunkRow | None:
@@ -139,13 +136,13 @@ class View:
 
     def digests(self) -> list[Digest]:
         """Return every blob's digest."""
-        return [Digest.unpack(key) for key in self._tx.cursor("blobs").iternext(keys=True, values=False)]
+        return [Digest.unpack(key) for key, _ in self._tx.cursor("blobs")]
 
     def stretch(self, recipe: int, offset: int) -> Stretch | None:
         """Return the segment that covers raw byte `offset` of a recipe."""
         cursor = self._tx.cursor("recipes")
         wanted = _SEGMENT_KEY.pack(recipe, offset)
-        found = cursor.set_range(wanted)
+        found = cursor.seek(wanted)
         if not found or cursor.key() != wanted:
             found = cursor.prev() if found else cursor.last()
         if not found:
@@ -156,7 +153,7 @@ class View:
     def segments(self, recipe: int) -> list[Stretch]:
         """Return all segments of a recipe, in order."""
         cursor, found = self._tx.cursor("recipes"), []
-        more = cursor.set_range(_SEGMENT_KEY.pack(recipe, 0))
+        more = cursor.seek(_SEGMENT_KEY.pack(recipe, 0))
         while more and (key := _SEGMENT_KEY.unpack(cursor.key()))[0] == recipe:
             found.append(_stretch(key[1], cursor.value()))
             more = cursor.next()
@@ -180,7 +177,7 @@ class View:
         """Return up to `limit` names beginning with `prefix` and following `after`, in byte order."""
         cursor = self._tx.cursor("refs")
         found: list[tuple[bytes, Record]] = []
-        more = cursor.set_range(max(prefix, after))
+        more = cursor.seek(max(prefix, after))
         if more and cursor.key() == after:
             more = cursor.next()
         while more and cursor.key().startswith(prefix) and (limit is None or len(found) < limit):
@@ -190,8 +187,7 @@ class View:
 
     def holders(self, digest: Digest) -> list[bytes]:
         """Return the keys of the names that keep a blob."""
-        cursor = self._tx.cursor("holders")
-        return list(cursor.iternext_dup()) if cursor.set_key(digest.pack()) else []
+        return self._tx.values("holders", digest.pack())
 
     def uploads(self) -> list[tuple[int, bytes]]:
         """Return `(recipe, owner)` of every upload that has segments here."""
@@ -199,7 +195,7 @@ class View:
 
     def dump(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield a table's raw entries, for fsck and tests that compare whole indexes."""
-        yield from self._tx.cursor(table)
+        yield from self._tx.rows(table)
 
 
 class Edit(View):
@@ -236,8 +232,8 @@ class Edit(View):
     def delete_recipe(self, recipe: int) -> None:
         """Forget a recipe and its upload row; its chunks become garbage unless others name them."""
         cursor, prefix = self._tx.cursor("recipes"), _U64.pack(recipe)
-        cursor.set_range(prefix)
-        while cursor.key().startswith(prefix):  # after a delete the cursor stands on the next entry, or on none
+        cursor.seek(prefix)
+        while cursor.key().startswith(prefix):
             cursor.delete()
         self._tx.delete("uploads", _U64.pack(recipe))
 
@@ -269,7 +265,7 @@ class Edit(View):
         self.delete_record(key)
         self._tx.put("refs", key, value)
         for digest in record.holds:
-            self._tx.put("holders", digest.pack(), key)
+            self._tx.add("holders", digest.pack(), key)
         self.set_number("logical_bytes", self.number("logical_bytes") + record.logical_bytes)
 
     def delete_record(self, key: bytes) -> bool:

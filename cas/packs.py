@@ -260,7 +260,7 @@ class PackFiles:
         finally:
             self.release(pack)
         if len(data) != size:
-            raise Damaged(f"pack {pack:016x} ends before byte {offset + size}; run cas fsck")
+            raise Damaged(f"pack {pack:016x} ends before byte {offset + size}; push the same content again to heal it")
         return data
 
     def close(self) -> None:

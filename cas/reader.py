@@ -163,4 +163,4 @@ class Reader:
         return coalesce(extents)
 
     def _damage(self, what: str) -> Damaged:
-        return Damaged(f"blob {self.digest} is damaged: {what}; run cas fsck")
+        return Damaged(f"blob {self.digest} is damaged: {what}; push the same content again to heal it")

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from cas.commit import JOURNAL_SEQ
+from cas.disk import Cell
 from cas.extent import Codec, Extent, coalesce
 from cas.index import ChunkState, Index, PackRow, PackState
 from cas.records import ChunkRef
@@ -62,11 +63,24 @@ def rebuild(layout: Layout, settings: EngineSettings) -> RebuildReport:
         _replay(index, chain)
         _file_recipes(index, harvest.segments, report)
         top = max(harvest.journal, default=0)
+        report.damaged += _lost_tail(layout, top)
         index.write(lambda edit: edit.set_number(JOURNAL_SEQ, top))
         _judge(index, report)
     finally:
         index.close()
     return report
+
+
+def _lost_tail(layout: Layout, top: int) -> list[str]:
+    """A number that was reserved and is nowhere: a crash came before it was written, or the newest changes are gone."""
+    cell = Cell(layout.journal_cell)
+    reserved = cell.read()
+    cell.close()
+    if reserved <= top:
+        return []
+    return [
+        f"journal records {top + 1} to {reserved} are nowhere: cut off by a crash before they counted, or lost since"
+    ]
 
 
 def _harvest(index: Index, layout: Layout, report: RebuildReport) -> _Harvest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from cas.parts import Parts
 
 _ASIDE_BYTES = 64 * 1024  # pieces below this are hashed in line: a thread hop would cost more
-_PIECE_BYTES = 1024 * 1024  # a longer write is taken in pieces, so that it cannot swell the window (I5)
+_STEP_BYTES = 256 * 1024  # a longer piece enters the window in steps, so that it cannot swell it (I5)
 
 
 class Tap(Protocol):
@@ -82,6 +83,7 @@ class Upload:
         self._writer: PackWriter | None = None
         self._kept = 0  # bytes of the lent pack that a record of ours, or somebody before us, stands on
         self._pending: tuple[Future[object], Filing] | None = None
+        self._hashing: list[Future[object]] = []
         self._filed = self._wrote = self._over = False
         self._chunks = hashlib.blake2b(digest_size=16)  # over the whole recipe
 
@@ -96,8 +98,8 @@ class Upload:
         if error is not None or not self._over:
             self.discard()
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes; pieces of 256 KiB to 1 MiB are best.
+    def write(self, *data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes, in one piece or several; about a MiB a call is best.
 
         Raises:
             NoSpace, DiskFailed, ReadOnly: the upload is lost; nothing of it is visible.
@@ -106,32 +108,35 @@ class Upload:
         if self._over:
             raise Closed("this upload is over; begin a new one")
         try:
-            if len(data) <= _PIECE_BYTES:
-                self._take(bytes(data))
-            else:
-                whole = memoryview(data)
-                for start in range(0, len(whole), _PIECE_BYTES):
-                    self._take(bytes(whole[start : start + _PIECE_BYTES]))
+            self._take([bytes(piece) for piece in data])
         except BaseException:
             self.discard()  # half taken: who went on would have a wrong recipe proven by a right hash
             raise
 
-    def _take(self, piece: bytes) -> None:
-        hashing = [self._hash.update, *(tap.update for tap in self._taps)]
-        aside = []
-        if len(piece) >= _ASIDE_BYTES:
-            aside = [_submit(self._parts.hashers, update, piece) for update in hashing]
-        try:
-            if not aside:
-                for update in hashing:
-                    update(piece)
-            self.size += len(piece)
-            self._window.add(piece, self._chunker.wants)
-            if self.size > self._parts.settings.inline_bytes and len(self._window) >= self._chunker.wants:
-                self._cut(final=False)
-        finally:
-            for future in aside:
-                future.result()
+    def _take(self, pieces: Sequence[bytes]) -> None:
+        self._settle_hashing()
+        updates = [self._hash.update, *(tap.update for tap in self._taps)]
+        if sum(map(len, pieces)) >= _ASIDE_BYTES:
+            self._hashing = [_submit(self._parts.hashers, _feed, update, pieces) for update in updates]
+        else:
+            for update in updates:
+                _feed(update, pieces)
+        for piece in pieces:
+            for start in range(0, len(piece), _STEP_BYTES):
+                self._add_to_window(memoryview(piece)[start : start + _STEP_BYTES])
+        self._settle_hashing()
+
+    def _settle_hashing(self) -> None:
+        """Wait until every hash has seen what came: they may be one write behind, and wait for no disk."""
+        hashing, self._hashing = self._hashing, []
+        for future in hashing:
+            future.result()
+
+    def _add_to_window(self, step: memoryview) -> None:
+        self.size += len(step)
+        self._window.add(step, self._chunker.wants)
+        if self.size > self._parts.settings.inline_bytes and len(self._window) >= self._chunker.wants:
+            self._cut(final=False)
 
     def finish(self, expect: Digest | None = None) -> Staged:
         """Prove the digest and make the bytes durable; visible only once a change keeps the result.
@@ -142,6 +147,7 @@ class Upload:
         """
         if self._over:
             raise Closed("this upload is over; begin a new one")
+        self._settle_hashing()
         digest = Digest("sha256", self._hash.digest())
         if expect is not None and expect != digest:
             self.discard()
@@ -166,6 +172,7 @@ class Upload:
             self._forget()
             return
         self._over = True
+        wait(self._hashing)
         with contextlib.suppress(CasError):
             self._settle_pending()
         if self._writer is not None:
@@ -316,7 +323,10 @@ class Upload:
     def _prove(self, blob: BlobEntry) -> Staged:
         self._settle_pending()
         owner = self._parts.owner
-        old = self._parts.index.read(lambda view: view.blob(blob.digest))
+        try:
+            old = self._parts.index.read(lambda view: view.blob(blob.digest))
+        except Damaged:
+            old = None  # then these bytes are to take its place
         if old is not None and not self._wrote:
             if self._parts.index.read(lambda view: self._stands_on_the_same(view, old)):
                 return Staged(blob, owner, relies=True)  # every byte is here already and proven: nothing to write
@@ -345,6 +355,11 @@ def _submit(pool: ThreadPoolExecutor, work: Callable[..., object], *arguments: o
         return pool.submit(work, *arguments)
     except RuntimeError:  # how a pool says that it was shut down
         raise Closed("this store was closed; open it anew") from None
+
+
+def _feed(update: Callable[[bytes], object], pieces: Sequence[bytes]) -> None:
+    for piece in pieces:
+        update(piece)
 
 
 def _same(stored: bytearray | None, chunk: memoryview) -> bool:

@@ -18,7 +18,7 @@ from cas.codec import ChunkCodec
 from cas.commit import Committer
 from cas.config import EngineSettings
 from cas.disk import Disk, lock_folder
-from cas.errors import Busy, CasError, InUse, Missing, NotAStore
+from cas.errors import Busy, CasError, Damaged, IndexPresent, InUse, Missing
 from cas.index import Index, PackRow, PackState
 from cas.lease import OWNER_SIZE, Lease, survey
 from cas.names import Name
@@ -188,7 +188,8 @@ class Store:
         """Begin to take a blob's bytes.
 
         Args:
-            taps: fed every byte in order beside the store's own hash, e.g. other hash objects.
+            taps: fed every byte in order beside the store's own hash, e.g. other hash objects; they have seen
+                all of them once `finish` returned, not before.
         """
         return Upload(self._parts, taps)
 
@@ -263,7 +264,10 @@ class Store:
             settle(self._parts)  # if somebody else is at it, or was stopped in the middle, the next tick will see
 
     def _entry(self, digest: Digest) -> BlobEntry:
-        entry = self._parts.index.read(lambda view: view.blob(digest))
+        try:
+            entry = self._parts.index.read(lambda view: view.blob(digest))
+        except Damaged as error:
+            raise Damaged(f"blob {digest} is damaged: {error}") from error
         if entry is None:
             raise Missing(f"no blob {digest} is stored here")
         return entry
@@ -304,7 +308,7 @@ def rebuild_index(
             raise InUse(f"{root} is in use by {len(alive)} process(es); stop the server first")
         if layout.index_data.exists():
             if not force:
-                raise NotAStore(f"{layout.index} is there already; --force moves it aside first")
+                raise IndexPresent(f"{layout.index} is there already; --force moves it aside first")
             aside = map(layout.old_index, itertools.count(1))
             layout.index.rename(next(path for path in aside if not path.exists()))
         for leftover in (layout.index_unfinished, layout.index):  # an index without data is none

@@ -29,6 +29,7 @@ CODES: Final[dict[type[Exception], int]] = {
     cas.Missing: 66,
     cas.NotAStore: 66,
     cas.IndexMissing: 66,
+    cas.IndexPresent: 73,
     errors.AddressInUse: 69,
     cas.Closed: UNEXPECTED,
     cas.UnsafeFilesystem: 72,

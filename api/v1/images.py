@@ -121,9 +121,8 @@ class LayerUpload:
             ApiError: 409 if the image is complete by now, with other bytes; 400 if the announced checksum is
                 not that of these bytes.
         """
-        checksum = payload_checksum(self._hash)
         with self.upload as upload:
-            image = self._place(upload.finish(), checksum) if upload.size else self._place_empty(checksum)
+            image = self._place(upload.finish()) if upload.size else self._place_empty()
         if image.announced and not image.complete:
             self._prove(image)
 
@@ -131,12 +130,14 @@ class LayerUpload:
         """Forget what came."""
         self.upload.discard()
 
-    def _place_empty(self, checksum: str) -> Image:
+    def _place_empty(self) -> Image:
         with self._store.upload() as upload:
             upload.write(EMPTY_LAYER)
-            return self._place(upload.finish(), checksum)
+            return self._place(upload.finish())
 
-    def _place(self, staged: Staged, checksum: str) -> Image:
+    def _place(self, staged: Staged) -> Image:
+        checksum = payload_checksum(self._hash)  # the upload is finished, so the tap has seen every byte
+
         def edit(names: Names) -> Image:
             now = known(names, self._image.id)
             if now.complete:

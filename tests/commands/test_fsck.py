@@ -35,7 +35,7 @@ def test_an_index_that_is_there_is_not_touched(root: Path) -> None:
     """A mistyped command destroys nothing."""
     before = (root / "index" / "data.mdb").read_bytes()
     ended = run_cas("fsck", "--rebuild-index", "--root", root)
-    assert ended.returncode == 66
+    assert ended.returncode == 73
     assert "is there already" in ended.stderr
     assert (root / "index" / "data.mdb").read_bytes() == before
 

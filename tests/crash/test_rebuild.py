@@ -227,7 +227,7 @@ class TestDamagedPacks:
     """What can be read comes back; what cannot is named."""
 
     def _store(self, root: Path) -> None:
-        with Store.open(root, replace(SMALL, pack_bytes=1 << 40), create=True) as store:
+        with Store.open(root, replace(SMALL, pack_bytes=2 << 30), create=True) as store:
             push(store, "first", noise(300 * KIB, 1))
             push(store, "second", noise(6 * MIB, 2))
             push(store, "third", noise(300 * KIB, 3))
@@ -259,7 +259,7 @@ class TestDamagedPacks:
 
     def test_a_blob_that_lost_a_shared_chunk_is_never_served_short(self, tmp_path: Path) -> None:
         """Its own record is sound, the record that tells of the chunk is not: Damaged, not a shorter blob."""
-        with Store.open(tmp_path, replace(SMALL, pack_bytes=1 << 40), create=True) as store:
+        with Store.open(tmp_path, replace(SMALL, pack_bytes=2 << 30), create=True) as store:
             push(store, "one", prose(600 * KIB, 1))
             two = push(store, "two", prose(600 * KIB, 1) + noise(300 * KIB, 2))
         (path,) = by_role(tmp_path, Role.DATA)
@@ -359,3 +359,19 @@ def many_chunks(root: Path, count: int) -> int:
     pool.give_back(journal)
     pool.close()
     return count
+
+
+def test_a_journal_whose_newest_changes_are_gone_is_reported(tmp_path: Path) -> None:
+    """The number that was reserved for them outlives them; whoever rebuilds is told which are nowhere."""
+    with opened(tmp_path) as store:
+        push(store, "a", b"a")
+        push(store, "b", b"b")
+        journal = next(row for row in store._parts.index.read(lambda view: view.packs()) if row.role is Role.JOURNAL)
+        path = Layout(tmp_path).pack(journal.pack)
+        torn = path.read_bytes()[: journal.committed - 1]
+    path.chmod(0o640)
+    path.write_bytes(torn)
+    report = rebuild_index(tmp_path, force=True)
+    assert any("are nowhere" in complaint for complaint in report.damaged)
+    with Store.open(tmp_path) as store:
+        assert [name.path for name, _ in store.scan("thing")] == ["a"]

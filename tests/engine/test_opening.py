@@ -21,6 +21,7 @@ import cas.store
 from cas import (
     FormatTooNew,
     IndexMissing,
+    IndexPresent,
     InUse,
     NotAStore,
     OpenError,
@@ -217,7 +218,7 @@ except RootReadOnly as error:
         """A rebuild wants the store alone, and the old index out of the way."""
         with opened(tmp_path), pytest.raises(InUse, match="stop the server first"):
             rebuild_index(tmp_path, SMALL)
-        with pytest.raises(NotAStore, match="is there already"):
+        with pytest.raises(IndexPresent, match="is there already"):
             rebuild_index(tmp_path, SMALL)
 
     def test_every_refusal_is_an_open_error(self) -> None:

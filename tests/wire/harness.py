@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.config import HttpSettings
 from api.server import serve
@@ -108,3 +108,26 @@ def ask(running: Running, text: str) -> bytes:
 def body_of(answer: bytes) -> bytes:
     """Return what follows an answer's head."""
     return answer.partition(b"\r\n\r\n")[2]
+
+
+async def answer(send: Send, body: bytes, status: int = 200) -> None:
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def count(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the size and the sum of the body, or with 499 if it broke off."""
+    if scope["type"] != "http":
+        return
+    size = total = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            await answer(send, b"broke off", 499)
+            return
+        size += len(message["body"])
+        total += sum(message["body"])
+        if not message["more_body"]:
+            break
+    await answer(send, f"{size} {total}".encode())

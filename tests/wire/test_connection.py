@@ -12,33 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from api.config import HttpSettings
 from api.intake import received
-from tests.wire.harness import PATIENCE_S, ask, body_of, open_descriptors, read_all, serving
+from tests.wire.harness import PATIENCE_S, answer, ask, body_of, count, open_descriptors, read_all, serving
 
 MIB = 1 << 20
 CLOSE = "\nHost: a\nConnection: close"
-
-
-async def answer(send: Send, body: bytes, status: int = 200) -> None:
-    headers = [(b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def count(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with the size and the sum of the body, or with 499 if it broke off."""
-    if scope["type"] != "http":
-        return
-    size = total = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            await answer(send, b"broke off", 499)
-            return
-        size += len(message["body"])
-        total += sum(message["body"])
-        if not message["more_body"]:
-            break
-    await answer(send, f"{size} {total}".encode())
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
@@ -228,34 +205,6 @@ def test_continue_is_said_only_when_the_body_is_wanted() -> None:
         assert body_of(read_all(sock)) == b"3 294"
 
 
-@pytest.mark.parametrize(
-    ("head", "status"),
-    [
-        ("GET / HTTP/1.1\nHost: a\nX: " + "y" * 70_000, 431),
-        ("GET /" + "y" * 70_000 + " HTTP/1.1\nHost: a", 431),
-        ("GET / HTTP/1.1\nHost: a" + "\nX: y" * 20_000, 431),
-        ("GET / HTTP/1.1\nHost: a\nX: " + "y" * 2_000_000, 431),
-        ("PUT / HTTP/1.1\nHost: a\nContent-Length: 5\nX: " + "y" * 70_000, 431),
-        ("GET / HTTP/1.1\nHost: a\nX: " + "y" * 60_000, 200),
-        ("GET /", 400),
-        ("GET / HTTP/1.1", 400),
-        ("GET / HTTP/1.1\nHost: a\nHost: b", 400),
-        ("GET / HTTP/1.1\nHost: a\nbad header", 400),
-        ("GET / HTTP/1.1\nHost: a\nX: \0", 400),
-        ("PUT / HTTP/1.1\nHost: a\nContent-Length: 5\nContent-Length: 6", 400),
-        ("PUT / HTTP/1.1\nHost: a\nContent-Length: -5", 400),
-        ("PUT / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\nnonsense", 400),
-        ("PUT / HTTP/1.1\nHost: a\nTransfer-Encoding: gzip", 501),
-        ("\x16\x03\x01 a TLS hello", 400),
-    ],
-)
-def test_what_is_no_proper_request_gets_its_status_and_a_clean_end(head: str, status: int) -> None:
-    """The answer arrives before the end, and without a reset."""
-    with serving(count) as running:
-        got = ask(running, head + ("\nConnection: close" if status == 200 else ""))
-        assert got.startswith(b"HTTP/1.1 %d " % status), got[:100]
-
-
 def test_a_head_that_never_ends_is_refused_while_it_is_sent() -> None:
     """No more than max_header_bytes of it are kept, however long it goes on."""
     with serving(count, HttpSettings(linger_bytes=MIB)) as running, running.connect() as sock:
@@ -320,19 +269,6 @@ def test_an_answer_left_unfinished_is_not_made_to_look_whole(caplog: pytest.LogC
     with serving(fail) as running:
         assert body_of(ask(running, f"GET / HTTP/1.1{CLOSE}")) == b"4\r\npart\r\n"
     assert [record.message for record in caplog.records] == ["An application failed"]
-
-
-def test_an_application_that_fails_before_its_answer_gives_a_500(caplog: pytest.LogCaptureFixture) -> None:
-    """And the worker goes on."""
-
-    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            raise ValueError(scope["path"])
-
-    with serving(fail) as running:
-        for _ in range(2):
-            assert ask(running, f"GET / HTTP/1.1{CLOSE}").startswith(b"HTTP/1.1 500")
-    assert len(caplog.records) == 2
 
 
 def test_a_request_to_become_a_websocket_is_answered_like_any_other() -> None:

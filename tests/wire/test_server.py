@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator
 
@@ -18,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.config import HttpSettings
 from api.connection import Connection
+from tests.wire.blobs import trusting
 from tests.wire.harness import PATIENCE_S, ask, body_of, open_descriptors, read_all, serving
 
 
@@ -116,6 +118,26 @@ def test_a_short_answer_does_not_wait_for_an_acknowledgement(monkeypatch: pytest
         ask(running, "GET / HTTP/1.1\nHost: a\nConnection: close")
     assert options
     assert all(options)
+
+
+def test_a_connection_that_is_gone_can_still_be_cut(monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext) -> None:
+    """The end of the grace may come in the very moment in which a TLS connection ended by itself."""
+    cut: list[bool] = []
+    run = Connection.run
+
+    async def cut_too_late(self: Connection) -> None:
+        await run(self)
+        self.writer.close()  # once more: the transport lets go of all it had
+        self.abort()
+        cut.append(self.lost)
+
+    monkeypatch.setattr(Connection, "run", cut_too_late)
+    with serving(Gate(), tls=tls) as running:
+        client = http.client.HTTPSConnection(*running.address, timeout=PATIENCE_S, context=trusting())
+        client.request("GET", "/", headers={"Connection": "close"})
+        assert client.getresponse().read() == b"firstend"
+        client.close()
+    assert cut == [True]
 
 
 def test_connections_past_the_limit_wait_their_turn() -> None:

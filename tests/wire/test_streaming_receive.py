@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
 import pytest
 from starlette.types import Message, Receive
 
+from api.config import MIB
 from api.streaming import BodyIncomplete, BodyTooLarge, ClientGone, receive_bytes, receive_into
 from api.threads import Threads
 from cas import Upload
@@ -32,20 +33,20 @@ class Sink:
     """An upload that remembers, and says if two threads use it at once."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.data, self.writes, self._error = b"", 0, error
+        self.data, self.sizes, self._error = b"", list[int](), error
         self._lock = threading.Lock()
         self.entered, self.go = threading.Event(), threading.Event()
         self.go.set()
         self.is_busy = False
 
-    def write(self, data: bytes) -> None:
+    def write(self, *pieces: bytes) -> None:
         with self._alone():
             self.entered.set()
             assert self.go.wait(PATIENCE_S)
             if self._error is not None:
                 raise self._error
-            self.data += data
-            self.writes += 1
+            self.data += b"".join(pieces)
+            self.sizes.append(sum(map(len, pieces)))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -70,7 +71,7 @@ def test_small_pieces_are_gathered_before_they_cross_to_a_thread(threads: Thread
     sink = Sink()
     assert asyncio.run(into(sink, threads, messages(*[b"ab" * 500] * 3000))) == 3_000_000
     assert sink.data == b"ab" * 1_500_000
-    assert sink.writes <= 12
+    assert sink.sizes == [1_049_000, 1_049_000, 902_000]
 
 
 def test_a_body_of_another_length_than_announced_is_incomplete(threads: Threads) -> None:
@@ -123,10 +124,10 @@ def test_the_next_block_is_received_while_the_last_is_written(threads: Threads) 
             await asyncio.get_running_loop().run_in_executor(None, sink.entered.wait, PATIENCE_S)
             assert sink.is_busy
             sink.go.set()
-        return {"type": "http.request", "body": b"a" * 131_072, "more_body": handed < 8}
+        return {"type": "http.request", "body": b"a" * (MIB // 2), "more_body": handed < 8}
 
-    assert asyncio.run(into(sink, threads, receive)) == 8 * 131_072
-    assert sink.writes == 8
+    assert asyncio.run(into(sink, threads, receive)) == 4 * MIB
+    assert sink.sizes == [MIB] * 4
 
 
 @pytest.mark.parametrize("how", ["cancelled", "gone", "too large"])
@@ -151,10 +152,10 @@ def test_no_thread_uses_an_upload_after_its_reception_ended(threads: Threads, ho
                 task.cancel()
                 task.cancel()
                 await stuck.wait()
-        return {"type": "http.request", "body": b"a" * 131_072, "more_body": True}
+        return {"type": "http.request", "body": b"a" * (MIB // 2), "more_body": True}
 
     async def scenario() -> None:
-        task = asyncio.create_task(into(sink, threads, receive, limit=400_000))
+        task = asyncio.create_task(into(sink, threads, receive, limit=7 * MIB // 4))
         expected = {"cancelled": asyncio.CancelledError, "gone": ClientGone, "too large": BodyTooLarge}
         with pytest.raises(expected[how]):
             await task
@@ -168,4 +169,110 @@ def test_an_upload_that_fails_fails_its_reception(threads: Threads) -> None:
     """At once, or with the last block at the latest."""
     for pieces in (1, 2, 9):
         with pytest.raises(OSError, match="disk"):
-            asyncio.run(into(Sink(OSError("disk")), threads, messages(*[b"a" * 262_144] * pieces)))
+            asyncio.run(into(Sink(OSError("disk")), threads, messages(*[b"a" * MIB] * pieces)))
+
+
+@pytest.mark.parametrize(("uploads", "block"), [(1, MIB), (8, MIB), (16, MIB // 2), (32, MIB // 4), (99, MIB // 4)])
+def test_blocks_shrink_while_many_uploads_are_on_their_way(threads: Threads, uploads: int, block: int) -> None:
+    """So that all of them together hold a bounded amount of memory, and none of them crosses for too little."""
+    sink = Sink()
+
+    async def scenario() -> None:
+        leave, waiting = asyncio.Event(), asyncio.Semaphore(0)
+
+        async def receive() -> Message:
+            waiting.release()
+            await leave.wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        others = [asyncio.create_task(into(Sink(), threads, receive)) for _ in range(uploads - 1)]
+        for _ in others:
+            await waiting.acquire()
+        await into(sink, threads, messages(*[b"a" * 65_536] * 64))
+        leave.set()
+        await asyncio.gather(*others)
+        await into(sink, threads, messages(*[b"a" * 65_536] * 64))
+
+    asyncio.run(scenario())
+    assert sink.sizes == [block] * (4 * MIB // block) + [MIB] * 4
+
+
+async def cancelled_before_it_starts(threads: Threads) -> None:
+    task = asyncio.create_task(into(Sink(), threads, messages()))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def cancelled_while_it_waits(threads: Threads) -> None:
+    waiting = asyncio.Event()
+
+    async def receive() -> Message:
+        waiting.set()
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    task = asyncio.create_task(into(Sink(), threads, receive))
+    await waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def cancelled_again_while_it_settles(threads: Threads) -> None:
+    sink, loop = Sink(), asyncio.get_running_loop()
+    sink.go.clear()
+    task = asyncio.create_task(into(sink, threads, messages(*[b"a" * MIB] * 3)))
+    await loop.run_in_executor(None, sink.entered.wait, PATIENCE_S)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)  # a turn of the loop, in which it learns of that
+    assert not task.done()
+    sink.go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def whole(threads: Threads) -> None:
+    await into(Sink(), threads, messages(b"a" * MIB, b"a"))
+
+
+async def broken_off(threads: Threads) -> None:
+    with pytest.raises(ClientGone):
+        await into(Sink(), threads, messages(b"a" * MIB, end="http.disconnect"))
+
+
+async def announced_too_large(threads: Threads) -> None:
+    with pytest.raises(BodyTooLarge):
+        await into(Sink(), threads, messages(), limit=1, announced=2)
+
+
+async def failed(threads: Threads) -> None:
+    with pytest.raises(OSError, match="disk"):
+        await into(Sink(OSError("disk")), threads, messages(*[b"a" * MIB] * 3))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        whole,
+        broken_off,
+        announced_too_large,
+        failed,
+        cancelled_before_it_starts,
+        cancelled_while_it_waits,
+        cancelled_again_while_it_settles,
+    ],
+)
+def test_an_upload_counts_no_longer_once_it_ended_however(
+    threads: Threads, end: Callable[[Threads], Awaitable[None]]
+) -> None:
+    """One forgotten, or counted off twice, would size every later block of this process wrongly."""
+    sink = Sink()
+
+    async def scenario() -> None:
+        for _ in range(9):  # this many too many, or too few, would show
+            await end(threads)
+        await into(sink, threads, messages(*[b"a" * 65_536] * 64))
+
+    asyncio.run(scenario())
+    assert sink.sizes == [MIB] * 4

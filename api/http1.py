@@ -1,0 +1,239 @@
+"""HTTP/1.1 on one connection: Hypercorn's protocol around h11, made to be fair to clients and safe from peers.
+
+What differs from upstream: bodies from files, and bodies of requests past h11; `100 Continue` only when the
+application wants the body; an answer that did not want the body ends the connection gently; heads that are too
+large, or give two lengths, are refused; every refusal says why. Knows no route, no blob and no socket.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+import h11
+from hypercorn.events import Event, RawData, Updated
+from hypercorn.protocol.events import Body, EndBody, Request, Response
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.h11 import STREAM_ID, H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
+from hypercorn.protocol.http_stream import ASGIHTTPState
+from hypercorn.utils import suppress_body
+
+from api.config import HttpSettings
+from api.errors import UNEXPECTED
+from api.inbox import PeerLost
+from api.intake import Chunked, Sized, body_of, received, split_head
+from api.zerocopy import FileBody, FileData, FileStream, Placeholder, sent
+
+_CLOSE: Final = (b"connection", b"close")
+_ANSWERED: Final = (h11.DONE, h11.MUST_CLOSE)
+
+_TWO_LENGTHS: Final = "A request has either Content-Length or Transfer-Encoding, never both."
+# What h11 finds wrong with a request, or Hypercorn with an application, in words for whoever reads the answer.
+_SENTENCES: Final = {
+    400: "This is no proper HTTP/1.1 request: check its first line, its header fields and the framing of its body.",
+    431: "The first line and the header fields of the request are too large together: send fewer or shorter ones.",
+    500: UNEXPECTED.message,
+    501: "Of transfer encodings only `chunked` is understood: send the body that way, or with a Content-Length.",
+}
+
+
+@dataclass(frozen=True)
+class Linger(Event):
+    """Say no more, but hear the client out for a while: it may still be sending what nobody wants."""
+
+
+class Carrier(Protocol):
+    """What the protocol has to know of the connection that carries it."""
+
+    settings: HttpSettings
+    is_tls: bool
+    lost: bool
+
+
+class Stream(FileStream):
+    """A request and its response, whose application learns when nobody listens any more."""
+
+    def __init__(self, *args: Any, connection: Carrier, **kwargs: Any) -> None:
+        super().__init__(*args, zero_copy=not connection.is_tls, **kwargs)
+        self._connection = connection
+
+    async def app_send(self, message: Any) -> None:
+        await super().app_send(message)
+        # A short answer to a client that left just vanishes; only who has more to send needs to know.
+        if self._connection.lost and message is not None and message.get("more_body"):
+            raise PeerLost("The client went away.")
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Answer for an application that ended without an answer."""
+        headers, body = _refusal(_SENTENCES[status_code])
+        await self.send(Response(stream_id=self.stream_id, headers=headers, status_code=status_code))
+        if not suppress_body(self.scope["method"], status_code):
+            await self.send(Body(stream_id=self.stream_id, data=body))
+        await self.send(EndBody(stream_id=self.stream_id))
+        self.state = ASGIHTTPState.CLOSED
+
+
+class Http1(H11Protocol):
+    """One HTTP/1.1 connection. It has no websockets: a request to become one is answered like any other."""
+
+    connection: h11.Connection
+
+    def __init__(self, connection: Carrier, *args: Any) -> None:
+        super().__init__(*args)
+        self._connection = connection
+        self._is_chunked = self._is_head = False
+        self._direct: Sized | Chunked | None = None
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether a request body is on its way, with which alone things go on."""
+        return self.connection.their_state is h11.SEND_BODY
+
+    async def handle(self, event: Event) -> None:
+        if isinstance(event, RawData) and event.data:
+            await self._take(event.data)
+        else:
+            await super().handle(event)
+
+    async def _take(self, data: bytes) -> None:
+        if self.connection.their_state is h11.IDLE:
+            head, data = split_head(data)
+            try:
+                await super().handle(RawData(head))
+            except (H2ProtocolAssumedError, H2CProtocolRequiredError) as error:
+                error.data += data
+                raise
+            self._direct = body_of(self.connection, is_chunked=self._is_chunked)
+        if data and self._direct is not None:
+            data = await self._take_direct(self._direct, data)
+        if data:
+            await super().handle(RawData(data))
+
+    async def _take_direct(self, direct: Sized | Chunked, data: bytes) -> bytes:
+        """Take body bytes past h11; return what it has to see."""
+        body, rest = direct.take(data)
+        received.direct_bytes += len(body)
+        if body and self.stream is not None:
+            await self.stream.handle(Body(stream_id=STREAM_ID, data=body))
+        if rest:
+            self._direct = None
+        else:
+            await self._handle_events()  # this may have been the last of it
+        return rest
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, FileBody):
+            await self._send_file(event)
+            return
+        if isinstance(event, Body):
+            sent.body_bytes += len(event.data)
+        elif isinstance(event, Response) and event.status_code >= 200 and self._is_last():  # noqa: PLR2004
+            event = replace(event, headers=[*(pair for pair in event.headers if pair != _CLOSE), _CLOSE])
+        await super().stream_send(event)
+
+    def _is_last(self) -> bool:
+        """Tell whether the connection ends with the answer that is about to begin."""
+        spent = self.keep_alive_requests >= self._connection.settings.keep_alive_requests
+        return self.is_held_up or spent or self.context.terminated.is_set()
+
+    async def _send_file(self, event: FileBody) -> None:
+        placeholder: Any = Placeholder(event.count)
+        for piece in self.connection.send_with_data_passthrough(h11.Data(data=placeholder)) or ():
+            if piece is placeholder:
+                await self.send(FileData(event.fd, event.offset, event.count))
+            else:
+                await self.send(RawData(piece))
+
+    async def _handle_events(self) -> None:
+        while True:
+            try:
+                event = self.connection.next_event()
+            except h11.RemoteProtocolError as error:
+                await self._refuse(error.error_status_hint)
+                return
+            if event is h11.PAUSED:
+                await self.can_read.clear()
+                await self.can_read.wait()
+            elif isinstance(event, h11.Request):
+                await self._begin(event)
+            elif event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed) or self.stream is None:
+                return
+            elif isinstance(event, h11.Data):
+                await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                await self.stream.handle(EndBody(stream_id=STREAM_ID))
+
+    async def _begin(self, request: h11.Request) -> None:
+        self._is_head = request.method == b"HEAD"
+        head_bytes = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
+        if head_bytes > self._connection.settings.max_header_bytes:
+            await self._refuse(431)
+            return
+        self._is_chunked = b"transfer-encoding" in (names := {name for name, _ in request.headers})
+        if self._is_chunked and b"content-length" in names:
+            # A proxy that goes by the other one sees other requests.
+            await self._refuse(400, _TWO_LENGTHS)
+            return
+        await self.send(Updated(idle=False))
+        await self._check_protocol(request)
+        await self._create_stream(request)
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        self.stream = Stream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+            connection=self._connection,
+            invite=self._invite,
+        )
+        self.keep_alive_requests += 1
+        await self.stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii"),  # `head` is no HEAD: h11 would miss the body we left out
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+
+    async def _invite(self) -> None:
+        if self.connection.they_are_waiting_for_100_continue:
+            headers = self.config.response_headers("h11")
+            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
+
+    async def _refuse(self, status: int, sentence: str = "") -> None:
+        """Answer what is no proper request, and tell an application that was reading it."""
+        if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            is_head = self._is_head and self.connection.our_state is h11.SEND_RESPONSE  # not that of a request before
+            headers, body = _refusal(sentence or _SENTENCES.get(status, _SENTENCES[400]))
+            headers += self.config.response_headers("h11")
+            await self._send_h11_event(h11.Response(status_code=status, headers=headers))
+            if not is_head:
+                await self._send_h11_event(h11.Data(data=body))
+            await self._send_h11_event(h11.EndOfMessage())
+        await self._close_stream()
+        await self.send(Linger())
+
+    async def _maybe_recycle(self) -> None:
+        if self.is_held_up and self.connection.our_state in _ANSWERED:
+            await self._close_stream()
+            await self.can_read.set()
+            await self.send(Linger())
+        else:
+            await super()._maybe_recycle()
+
+
+def _refusal(sentence: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Return headers and body of an answer that says what is wrong, in the shape all our errors have."""
+    body = json.dumps({"error": sentence}).encode()
+    length = (b"content-length", str(len(body)).encode())
+    return [(b"content-type", b"application/json"), length, _CLOSE], body

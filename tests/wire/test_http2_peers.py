@@ -1,0 +1,159 @@
+"""HTTP/2 peers that ask for much and take little: bounded memory and time for every one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from contextlib import suppress
+
+import h2.config
+import h2.connection
+import h2.settings
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from api.config import HttpSettings
+from tests.wire.harness import PATIENCE_S, Running, serving
+
+MIB = 1 << 20
+SHORT = HttpSettings(stall_s=0.2, keep_alive_s=0.2)
+PATIENT = HttpSettings(stall_s=PATIENCE_S, keep_alive_s=0.2)
+
+
+class Peer:
+    """A client that sends what it is told to, proper or not."""
+
+    def __init__(self, running: Running, window: int = 65_535) -> None:
+        self.sock = running.connect()
+        config = h2.config.H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
+        self.speech = h2.connection.H2Connection(config)
+        initial = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window}
+        self.speech.local_settings = h2.settings.Settings(client=True, initial_values=initial)
+        self.speech.initiate_connection()
+        self.flush()
+
+    def flush(self) -> None:
+        self.sock.sendall(self.speech.data_to_send())
+
+    def request(self, method: str = "GET", path: str | None = "/", *, ends: bool = False) -> int:
+        """Begin a request; its body goes on unless told otherwise."""
+        stream = self.speech.get_next_available_stream_id()
+        paths = [] if path is None else [(":path", path)]
+        headers = [(":method", method), *paths, (":scheme", "http"), (":authority", "a")]
+        self.speech.send_headers(stream, headers, end_stream=ends)
+        return stream
+
+
+class Endless:
+    """Sends much, and tells when more of it was taken than one transfer may hold."""
+
+    def __init__(self) -> None:
+        self.took_much = threading.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for count in range(64):
+            await send({"type": "http.response.body", "body": bytes(MIB // 4), "more_body": True})
+            if count == 4:
+                self.took_much.set()
+
+
+async def consume(scope: Scope, receive: Receive, send: Send) -> None:
+    """Read the whole body, then answer."""
+    if scope["type"] != "http":
+        return
+    while (message := await receive())["type"] == "http.request":
+        if not message["more_body"]:
+            await PlainTextResponse("ok")(scope, receive, send)
+            return
+
+
+def is_closed_in_time(sock: socket.socket) -> bool:
+    """Read until the server closes; a socket's timeout is the patience."""
+    try:
+        while sock.recv(65_536):
+            pass
+    except ConnectionResetError:
+        pass
+    except TimeoutError:
+        return False
+    finally:
+        sock.close()
+    return True
+
+
+@pytest.mark.parametrize("window", [0, 1, 1000])
+def test_a_peer_without_room_holds_little_and_is_dropped(window: int) -> None:
+    """Its application waits instead of filling the memory, and is not kept waiting for ever."""
+    app = Endless()
+    with serving(app, HttpSettings(stall_s=0.5)) as running:
+        peer = Peer(running, window)
+        peer.request(ends=True)
+        peer.flush()
+        assert not app.took_much.wait(0.2)
+        assert is_closed_in_time(peer.sock)
+
+
+def test_an_http2_sender_that_stalls_is_dropped() -> None:
+    """As over HTTP/1.1: a body that was begun has to go on."""
+    with serving(consume, SHORT) as running:
+        peer = Peer(running)
+        stream = peer.request(method="PUT")
+        peer.speech.send_data(stream, b"a" * 100)
+        peer.flush()
+        assert is_closed_in_time(peer.sock)
+
+
+def test_an_http2_connection_that_never_asks_is_closed() -> None:
+    """Having switched protocols is no request."""
+    with serving(consume, PATIENT) as running:
+        assert is_closed_in_time(Peer(running).sock)
+
+
+def test_an_overlong_frame_is_refused_before_it_is_there() -> None:
+    """Sixteen MiB a connection would wait in memory for the length to be looked at."""
+    with serving(consume, HttpSettings()) as running:
+        peer = Peer(running)
+        peer.sock.sendall(b"\xff\xff\xff\x00\x00\x00\x00\x00\x01")
+        peer.sock.sendall(bytes(100_000))
+        assert is_closed_in_time(peer.sock)
+
+
+def test_requests_reset_faster_than_they_end_close_the_connection_quietly(caplog: pytest.LogCaptureFixture) -> None:
+    """A flood is bounded, and no news for the log."""
+    over = threading.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await asyncio.to_thread(over.wait, PATIENCE_S)
+
+    with serving(slow, HttpSettings(grace_s=PATIENCE_S)) as running:
+        peer = Peer(running)
+        with suppress(ConnectionError):  # closed in the middle of it, which is what we are after
+            for _ in range(30):
+                for _ in range(50):
+                    peer.speech.reset_stream(peer.request())
+                peer.flush()
+        assert is_closed_in_time(peer.sock)
+        over.set()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("\xff", "/"), ("G ET", "/"), ("", "/"), ("CONNECT", None), ("CONNECT", "/"), ("GET", ""), ("GET", "/\xff")],
+)
+def test_an_http2_request_that_makes_no_sense_is_refused_quietly(
+    method: str, path: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its stream or its connection is ended, and the log has nothing to say about it."""
+    with serving(consume, SHORT) as running:
+        peer = Peer(running)
+        peer.request(method, path)
+        peer.flush()
+        assert is_closed_in_time(peer.sock)
+    assert not caplog.records
