@@ -114,7 +114,6 @@ class Upload:
             raise
 
     def _take(self, pieces: Sequence[bytes]) -> None:
-        self._settle_hashing()
         updates = [self._hash.update, *(tap.update for tap in self._taps)]
         if sum(map(len, pieces)) >= _ASIDE_BYTES:
             self._hashing = [_submit(self._parts.hashers, _feed, update, pieces) for update in updates]
@@ -127,7 +126,7 @@ class Upload:
         self._settle_hashing()
 
     def _settle_hashing(self) -> None:
-        """Wait until every hash has seen what came: they may be one write behind, and wait for no disk."""
+        """Wait until every hash has seen what came."""
         hashing, self._hashing = self._hashing, []
         for future in hashing:
             future.result()
@@ -147,7 +146,6 @@ class Upload:
         """
         if self._over:
             raise Closed("this upload is over; begin a new one")
-        self._settle_hashing()
         digest = Digest("sha256", self._hash.digest())
         if expect is not None and expect != digest:
             self.discard()

@@ -172,7 +172,7 @@ def test_an_upload_that_fails_fails_its_reception(threads: Threads) -> None:
             asyncio.run(into(Sink(OSError("disk")), threads, messages(*[b"a" * MIB] * pieces)))
 
 
-@pytest.mark.parametrize(("uploads", "block"), [(1, MIB), (8, MIB), (16, MIB // 2), (32, MIB // 4), (99, MIB // 4)])
+@pytest.mark.parametrize(("uploads", "block"), [(1, MIB), (4, MIB), (8, MIB // 2), (16, MIB // 4), (99, MIB // 4)])
 def test_blocks_shrink_while_many_uploads_are_on_their_way(threads: Threads, uploads: int, block: int) -> None:
     """So that all of them together hold a bounded amount of memory, and none of them crosses for too little."""
     sink = Sink()
