@@ -47,13 +47,15 @@ def main() -> None:
         starting(Path(folder)) as start,
     ):
         into, source = Path(folder), Path(source_folder)
-        ours, theirs = [], []
+        ours, theirs, bare = [], [], []
         server = start(into / "root", workers=2)
         with docker_registry(into) as port:
             for number in range(given.rounds):
                 layer = random_file(source / "layer", given.mib)
                 ours.append(push_v1(server.port, layer, number))
                 print(json.dumps({"server": "cas", "mib": given.mib, "seconds": round(ours[-1], 3)}), flush=True)
+                bare.append(bare_write(into / "bare", layer))
+                print(json.dumps({"bare durable write": given.mib, "seconds": round(bare[-1], 3)}), flush=True)
                 if port is not None:
                     theirs.append(push_v2(port, layer, number))
                     line = {"server": "docker-registry", "mib": given.mib, "seconds": round(theirs[-1], 3)}
@@ -61,7 +63,22 @@ def main() -> None:
         server.stop()
     medians = statistics.median(ours), statistics.median(theirs) if theirs else None
     ratio = round(medians[1] / medians[0], 2) if medians[1] else None
-    print(json.dumps({"median_cas_s": medians[0], "median_docker_registry_s": medians[1], "times_faster": ratio}))
+    row = {"median_cas_s": medians[0], "median_docker_registry_s": medians[1], "times_faster": ratio}
+    print(json.dumps(row | {"median_bare_durable_write_s": statistics.median(bare)}))
+
+
+def bare_write(path: Path, layer: Path) -> float:
+    """Write the same bytes in order, syncing as often as the engine does: what the disk allows anybody durable."""
+    os.sync()
+    began = time.monotonic()
+    with path.open("wb", buffering=0) as file:
+        for number, block in enumerate(blocks(layer), 1):
+            file.write(block)
+            if number % 32 == 0:
+                os.fdatasync(file.fileno())
+    spent = time.monotonic() - began
+    path.unlink()
+    return spent
 
 
 def random_file(path: Path, mib: int) -> Path:

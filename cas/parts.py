@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import ThreadPoolExecutor
+    from threading import Semaphore
 
     from cas.codec import ChunkCodec
     from cas.commit import Committer
@@ -30,6 +31,8 @@ class Parts:
         clock: seconds since 1970.
         hashers: threads that hash beside the chunking one.
         syncers: threads that sync a finished run while the next one arrives.
+        appenders: threads that write one window while the next one is cut.
+        copies: how many windows may be copied for that at a time; bounds memory, whatever the number of uploads.
     """
 
     settings: EngineSettings
@@ -44,3 +47,5 @@ class Parts:
     clock: Callable[[], float]
     hashers: ThreadPoolExecutor
     syncers: ThreadPoolExecutor
+    appenders: ThreadPoolExecutor
+    copies: Semaphore

@@ -79,6 +79,8 @@ class Upload:
         self._fresh: dict[bytes, list[_Fresh]] = {}
         self._buffers: list[bytes | memoryview] = []
         self._buffered = 0
+        self._base = 0  # where in the lent pack the buffers will lie
+        self._appending: Future[object] | None = None
         self._in_window: list[_Fresh] = []
         self._writer: PackWriter | None = None
         self._kept = 0  # bytes of the lent pack that a record of ours, or somebody before us, stands on
@@ -172,6 +174,8 @@ class Upload:
         self._over = True
         wait(self._hashing)
         with contextlib.suppress(CasError):
+            self._settle_append()
+        with contextlib.suppress(CasError):
             self._settle_pending()
         if self._writer is not None:
             self._writer.roll_back(self._kept)
@@ -220,6 +224,8 @@ class Upload:
 
     def _match(self, chunk: memoryview, key: bytes, candidates: Sequence[ChunkRow]) -> tuple[ChunkRef, Extent] | None:
         for fresh in self._fresh.get(key, ()):
+            if fresh.data is None:
+                self._settle_append()
             data = self._stored(fresh.extent) if fresh.data is None else bytearray(fresh.data)
             if _same(data, chunk):
                 return fresh.ref, fresh.extent
@@ -244,7 +250,7 @@ class Upload:
         codec, stored = self._parts.codec.encode(chunk) if compress else (Codec.RAW, chunk)
         writer = self._lend()
         ref = ChunkRef(key, int.from_bytes(self._parts.disk.random(4), "big"), len(chunk))
-        extent = Extent(writer.pack, writer.end + self._buffered, len(stored), len(chunk), codec)
+        extent = Extent(writer.pack, self._base + self._buffered, len(stored), len(chunk), codec)
         entry = ChunkEntry(
             key, ref.salt, extent.offset, len(stored), len(chunk), codec, xxhash.xxh3_64_intdigest(stored)
         )
@@ -265,16 +271,41 @@ class Upload:
         free, whole = self._parts.disk.free_bytes(self._parts.layout.root)
         if free < self._buffered + min(settings.reserve_bytes, int(whole * settings.reserve_share)):
             raise NoSpace("the disk is full (its last part is kept for deletes); free some space and send it again")
-        self._lend().append(self._buffers)
-        self._buffers, self._buffered = [], 0
+        self._settle_append()
+        buffers, self._buffers = self._buffers, []
+        self._base, self._buffered = self._base + self._buffered, 0
+        if self._parts.copies.acquire(blocking=False):
+            self._append_aside(b"".join(buffers))
+        else:
+            self._lend().append(buffers)
         for fresh in self._in_window:
             fresh.data = None
         self._in_window = []
 
+    def _append_aside(self, data: bytes) -> None:
+        """Write a copy of the window in another thread, so that the next one can be cut meanwhile."""
+
+        def append(writer: PackWriter) -> None:
+            try:
+                writer.append([data])
+            finally:
+                self._parts.copies.release()
+
+        try:
+            self._appending = _submit(self._parts.appenders, append, self._lend())
+        except Closed:
+            self._parts.copies.release()
+            raise
+
+    def _settle_append(self) -> None:
+        appending, self._appending = self._appending, None
+        if appending is not None:
+            appending.result()
+
     def _lend(self) -> PackWriter:
         if self._writer is None:
             self._writer = self._parts.packs.take()
-            self._kept = self._writer.end
+            self._kept = self._base = self._writer.end
         return self._writer
 
     def _end_run(self) -> None:
@@ -288,12 +319,13 @@ class Upload:
         self._pending = _submit(self._parts.syncers, self._sync_and_file, writer, filing), filing
 
     def _write_record(self) -> Filing:
+        self._settle_append()
         run, writer = self._run, self._lend()
         segment = Segment(self._recipe, run.start, tuple(run.refs))
         self._chunks.update(pack_refs(segment.refs))
         end = writer.commit(Body(chunks=run.entries, segments=[segment]))
         self._run = _Run(run.start + segment.raw)
-        self._kept = end
+        self._kept = self._base = end
         return Filing(writer.pack, end, tuple(run.entries), segment, tuple(coalesce(run.extents)))
 
     def _sync_and_file(self, writer: PackWriter, filing: Filing) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _SYNC_THREADS = 4
+_COPIES = 4  # windows being written while the next ones are cut: 4 MiB at most
 _DEFAULTS = EngineSettings()
 
 
@@ -120,6 +122,8 @@ class Store:
             clock=clock,
             hashers=ThreadPoolExecutor(settings.hash_threads, "cas-hash"),
             syncers=ThreadPoolExecutor(_SYNC_THREADS, "cas-sync"),
+            appenders=ThreadPoolExecutor(_COPIES, "cas-append"),
+            copies=threading.Semaphore(_COPIES),
         )
         committer.start(packs)
 
@@ -168,6 +172,7 @@ class Store:
         parts = self._parts
         parts.hashers.shutdown()
         parts.syncers.shutdown()
+        parts.appenders.shutdown()
         parts.packs.close()
         parts.committer.close()
         parts.files.close()

@@ -117,6 +117,7 @@ def pull_the_plug(store: Store, disk: ForgetfulDisk) -> None:
     disk.cut_after = 0
     parts.hashers.shutdown()
     parts.syncers.shutdown()
+    parts.appenders.shutdown()
     committer = parts.committer
     with committer._wake:
         committer._closing = True
