@@ -353,10 +353,7 @@ class Upload:
     def _prove(self, blob: BlobEntry) -> Staged:
         self._settle_pending()
         owner = self._parts.owner
-        try:
-            old = self._parts.index.read(lambda view: view.blob(blob.digest))
-        except Damaged:
-            old = None  # then these bytes are to take its place
+        old = self._parts.index.read(lambda view: view.sound_blob(blob.digest))
         if old is not None and not self._wrote:
             if self._parts.index.read(lambda view: self._stands_on_the_same(view, old)):
                 return Staged(blob, owner, relies=True)  # every byte is here already and proven: nothing to write

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import xxhash
 
 from cas.digest import Digest
-from cas.extent import Codec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -302,8 +301,3 @@ def _parse_names(data: bytes) -> NameChanges:
         edits.append(NameEdit(key, value if present else None))
         at = key_end + value_length
     return NameChanges(seq, previous, tuple(edits))
-
-
-def as_codec(entry: ChunkEntry) -> Codec:
-    """Return an entry's codec as the enumeration."""
-    return Codec(entry.codec)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cas.errors import Busy, Damaged
+from cas.errors import Busy
 from cas.extent import Codec, Extent
 from cas.index import PackRow, PackState
 from cas.records import BlobEntry, ChunkEntry, ChunkRef, Role, Segment
@@ -77,11 +77,10 @@ class Staged:
     def keep(self, edit: Edit, draft: Draft) -> None:
         """Make the blob readable, within a change.
 
-        A blob that is here already stays as it is, unless these bytes had to be written anew: then some chunk
-        of the old
-        recipe was missing or damaged, and the proven new recipe takes its place (I9).
+        A blob that is here already stays as it is, unless these bytes had to be written anew: then some chunk of
+        the old recipe was missing or damaged, and the proven new recipe takes its place (I9).
         """
-        old = self._here(edit)
+        old = edit.sound_blob(self.digest)
         if old is None and self.relies:
             raise Busy(f"{self.digest} was collected while it arrived; send it again")
         if old is not None and not self.wrote:
@@ -95,9 +94,3 @@ class Staged:
             edit.delete_recipe(old.recipe)
         edit.put_blob(self.blob)
         draft.blobs.append(self.blob)
-
-    def _here(self, edit: Edit) -> BlobEntry | None:
-        try:
-            return edit.blob(self.digest)
-        except Damaged:
-            return None  # the proven bytes take its place
