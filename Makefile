@@ -1,9 +1,10 @@
 # The whole project's buttons. Needs make and a Python >= 3.11; no compiler, no root.
 #
-#   make serve [ROOT=./data] [BIND=127.0.0.1:5000] [WORKERS=N] [CONFIG=FILE]
+#   make serve [ROOT=./data] [BIND=127.0.0.1:5000] [WORKERS=N] [CONFIG=FILE] [MODE=open|auth|token]
 #   make test  [T='tests/wire -k ranges']       every test, or those that T names
 #   make check                                  format, lint, types, who imports whom
 #   make bench [B=bench/bench_pull.py]          every benchmark, or one; answers are JSON lines
+#   make conformance                            the OCI's own program against this server
 #   make soak  [MINUTES=10]                     the engine's promises under power cuts, at random, for that long
 #   make venv | lock | format | docs | clean
 #
@@ -21,13 +22,14 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input insta
 LOCKED := --require-hashes --only-binary :all:
 RUNTIME := $(VENV)/.runtime-stamp
 DEV := $(VENV)/.dev-stamp
+CLIENTS := @$(BIN)/python -m tests.support.peers
 
 # PYTHON=... overrides the search.
 PYTHON ?=
 PYTHONS := python3 python3.13 python3.12 python3.11 python3.14 python
 SEARCHED = $(if $(PYTHON),$(PYTHON),$(PYTHONS))
 
-.PHONY: help venv serve test soak check format docs bench lock clean
+.PHONY: help venv serve test conformance soak check format docs bench lock clean
 
 help:
 	@sed -n 's/^#\( \{1,\}make .*\)/\1/p' Makefile
@@ -69,10 +71,16 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 # Only what was asked for becomes a flag, so that CAS_* and the configuration file keep their say.
 serve: $(RUNTIME)
 	@exec $(BIN)/cas serve $(if $(ROOT),--root "$(ROOT)") $(if $(BIND),--bind "$(BIND)") \
-	  $(if $(WORKERS),--workers "$(WORKERS)") $(if $(CONFIG),--config "$(CONFIG)")
+	  $(if $(WORKERS),--workers "$(WORKERS)") $(if $(CONFIG),--config "$(CONFIG)") \
+	  $(if $(MODE),--mode "$(MODE)")
 
+# Tests run real clients: what is missing of them is brought first, where this machine lets us.
 test: $(DEV)
-	$(BIN)/python -m pytest $(if $(T),$(T),-n 2 -m "not nightly")
+	$(if $(T),$(if $(findstring clients,$(T)),$(CLIENTS)),$(CLIENTS))
+	$(BIN)/python -m pytest $(if $(T),$(T),-n 2 --dist loadgroup -m "not nightly")
+
+conformance: $(DEV)
+	@$(BIN)/python -m tests.clients.conformance
 
 soak: $(DEV)
 	$(BIN)/python -m tests.crash.soak $(or $(MINUTES),10)
@@ -89,6 +97,7 @@ format: $(DEV)
 
 docs: $(DEV)
 	$(BIN)/python -m tests.meta.tables
+	$(BIN)/python -m tests.clients.matrix
 
 bench: $(DEV)
 	$(if $(B),,$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=min,median,max,ops)
@@ -109,5 +118,5 @@ lock:
 	$(PIP_COMPILE) --all-extras --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .lock-venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .lock-venv .clients build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,55 +1,112 @@
-"""The application: every protocol's routes in one list, over one store.
+"""The application: every protocol's routes over one store, with one set of accounts.
 
 `build` is the composition root of `api/`. Knows what wraps what; decides nothing about a request.
 """
 
 from __future__ import annotations
 
-import secrets
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, final
 
+import httpx2
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.access import keys
+from api.access.authenticate import Authenticator
+from api.access.settings import AccessSettings, Mode
 from api.config import HttpSettings
+from api.content import removal
 from api.errors import ApiError, Errors
 from api.paths import Paths
 from api.threads import Threads
 from api.v1 import answers, refusals
-from api.v1.call import Registry
+from api.v1 import call as v1_call
+from api.v1.gate import AccountGate, OpenGate
+from api.v1.rights import Gate
 from api.v1.routes import routes
 from api.v1.settings import V1Settings
-from api.v1.tokens import KEY_BYTES, Signer
-from cas import Name, Names, Record, Store
+from api.v1.vouching import Index, VouchedGate
+from api.v2 import app as v2_app
+from api.v2 import auth
+from api.v2 import call as v2_call
+from api.v2.settings import V2Settings
+from cas import Store
 
-# In the store, so that all workers read each other's tokens, and go on reading them after a restart.
-KEY: Final = Name("v1.key", "token")
-_DEFAULTS: Final = V1Settings()
+_V1: Final = V1Settings()
+_V2: Final = V2Settings()
+_ACCESS: Final = AccessSettings()
 
 
 def build(
     store: Store,
     http: HttpSettings,
-    v1: V1Settings = _DEFAULTS,
+    v1: V1Settings = _V1,
+    access: AccessSettings = _ACCESS,
+    v2: V2Settings = _V2,
     *,
     clock: Callable[[], float] = time.time,  # noqa: TID251 - the default of an argument
-    new_key: Callable[[int], bytes] = secrets.token_bytes,
 ) -> ASGIApp:
-    """Make the ASGI application of one worker. Its threads end with its lifespan; the store stays open."""
+    """Make the ASGI application of one worker. Its threads end with its lifespan; the store stays open.
+
+    Raises:
+        BadPasswordFile: the settings name one that cannot be used.
+        ValueError: `token` mode without an index to ask.
+    """
+    keys.ensure(store, clock())
     threads = Threads(http.threads)
-    signer = Signer(_token_key(store, new_key), clock, v1.token_s)
-    registry = Registry(store, http, v1, clock, threads, signer)
+    authenticator = Authenticator(store, access, clock, threads.run)
+    index = _index(v1, access, threads, clock) if access.mode == Mode.TOKEN else None
+    gate: Gate
+    if index is not None:
+        gate = VouchedGate(index, store, threads.run)
+    elif access.mode == Mode.OPEN:
+        gate = OpenGate(store, threads.run)
+    else:
+        gate = AccountGate(store, access, authenticator, threads.run, clock)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
+        await threads.run(removal.finish_all, store)
         yield
+        if index is not None:
+            await index.close()
+        authenticator.close()
         threads.close()
 
-    router = Router(routes(registry), redirect_slashes=False, default=_nowhere, lifespan=lifespan)
-    return Errors(Paths(router), answers.refuse)
+    hub = v1_call.Registry(store, http, v1, access, clock, threads, authenticator, gate)
+    oci = v2_call.Registry(store, threads, http, access, v2, clock, authenticator, auth.admit)
+    router = Router(routes(hub), redirect_slashes=False, default=_nowhere, lifespan=lifespan)
+    hubs = Errors(Paths(router), answers.refuse)
+    if index is not None:
+        return hubs  # what an index vouches for is v1's alone: today's clients are told that there is no v2 here
+    return _Protocols(v1=hubs, v2=v2_app.build(oci))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Protocols:
+    """Sends each request to the protocol it is for; what is for none, and the lifespan, goes to the oldest."""
+
+    v1: ASGIApp
+    v2: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self.v2 if v2_app.serves(scope) else self.v1)(scope, receive, send)
+
+
+def _index(v1: V1Settings, access: AccessSettings, threads: Threads, clock: Callable[[], float]) -> Index:
+    if access.index_url is None:
+        raise ValueError("`token` mode asks an index about every token: say where it is with index_url")
+    # Neither proxies nor certificates from the environment: what this server trusts is what it was told.
+    client = httpx2.AsyncClient(
+        timeout=v1.index_timeout_s, trust_env=False, verify=ssl.create_default_context(), follow_redirects=False
+    )
+    return Index(access.index_url.rstrip("/"), client, threads.run, clock, v1.vouched_s)
 
 
 async def _nowhere(scope: Scope, _receive: Receive, send: Send) -> None:
@@ -57,20 +114,3 @@ async def _nowhere(scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "websocket.close"})  # before it was accepted: the server makes this a 403
         return
     raise ApiError(*refusals.NO_SUCH_ROUTE)
-
-
-def _token_key(store: Store, new_key: Callable[[int], bytes]) -> bytes:
-    """Return the store's key; the first process to ask makes it."""
-    found = store.get(KEY)
-    if found is not None:
-        return found.value
-    fresh = new_key(KEY_BYTES)
-
-    def edit(names: Names) -> bytes:
-        record = names.get(KEY)
-        if record is not None:
-            return record.value
-        names.put(KEY, Record(fresh))
-        return fresh
-
-    return store.change(edit)

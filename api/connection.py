@@ -26,7 +26,7 @@ from hypercorn.utils import parse_socket_addr
 from api.config import HttpSettings
 from api.http1 import Http1, Linger
 from api.http2 import Http2
-from api.inbox import Tasks
+from api.inbox import Held, Tasks
 from api.intake import Pieces
 from api.threads import Threads
 from api.zerocopy import FileData, FileSender, ShortFile, Stalled, unsent_bytes
@@ -44,6 +44,7 @@ class Worker:
     state: LifespanState
     settings: HttpSettings
     cold: Threads
+    held: Held
 
 
 class Protocols(ProtocolWrapper):
@@ -52,6 +53,7 @@ class Protocols(ProtocolWrapper):
     def __init__(self, connection: Connection, tasks: TaskGroup) -> None:
         worker, info = connection.worker, connection.writer.get_extra_info
         family, tls = info("socket").family, info("ssl_object")
+        self._settings: Final = worker.settings
         self._shared: Final = (
             worker.app,
             worker.config,
@@ -65,7 +67,7 @@ class Protocols(ProtocolWrapper):
         )
         super().__init__(*self._shared)
         alpn = tls.selected_alpn_protocol() if tls is not None else None
-        self.protocol = Http2(*self._shared) if alpn == "h2" else Http1(connection, *self._shared)
+        self.protocol = Http2(self._settings, *self._shared) if alpn == "h2" else Http1(connection, *self._shared)
 
     @property
     def is_held_up(self) -> bool:
@@ -81,7 +83,7 @@ class Protocols(ProtocolWrapper):
             await self._change(error.data, error.headers, error.settings)
 
     async def _change(self, data: bytes, *upgrade: Any) -> None:
-        self.protocol = Http2(*self._shared)
+        self.protocol = Http2(self._settings, *self._shared)
         await self.protocol.initiate(*upgrade)
         await self.send(Updated(idle=self.protocol.idle))
         if data:
@@ -108,7 +110,7 @@ class Connection(TCPServer):
         try:
             if self.writer.get_extra_info("peername") is None:
                 return  # it was gone before we could ask who it is
-            async with Tasks(self.loop) as tasks:
+            async with Tasks(self.loop, self.worker.held) as tasks:
                 self._task_group = tasks
                 self.protocol = Protocols(self, tasks)
                 await self.protocol.initiate()

@@ -26,6 +26,7 @@ from cas import (
     NoSpace,
     OpenError,
     ReadOnly,
+    Superseded,
 )
 
 log = logging.getLogger(__name__)
@@ -34,11 +35,23 @@ RETRY_AFTER_S = 5  # long enough for a stopped neighbour or a full queue to reco
 
 
 class ApiError(Exception):
-    """The request cannot be served as it is; the status says whose fault that is, the message what to do."""
+    """The request cannot be served as it is; the status says whose fault that is, the message what to do.
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+    `code` and `detail` are for protocols whose errors have such things.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        code: str = "",
+        detail: object = None,
+    ) -> None:
         super().__init__(message)
         self.status, self.message, self.headers = status, message, dict(headers or {})
+        self.code, self.detail = code, detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,8 @@ class Refusal:
     status: int
     message: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    code: str = ""
+    detail: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +70,18 @@ class Row:
     """How one error is answered. An error of ours is one that the operator's log must show."""
 
     status: int
+    code: str = ""  # where the status alone does not tell it
     retry: bool = False
     ours: bool = False
 
 
-# Old protocols have no codes of their own: the error's own sentence is the message.
+# Old protocols have no codes: the error's own sentence is all they show.
 ROWS: Final[Mapping[type[Exception], Row]] = {
-    InvalidDigest: Row(400),
-    InvalidName: Row(400),
-    Mismatch: Row(400),
-    Missing: Row(404),
+    InvalidDigest: Row(400, "DIGEST_INVALID"),
+    InvalidName: Row(400, "NAME_INVALID"),
+    Mismatch: Row(400, "DIGEST_INVALID"),
+    Missing: Row(404, "BLOB_UNKNOWN"),
+    Superseded: Row(409, "BLOB_UPLOAD_INVALID"),
     BodyTooLarge: Row(413),
     Damaged: Row(500, ours=True),
     OpenError: Row(500, ours=True),
@@ -80,14 +97,14 @@ UNEXPECTED: Final = Refusal(500, "Internal error: the server's log says more.")
 def describe(error: Exception) -> Refusal:
     """Look an error up in the table, by its class or the nearest base class that has a row."""
     if isinstance(error, ApiError):
-        return Refusal(error.status, error.message, error.headers)
+        return Refusal(error.status, error.message, error.headers, error.code, error.detail)
     for kind in type(error).__mro__:
         row = ROWS.get(kind)
         if row is not None:
             if row.ours:
                 log.error("%s: %s", type(error).__name__, error)
             headers = {"Retry-After": str(RETRY_AFTER_S)} if row.retry else {}
-            return Refusal(row.status, str(error) or kind.__name__, headers)
+            return Refusal(row.status, str(error) or kind.__name__, headers, row.code)
     log.error("unexpected %s", type(error).__name__, exc_info=error)
     return UNEXPECTED
 

@@ -7,7 +7,6 @@ large, or give two lengths, are refused; every refusal says why. Knows no route,
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -16,26 +15,16 @@ from hypercorn.events import Event, RawData, Updated
 from hypercorn.protocol.events import Body, EndBody, Request, Response
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
-from hypercorn.protocol.http_stream import ASGIHTTPState
-from hypercorn.utils import suppress_body
 
 from api.config import HttpSettings
-from api.errors import UNEXPECTED
+from api.hello import TLS_FIRST_BYTE
 from api.inbox import PeerLost
 from api.intake import Chunked, Sized, body_of, received, split_head
+from api.refusals import NO_TLS, SENTENCES, TWO_LENGTHS, refusal
 from api.zerocopy import FileBody, FileData, FileStream, Placeholder, sent
 
 _CLOSE: Final = (b"connection", b"close")
 _ANSWERED: Final = (h11.DONE, h11.MUST_CLOSE)
-
-_TWO_LENGTHS: Final = "A request has either Content-Length or Transfer-Encoding, never both."
-# What h11 finds wrong with a request, or Hypercorn with an application, in words for whoever reads the answer.
-_SENTENCES: Final = {
-    400: "This is no proper HTTP/1.1 request: check its first line, its header fields and the framing of its body.",
-    431: "The first line and the header fields of the request are too large together: send fewer or shorter ones.",
-    500: UNEXPECTED.message,
-    501: "Of transfer encodings only `chunked` is understood: send the body that way, or with a Content-Length.",
-}
 
 
 @dataclass(frozen=True)
@@ -64,15 +53,6 @@ class Stream(FileStream):
         if self._connection.lost and message is not None and message.get("more_body"):
             raise PeerLost("The client went away.")
 
-    async def _send_error_response(self, status_code: int) -> None:
-        """Answer for an application that ended without an answer."""
-        headers, body = _refusal(_SENTENCES[status_code])
-        await self.send(Response(stream_id=self.stream_id, headers=headers, status_code=status_code))
-        if not suppress_body(self.scope["method"], status_code):
-            await self.send(Body(stream_id=self.stream_id, data=body))
-        await self.send(EndBody(stream_id=self.stream_id))
-        self.state = ASGIHTTPState.CLOSED
-
 
 class Http1(H11Protocol):
     """One HTTP/1.1 connection. It has no websockets: a request to become one is answered like any other."""
@@ -98,6 +78,10 @@ class Http1(H11Protocol):
 
     async def _take(self, data: bytes) -> None:
         if self.connection.their_state is h11.IDLE:
+            if data.startswith(TLS_FIRST_BYTE) and not self.connection.trailing_data[0]:
+                # Every client that tries https first begins like this, and goes on with http once it sees an answer.
+                await self._refuse(400, NO_TLS)
+                return
             head, data = split_head(data)
             try:
                 await super().handle(RawData(head))
@@ -173,7 +157,7 @@ class Http1(H11Protocol):
         self._is_chunked = b"transfer-encoding" in (names := {name for name, _ in request.headers})
         if self._is_chunked and b"content-length" in names:
             # A proxy that goes by the other one sees other requests.
-            await self._refuse(400, _TWO_LENGTHS)
+            await self._refuse(400, TWO_LENGTHS)
             return
         await self.send(Updated(idle=False))
         await self._check_protocol(request)
@@ -214,8 +198,8 @@ class Http1(H11Protocol):
         """Answer what is no proper request, and tell an application that was reading it."""
         if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             is_head = self._is_head and self.connection.our_state is h11.SEND_RESPONSE  # not that of a request before
-            headers, body = _refusal(sentence or _SENTENCES.get(status, _SENTENCES[400]))
-            headers += self.config.response_headers("h11")
+            headers, body = refusal(sentence or SENTENCES.get(status, SENTENCES[400]))
+            headers += [_CLOSE, *self.config.response_headers("h11")]
             await self._send_h11_event(h11.Response(status_code=status, headers=headers))
             if not is_head:
                 await self._send_h11_event(h11.Data(data=body))
@@ -230,10 +214,3 @@ class Http1(H11Protocol):
             await self.send(Linger())
         else:
             await super()._maybe_recycle()
-
-
-def _refusal(sentence: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Return headers and body of an answer that says what is wrong, in the shape all our errors have."""
-    body = json.dumps({"error": sentence}).encode()
-    length = (b"content-length", str(len(body)).encode())
-    return [(b"content-type", b"application/json"), length, _CLOSE], body

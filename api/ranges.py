@@ -1,8 +1,7 @@
 """Which bytes a `Range` header asks for. Pure: a header and a size in, a half-open range out.
 
-Any range that is not plainly one satisfiable or unsatisfiable range of bytes asks for the whole, as RFC 9110
-allows a server and as old engines expect. A caller that serves several ranges at once would read
-`parse_specs`' list itself.
+What is not plainly a range of bytes asks for the whole, as RFC 9110 allows a server and as old engines expect. So do
+several ranges at once, except for a caller that can answer them.
 """
 
 from __future__ import annotations
@@ -52,6 +51,21 @@ def parse_range(header: str | None, size: int) -> Whole | Part | Unsatisfiable:
     if specs is None or len(specs) != 1:
         return WHOLE
     return _resolve(*specs[0], size)
+
+
+def parse_ranges(header: str | None, size: int) -> Whole | tuple[Part, ...] | Unsatisfiable:
+    """Decide the same for a caller that serves several ranges at once, in the order in which they were asked for.
+
+    Ranges that hold none of our bytes are left out as long as another does. Those that together are longer than
+    the whole ask for the whole: nobody means them, and answering them would multiply what a request costs.
+    """
+    specs = parse_specs(header)
+    if specs is None:
+        return WHOLE
+    parts = tuple(part for part in (_resolve(*spec, size) for spec in specs) if isinstance(part, Part))
+    if len(specs) > 1 and sum(part.stop - part.start for part in parts) > size:
+        return WHOLE
+    return parts or UNSATISFIABLE
 
 
 def parse_specs(header: str | None) -> list[tuple[int | None, int | None]] | None:

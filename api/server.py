@@ -12,7 +12,7 @@ import ssl
 import sys
 from collections.abc import Callable, Iterable
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY, socket
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, Protocol, cast, final
 
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.lifespan import Lifespan
@@ -23,10 +23,15 @@ from starlette.types import ASGIApp
 
 from api.config import HttpSettings
 from api.connection import Connection, Worker
+from api.hello import speaks_tls
+from api.inbox import Held
 from api.intake import Pieces
 from api.threads import Threads
 
 log = logging.getLogger(__name__)
+
+# Gives the TLS context for a connection that begins now: the certificate may have been renewed.
+NewestContext = Callable[[], ssl.SSLContext]
 
 # How long to leave the listening socket alone when the process has no descriptor left for a newcomer.
 _BREATH_S: Final = 0.5
@@ -45,12 +50,12 @@ async def serve(
     *,
     stop: Waitable,
     on_ready: Callable[[], None],
-    tls: ssl.SSLContext | None = None,
+    tls: NewestContext | None = None,
 ) -> None:
     """Serve an application on bound sockets until stop is set.
 
     Then nothing more is accepted, idle connections are closed at once, transfers get `grace_s`, and what is
-    left is cut. The sockets are closed.
+    left is cut. The sockets are closed. With `tls` every connection has to speak it.
     """
     listening = list(sockets)
     config = _config(settings)
@@ -63,7 +68,7 @@ async def serve(
         await lifespan.wait_for_startup()
         if living.done():
             living.result()  # raises what the application could not start with
-        worker = Worker(wrapped, config, WorkerContext(None), state, settings, cold)
+        worker = Worker(wrapped, config, WorkerContext(None), state, settings, cold, Held(settings.h2_held_bytes))
         await _listen(worker, listening, tls, stop, on_ready)
         await lifespan.wait_for_shutdown()
     finally:
@@ -77,7 +82,7 @@ async def serve(
 async def _listen(
     worker: Worker,
     sockets: list[socket],
-    tls: ssl.SSLContext | None,
+    tls: NewestContext | None,
     stop: Waitable,
     on_ready: Callable[[], None],
 ) -> None:
@@ -98,7 +103,6 @@ def _config(settings: HttpSettings) -> Config:
     config.errorlog = log
     config.include_server_header = False
     config.h11_max_incomplete_size = settings.max_header_bytes
-    config.h2_max_header_list_size = settings.max_header_bytes
     config.keep_alive_timeout = settings.keep_alive_s
     config.keep_alive_max_requests = sys.maxsize  # api.connection counts
     return config
@@ -108,10 +112,11 @@ def _config(settings: HttpSettings) -> Config:
 class Listener:
     """Accepts on one socket, which other processes may share, and holds its connections."""
 
-    def __init__(self, worker: Worker, sock: socket, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, worker: Worker, sock: socket, tls: NewestContext | None) -> None:
         self._worker, self._sock, self._tls = worker, sock, tls
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._strangers: set[asyncio.Task[None]] = set()  # whose connection has not got as far as HTTP
         self._connections: set[Connection] = set()
         self._is_open, self._is_watching = True, False
         sock.settimeout(0)
@@ -126,6 +131,8 @@ class Listener:
 
     async def finish(self) -> None:
         """Wait for the connections to end, and cut those that do not within the grace."""
+        for task in self._strangers:
+            task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._worker.settings.grace_s)
         for connection in self._connections:
@@ -158,35 +165,52 @@ class Listener:
             return
         task = self._loop.create_task(self._serve(sock))
         self._tasks.add(task)
+        self._strangers.add(task)
         task.add_done_callback(self._ended)
         if len(self._tasks) >= self._worker.settings.max_connections:
             self._unwatch()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._strangers.discard(task)
         self._watch()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("A connection failed", exc_info=error)
 
     async def _serve(self, sock: socket) -> None:
-        reader = Pieces(self._loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=self._loop)
-        sock.settimeout(0)
-        if sock.family in {AF_INET, AF_INET6}:
-            # asyncio does this only for sockets that were made with an explicit protocol number. Without it a
-            # short answer, which is several writes, waits 40 ms for the client's delayed acknowledgement.
-            sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-        timeout = self._worker.settings.keep_alive_s if self._tls is not None else None
-        try:
-            transport, _ = await self._loop.connect_accepted_socket(
-                lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=timeout
-            )
-        except OSError:  # a failed TLS handshake is one too
-            sock.close()
+        connection = await self._meet(sock)
+        if connection is None:
             return
-        connection = Connection(self._worker, reader, asyncio.StreamWriter(transport, protocol, reader, self._loop))
+        self._strangers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         self._connections.add(connection)
         try:
             await connection.run()
         finally:
             self._connections.discard(connection)
+
+    async def _meet(self, sock: socket) -> Connection | None:
+        """Shake hands; None if it came to nothing."""
+        sock.settimeout(0)
+        if sock.family in {AF_INET, AF_INET6}:
+            # asyncio does this only for sockets that were made with an explicit protocol number. Without it a
+            # short answer, which is several writes, waits 40 ms for the client's delayed acknowledgement.
+            sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        settings, context = self._worker.settings, None
+        reader = Pieces(self._loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=self._loop)
+        patience_s = None
+        try:
+            if self._tls is not None:
+                if not await speaks_tls(sock, settings):
+                    sock.close()
+                    return None
+                context, patience_s = self._tls(), settings.keep_alive_s
+            transport, _ = await self._loop.connect_accepted_socket(
+                lambda: protocol, sock, ssl=context, ssl_handshake_timeout=patience_s
+            )
+        except (OSError, asyncio.CancelledError) as error:  # a failed TLS handshake is the former
+            sock.close()
+            if isinstance(error, OSError):
+                return None
+            raise
+        return Connection(self._worker, reader, asyncio.StreamWriter(transport, protocol, reader, self._loop))

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import aclosing, suppress
-from typing import Any, ClassVar, Final, final
+from typing import Any, ClassVar, Final, Protocol, final
 
 from starlette.types import Receive, Scope, Send
 
 from api.config import KIB, MIB
 from api.threads import Run, Threads, outlive
-from cas import CasError, Damaged, FileRange, Reader, Upload
+from cas import CasError, Damaged, Digest, FileRange, Upload
 
 log = logging.getLogger(__name__)
 
@@ -169,13 +169,27 @@ def _write_block(upload: Upload, pieces: list[bytes]) -> None:
     pieces.clear()
 
 
+class Source(Protocol):
+    """What an answer's bytes are taken from: a Reader, or something that is made of one."""
+
+    @property
+    def digest(self) -> Digest: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def pieces(self, start: int, stop: int, /) -> Iterator[FileRange | bytes]: ...
+
+    def close(self) -> None: ...
+
+
 @final
 class BlobResponse:
     """Answers with the bytes [start, stop) of a blob; by `sendfile` where possible. Closes the reader."""
 
     def __init__(
         self,
-        reader: Reader,
+        reader: Source,
         threads: Threads,
         *,
         status: int = 200,

@@ -18,7 +18,7 @@ from typing import Any, Final, cast, final
 
 from hypercorn.events import Event
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+from hypercorn.protocol.http_stream import ASGIHTTPState
 from hypercorn.typing import (
     AppWrapper,
     ASGIReceiveCallable,
@@ -30,6 +30,7 @@ from hypercorn.typing import (
 from hypercorn.utils import suppress_body
 
 from api.config import KIB, HttpSettings
+from api.refusals import AnsweredStream
 from api.threads import Threads
 
 EXTENSION: Final = "http.response.zerocopysend"
@@ -93,7 +94,7 @@ class Placeholder:
         return self._count
 
 
-class FileStream(HTTPStream):
+class FileStream(AnsweredStream):
     """Hypercorn's request and response, with files as bodies where the connection can send them."""
 
     def __init__(self, app: AppWrapper, *args: Any, zero_copy: bool, invite: Invite) -> None:

@@ -1,8 +1,10 @@
 """The speed of a push, beside Debian's docker-registry taking the same bytes in the same run.
 
-A random layer (nothing to deduplicate, nothing to compress), alternating, on the same disk: ours over Registry v1
-(json, layer, checksum, tag; durable when answered), theirs over its own API (POST, PATCH as docker sends it, PUT).
-Needs `apt-get install docker-registry` for the second part. One JSON line a push, then the ratio of the medians.
+A random layer (nothing to deduplicate, nothing to compress), alternating, on the same disk. With `--api v1` ours over
+Registry v1 (json, layer, checksum, tag), theirs over its own API as docker pushes; with `--api v2` the same calls to
+both, as containerd pushes (POST, PUT with the body) and as docker does (POST, PATCH of a chunked body, empty PUT). Ours
+is durable when answered. Needs `apt-get install docker-registry` for the other part. One JSON line a push, then the
+ratio of the medians.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -39,6 +42,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--mib", type=int, default=1024)
     options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--api", choices=FORMS, default="v1")
     given = options.parse_args()
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # the layer's own bytes are not to load the disk
     with (
@@ -47,24 +51,45 @@ def main() -> None:
         starting(Path(folder)) as start,
     ):
         into, source = Path(folder), Path(source_folder)
-        ours, theirs, bare = [], [], []
         server = start(into / "root", workers=2)
         with docker_registry(into) as port:
-            for number in range(given.rounds):
-                layer = random_file(source / "layer", given.mib)
-                ours.append(push_v1(server.port, layer, number))
-                print(json.dumps({"server": "cas", "mib": given.mib, "seconds": round(ours[-1], 3)}), flush=True)
-                bare.append(bare_write(into / "bare", layer))
-                print(json.dumps({"bare durable write": given.mib, "seconds": round(bare[-1], 3)}), flush=True)
-                if port is not None:
-                    theirs.append(push_v2(port, layer, number))
-                    line = {"server": "docker-registry", "mib": given.mib, "seconds": round(theirs[-1], 3)}
-                    print(json.dumps(line), flush=True)
+            for ours, theirs in FORMS[given.api]:
+                compare(given.mib, given.rounds, into, source, Side(server.port, ours), Side(port, theirs))
         server.stop()
-    medians = statistics.median(ours), statistics.median(theirs) if theirs else None
-    ratio = round(medians[1] / medians[0], 2) if medians[1] else None
-    row = {"median_cas_s": medians[0], "median_docker_registry_s": medians[1], "times_faster": ratio}
-    print(json.dumps(row | {"median_bare_durable_write_s": statistics.median(bare)}))
+
+
+@dataclass
+class Side:
+    """A server and how it is pushed to, and what that took each time."""
+
+    port: int | None
+    push: Callable[[int, Path, str], float]
+    seconds: list[float] = field(default_factory=list)
+
+    def run(self, name: str, mib: int, layer: Path, repository: str) -> None:
+        if self.port is not None:
+            self.seconds.append(self.push(self.port, layer, repository))
+            line = {"server": name, "by": self.push.__name__, "mib": mib, "seconds": round(self.seconds[-1], 3)}
+            print(json.dumps(line), flush=True)
+
+    @property
+    def median(self) -> float | None:
+        return statistics.median(self.seconds) if self.seconds else None
+
+
+def compare(mib: int, rounds: int, into: Path, source: Path, ours: Side, theirs: Side) -> None:
+    """Push the same bytes to both, turn by turn, and print the ratio."""
+    bare = []
+    for number in range(rounds):
+        layer = random_file(source / "layer", mib)
+        repository = f"bench/{ours.push.__name__.replace('_', '-')}{number}"
+        ours.run("cas", mib, layer, repository)
+        bare.append(bare_write(into / "bare", layer))
+        print(json.dumps({"bare durable write": mib, "seconds": round(bare[-1], 3)}), flush=True)
+        theirs.run("docker-registry", mib, layer, repository)
+    ratio = round(theirs.median / ours.median, 2) if theirs.median and ours.median else None
+    row = {"median_cas_s": ours.median, "median_docker_registry_s": theirs.median, "times_faster": ratio}
+    print(json.dumps(row | {"median_bare_durable_write_s": statistics.median(bare)}), flush=True)
 
 
 def bare_write(path: Path, layer: Path) -> float:
@@ -89,7 +114,7 @@ def random_file(path: Path, mib: int) -> Path:
     return path
 
 
-def push_v1(port: int, layer: Path, number: int) -> float:
+def push_v1(port: int, layer: Path, repository: str) -> float:
     """Push as an engine does, the layer's bytes by curl: a client that costs little of the two cores."""
     image = hashlib.sha256(os.urandom(8)).hexdigest()
     content = json.dumps({"id": image}).encode()
@@ -102,21 +127,41 @@ def push_v1(port: int, layer: Path, number: int) -> float:
     curl(port, "PUT", f"/v1/images/{image}/layer", layer, 200)
     headers = {"X-Docker-Checksum-Payload": f"sha256:{running.hexdigest()}"}
     talk(port, "PUT", f"/v1/images/{image}/checksum", b"", 200, headers)
-    talk(port, "PUT", f"/v1/repositories/bench/push{number}/tags/latest", json.dumps(image).encode(), 200)
+    talk(port, "PUT", f"/v1/repositories/{repository}/tags/latest", json.dumps(image).encode(), 200)
     return time.monotonic() - began
 
 
-def push_v2(port: int, layer: Path, number: int) -> float:
+def push_by_patch(port: int, layer: Path, repository: str) -> float:
     """Push a blob as docker does: POST, one PATCH with a chunked body, PUT."""
+    digest = digest_of(layer)
+    os.sync()
+    began = time.monotonic()
+    location = talk(port, "POST", f"/v2/{repository}/blobs/uploads/", b"", 202)
+    location = curl(port, "PATCH", location, layer, 202)
+    talk(port, "PUT", closing(location, digest), b"", 201)
+    return time.monotonic() - began
+
+
+def push_by_put(port: int, layer: Path, repository: str) -> float:
+    """Push a blob as containerd does: POST, PUT with the body."""
+    digest = digest_of(layer)
+    os.sync()
+    began = time.monotonic()
+    location = talk(port, "POST", f"/v2/{repository}/blobs/uploads/", b"", 202)
+    curl(port, "PUT", closing(location, digest), layer, 201, chunked=False)
+    return time.monotonic() - began
+
+
+def digest_of(layer: Path) -> str:
     running = hashlib.sha256()
     for block in blocks(layer):
         running.update(block)
-    os.sync()
-    began = time.monotonic()
-    location = talk(port, "POST", f"/v2/bench/push{number}/blobs/uploads/", b"", 202)
-    location = curl(port, "PATCH", location, layer, 202)
-    talk(port, "PUT", f"{location}&digest=sha256:{running.hexdigest()}", b"", 201)
-    return time.monotonic() - began
+    return f"sha256:{running.hexdigest()}"
+
+
+def closing(location: str, digest: str) -> str:
+    """Add the digest to whatever query a Location has."""
+    return f"{location}{'&' if '?' in location else '?'}digest={digest}"
 
 
 def blocks(path: Path) -> Iterator[bytes]:
@@ -136,9 +181,10 @@ def talk(port: int, method: str, path: str, body: bytes, status: int, headers: d
     return local(answer.headers.get("Location", ""), port)
 
 
-def curl(port: int, method: str, path: str, body: Path, status: int) -> str:
-    """Send a file as a chunked body; return the Location of the answer."""
-    flags = ["-H", "Transfer-Encoding: chunked", "-H", "Expect:", "-H", "Content-Type: application/octet-stream"]
+def curl(port: int, method: str, path: str, body: Path, status: int, *, chunked: bool = True) -> str:
+    """Send a file; return the Location of the answer."""
+    flags = ["-H", "Transfer-Encoding: chunked"] if chunked else []
+    flags += ["-H", "Expect:", "-H", "Content-Type: application/octet-stream"]
     want = ["-o", "/dev/null", "-w", "%{http_code} %header{location}"]
     url = f"http://127.0.0.1:{port}{path}"
     command = ["curl", "-s", "-X", method, *flags, *want, "-T", str(body), url]
@@ -182,6 +228,8 @@ def wait_for(port: int) -> None:
         except OSError:
             assert time.monotonic() < deadline, "the peer did not start"
 
+
+FORMS = {"v1": [(push_v1, push_by_patch)], "v2": [(push_by_put, push_by_put), (push_by_patch, push_by_patch)]}
 
 if __name__ == "__main__":
     main()

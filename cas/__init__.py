@@ -3,7 +3,8 @@
 This is its public face; `docs/design.md` tells what it promises and how.
 """
 
-from cas.change import Names
+from cas.change import Blob, Names, Reads
+from cas.claims import Progress
 from cas.config import EngineSettings
 from cas.digest import Digest
 from cas.errors import (
@@ -25,14 +26,16 @@ from cas.errors import (
     OpenError,
     ReadOnly,
     RootReadOnly,
+    Superseded,
     UnsafeFilesystem,
 )
 from cas.names import Name, Record
 from cas.reader import FileRange, Reader
 from cas.rebuild import RebuildReport
 from cas.receive import Tap, Upload
+from cas.session import UploadState
 from cas.staged import Staged
-from cas.store import Blob, Stats, Store, rebuild_index
+from cas.store import Stats, Store, rebuild_index
 
 __all__ = [
     "Blob",
@@ -57,16 +60,20 @@ __all__ = [
     "NoSpace",
     "NotAStore",
     "OpenError",
+    "Progress",
     "ReadOnly",
     "Reader",
+    "Reads",
     "RebuildReport",
     "Record",
     "RootReadOnly",
     "Staged",
     "Stats",
     "Store",
+    "Superseded",
     "Tap",
     "UnsafeFilesystem",
     "Upload",
+    "UploadState",
     "rebuild_index",
 ]

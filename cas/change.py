@@ -1,37 +1,84 @@
-"""Names as one change sees them: read, write, and the blobs it keeps. All of it happens, durably, or none.
+"""Names as one read sees them, or one change: read, write, and the blobs it keeps. A change happens, durably, or not.
 
-Layer: L8. Runs on the committer's thread inside the write transaction.
+Layer: L7. A change runs on the committer's thread inside the write transaction.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
-from cas.errors import Missing
+from cas.errors import Damaged, Missing
 from cas.names import Name, Record
 from cas.records import NameEdit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cas.commit import Draft
+    from cas.digest import Digest
     from cas.index import Edit, View
+    from cas.parts import Parts
+    from cas.records import BlobEntry
     from cas.staged import Staged
 
+T = TypeVar("T")
 
-class Names:
-    """The names of a store within one change; sees its own edits."""
 
-    def __init__(self, edit: Edit, draft: Draft) -> None:
-        self._edit, self._draft = edit, draft
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A stored blob: its digest, size in bytes, and when it came (Unix seconds)."""
+
+    digest: Digest
+    size: int
+    created: int
+
+
+class Reads:
+    """Names and blobs as they stood at one moment. Lives inside the callback it was given to."""
+
+    def __init__(self, view: View) -> None:
+        """Not for callers: use `Store.read`."""
+        self._view = view
 
     def get(self, name: Name) -> Record | None:
         """Return what stands under a name, or None."""
-        return self._edit.record(name.key())
+        return self._view.record(name.key())
 
     def scan(
         self, kind: str, prefix: str = "", *, after: str = "", limit: int | None = None
     ) -> list[tuple[Name, Record]]:
         """Return up to `limit` names of a kind whose path begins with `prefix` and follows `after`, in byte order."""
-        return scan(self._edit, kind, prefix, after, limit)
+        found = self._view.records(*_bounds(kind, prefix, after), limit)
+        return [(Name.from_key(key), record) for key, record in found]
+
+    def paths(self, kind: str, prefix: str = "", *, after: str = "", limit: int | None = None) -> list[str]:
+        """Return the paths alone of what `scan` would return; no record is looked at."""
+        return [Name.from_key(key).path for key in self._view.keys(*_bounds(kind, prefix, after), limit)]
+
+    def last(self, kind: str, at_most: str) -> tuple[Name, Record] | None:
+        """Return the last name of a kind whose path is `at_most` or comes before it, in byte order."""
+        found = self._view.record_up_to(Name(kind, at_most).key(), within=Name(kind, "").key())
+        return None if found is None else (Name.from_key(found[0]), found[1])
+
+    def holders(self, kind: str, digest: Digest, limit: int) -> list[str]:
+        """Return the paths of up to `limit` names of a kind that hold a blob, in byte order."""
+        found = self._view.holders(digest, Name(kind, "").key(), limit)
+        return [Name.from_key(key).path for key in found]
+
+    def stat(self, digest: Digest) -> Blob | None:
+        """Return what is known of a blob, or None if it is not stored here."""
+        entry = find_blob(self._view, digest)
+        return None if entry is None else Blob(digest, entry.size, entry.created)
+
+
+class Names(Reads):
+    """The names of a store within one change; sees its own edits."""
+
+    def __init__(self, edit: Edit, draft: Draft) -> None:
+        """Not for callers: use `Store.change`."""
+        super().__init__(edit)
+        self._edit, self._draft = edit, draft
 
     def put(self, name: Name, record: Record) -> None:
         """Set a name.
@@ -64,8 +111,28 @@ class Names:
         staged.keep(self._edit, self._draft)
 
 
-def scan(view: View, kind: str, prefix: str, after: str, limit: int | None) -> list[tuple[Name, Record]]:
-    """Return names in byte order; see `Names.scan`."""
-    start = Name(kind, prefix).key()
-    behind = Name(kind, after).key() if after else b""
-    return [(Name.from_key(key), record) for key, record in view.records(start, behind, limit)]
+def change(parts: Parts, edit: Callable[[Names], T]) -> T:
+    """Run a change and wait until it is durable; see `Store.change`."""
+
+    def run(inner: Edit, draft: Draft) -> T:
+        return edit(Names(inner, draft))
+
+    job = parts.committer.submit(run)
+    result: T = job.wait(parts.settings.write_wait_s)
+    return result
+
+
+def find_blob(view: View, digest: Digest) -> BlobEntry | None:
+    """Return a blob's entry, or None.
+
+    Raises:
+        Damaged: its row is not what was written.
+    """
+    try:
+        return view.blob(digest)
+    except Damaged as error:
+        raise Damaged(f"blob {digest} is damaged: {error}") from error
+
+
+def _bounds(kind: str, prefix: str, after: str) -> tuple[bytes, bytes]:
+    return Name(kind, prefix).key(), Name(kind, after).key() if after else b""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cas.records import BlobEntry
 
 JOURNAL_SEQ = "journal_seq"  # the index's counter of committed changes
+_GROUP_BYTES = 16 << 20  # a record of the journal is made in memory; what exceeds this waits for the next one
 _FAILURES_ALLOWED = 1  # disk failures before the store takes no more writes (I1)
 
 
@@ -44,6 +45,12 @@ class Draft:
 
     edits: list[NameEdit] = field(default_factory=list)
     blobs: list[BlobEntry] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes it will take, about."""
+        names = sum(len(edit.record or b"") for edit in self.edits)
+        return names + sum(len(blob.inline or b"") for blob in self.blobs)
 
 
 class Job:
@@ -200,25 +207,33 @@ class Committer:
     def _commit(self, jobs: Sequence[Job]) -> None:
         while True:
             try:
-                self._index.write(lambda edit: self._transact(edit, jobs))
+                done = self._index.write(lambda edit: self._transact(edit, jobs))
                 break
             except _NeedsJournal:
                 assert self._packs is not None
                 self._journal = self._packs.take(Role.JOURNAL)
-        for job in jobs:
+        for job in jobs[:done]:
             job.settle()
+        with self._wake:
+            self._waiting.extendleft(reversed(jobs[done:]))
         if self._journal is not None and self._journal.end >= self._settings.pack_bytes:
             self._drop_journal()
 
-    def _transact(self, edit: Edit, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            job.attempt(edit)
+    def _transact(self, edit: Edit, jobs: Sequence[Job]) -> int:
+        """Do as many of the jobs as one record holds, in order; return how many."""
+        done, size = 0, 0
+        while done < len(jobs) and size < _GROUP_BYTES:
+            jobs[done].attempt(edit)
+            size += jobs[done].draft.size
+            done += 1
+        jobs = jobs[:done]
         edits = tuple(change for job in jobs for change in job.draft.edits)
         blobs = [blob for job in jobs for blob in job.draft.blobs]
         committed = edit.number(JOURNAL_SEQ)
         reserved = max(self._cell.read(), committed)
         if edits or blobs or reserved > committed:
             self._write_journal(edit, Body(blobs=blobs, names=NameChanges(reserved + 1, committed, edits)))
+        return done
 
     def _write_journal(self, edit: Edit, body: Body) -> None:
         if self._journal is None:

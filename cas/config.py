@@ -18,8 +18,10 @@ class EngineSettings:
     Attributes:
         inline_bytes: blobs up to this size live in the index and the journal. Manifests, configs and v1 JSON are small,
             and a read of one should be one look-up.
-        run_bytes: stored bytes an upload appends before it writes a commit record. Long runs are long extents; a lost
-            connection loses at most one run.
+        run_bytes: an upload that brings new bytes writes a commit record each time it has come this far. Long runs are
+            long extents; a lost connection loses at most one run.
+        direct_bytes: what of an upload lies beyond this is written past the page cache. A large layer would push out of
+            it what is pulled all day, and a fresh page of cache costs more CPU than hashing what it holds.
         segment_chunks: chunks in one segment of a recipe; bounds the memory of an upload and of a read.
         pack_bytes: a pack this large is sealed. Fewer files, and the most that one step of compaction copies.
         zstd_level: level for chunks of compressible blobs; 3 is where ratio stops paying for time.
@@ -33,10 +35,13 @@ class EngineSettings:
             the two, the share being of the whole filesystem.
         open_packs: pack files kept open for reading.
         hash_threads: threads that hash uploads beside the chunking ones.
+        upload_life_s: how long a resumable upload waits for its next request; longer than a weekend.
+        upload_tombstone_s: how long it is remembered that one was finished or cancelled, for clients that ask again.
     """
 
     inline_bytes: int = 64 * KIB
     run_bytes: int = 32 * MIB
+    direct_bytes: int = 32 * MIB
     segment_chunks: int = 1024
     pack_bytes: int = 512 * MIB
     zstd_level: int = 3
@@ -49,6 +54,8 @@ class EngineSettings:
     reserve_share: float = 0.02
     open_packs: int = 256
     hash_threads: int = 4
+    upload_life_s: float = 7 * 86400.0
+    upload_tombstone_s: float = 3600.0
 
     def __post_init__(self) -> None:
         """Refuse what the formats on disk cannot hold: 32-bit offsets in packs, 16-bit counts in segments."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ class Counts:
 
     writes: int = 0
     bytes_written: int = 0
+    bytes_past_cache: int = 0  # of them
     syncs: int = 0
     reads: int = 0
     bytes_read: int = 0
@@ -100,6 +102,30 @@ class Disk:
             total += self._write_some(fd, list(buffers[first : first + _IOV_MAX]), offset + total)
         self.counts.bytes_written += total
         return total
+
+    def open_direct(self, path: Path) -> int | None:
+        """Open a file for `write_direct`; None where the filesystem has no such thing."""
+        try:
+            return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+        except OSError:
+            return None
+
+    def write_direct(self, fd: int, direct: int, data: memoryview, offset: int) -> None:
+        """Write past the page cache by a descriptor from `open_direct`: memory, length and offset in whole blocks.
+
+        Raises:
+            NoSpace, DiskFailed: as for `write`.
+        """
+        try:
+            done = os.pwrite(direct, data, offset)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise NoSpace("the disk is full (cannot write); free some space and try again") from error
+            done = 0  # some filesystems take the flag and then refuse; what really fails fails again
+        self.counts.bytes_past_cache += done
+        self.counts.bytes_written += done
+        if done < len(data):
+            self.write(fd, [data[done:]], offset + done)
 
     def _write_some(self, fd: int, buffers: list[bytes | bytearray | memoryview], offset: int) -> int:
         size, done = sum(map(len, buffers)), 0
@@ -271,6 +297,28 @@ def try_lock(path: Path, *, create: bool = False) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+def lock_byte(path: Path, offset: int, wait_s: float) -> int | None:
+    """Lock one byte of a file against every other descriptor, in this process and all others.
+
+    Returns the descriptor to close, or None if the byte was not to be had within `wait_s`, or never can be.
+    """
+    wanted = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+    deadline = time.monotonic() + wait_s
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError:
+        return None
+    while True:
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+            return fd
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES) or time.monotonic() >= deadline:
+                os.close(fd)
+                return None
+            time.sleep(_LOCK_POLL_S)
 
 
 @contextmanager

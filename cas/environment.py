@@ -11,6 +11,7 @@ import errno
 import os
 import threading
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar, cast, final
 
 import lmdb
@@ -179,10 +180,11 @@ class Transaction:
         """Add one to the values of a key, in a table of several."""
         self._txn.put(key, value, db=self._tables[table])
 
-    def values(self, table: str, key: bytes) -> list[bytes]:
-        """Return all values of a key, in a table of several."""
+    def values(self, table: str, key: bytes, start: bytes = b"", limit: int | None = None) -> list[bytes]:
+        """Return the values of a key from `start` on, in a table of several."""
         cursor = self._txn.cursor(db=self._tables[table])
-        return cast("list[bytes]", list(cursor.iternext_dup())) if cursor.set_key(key) else []
+        found = cursor.set_range_dup(key, start) if start else cursor.set_key(key)
+        return cast("list[bytes]", list(islice(cursor.iternext_dup(), limit))) if found else []
 
     def delete(self, table: str, key: bytes, value: bytes = b"") -> bool:
         """Remove a key, or one of its values."""

@@ -42,6 +42,10 @@ class ReadOnly(CasError):
     """The disk failed twice, so the store takes no more writes. Reads go on; an operator must look at the disk."""
 
 
+class Superseded(CasError):
+    """Another request went on with this resumable upload, finished or cancelled it. Ask how far it is, then go on."""
+
+
 class Busy(CasError):
     """A write waited too long for another process. Nothing was changed; try again."""
 

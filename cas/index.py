@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cas.digest import Digest
@@ -19,6 +19,7 @@ from cas.errors import Damaged
 from cas.extent import Codec, Extent
 from cas.names import Record
 from cas.records import BlobEntry, ChunkRef, Role, Segment, pack_refs, unpack_refs
+from cas.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,8 @@ TABLES = {  # name → whether a key has several values
     "packs": False,  # id 8 → state, role, owner, committed bytes
     "refs": False,  # kind NUL path → record
     "holders": True,  # digest → keys of the names that keep it
-    "uploads": False,  # recipe 8 → owner: segments whose blob is still arriving
+    "uploads": False,  # recipe 8 → owner: segments whose blob is still arriving, in one request
+    "sessions": False,  # number 8 → a resumable upload; number 8 and a zero byte → all of its bytes while they are few
 }
 MOST_CANDIDATES = 16  # chunks of one key that a push compares itself with; beyond, it is stored once more
 _U64 = struct.Struct(">Q")
@@ -46,6 +48,7 @@ _SEGMENT = struct.Struct(">BHH")  # codec of the segment (0: chunk list), number
 _SEGMENT_KEY = struct.Struct(">QQ")
 _EXTENT = struct.Struct(">QIIIB")
 _PACK = struct.Struct(">BB16sQ")
+_FEW = b"\0"  # ends the key of a session's bytes, which a walk over all sessions steps over unread
 _REF_SIZE = 24
 _INLINE, _BY_RECIPE = 0, 1
 
@@ -184,22 +187,43 @@ class View:
     def records(self, prefix: bytes, after: bytes, limit: int | None) -> list[tuple[bytes, Record]]:
         """Return up to `limit` names beginning with `prefix` and following `after`, in byte order."""
         cursor = self._tx.cursor("refs")
-        found: list[tuple[bytes, Record]] = []
-        more = cursor.seek(max(prefix, after))
-        if more and cursor.key() == after:
-            more = cursor.next()
-        while more and cursor.key().startswith(prefix) and (limit is None or len(found) < limit):
-            found.append((cursor.key(), Record.decode(cursor.value())))
-            more = cursor.next()
-        return found
+        return [(key, Record.decode(cursor.value())) for key in _walk(cursor, prefix, after, limit)]
 
-    def holders(self, digest: Digest) -> list[bytes]:
-        """Return the keys of the names that keep a blob."""
-        return self._tx.values("holders", digest.pack())
+    def keys(self, prefix: bytes, after: bytes, limit: int | None) -> list[bytes]:
+        """Return the names alone of what `records` would return."""
+        return list(_walk(self._tx.cursor("refs"), prefix, after, limit))
+
+    def record_up_to(self, at_most: bytes, *, within: bytes) -> tuple[bytes, Record] | None:
+        """Return the last name that begins with `within` and is `at_most` or comes before it."""
+        cursor = self._tx.cursor("refs")
+        found = cursor.seek(at_most)
+        if not found or cursor.key() != at_most:
+            found = cursor.prev() if found else cursor.last()
+        return (cursor.key(), Record.decode(cursor.value())) if found and cursor.key().startswith(within) else None
+
+    def holders(self, digest: Digest, prefix: bytes = b"", limit: int | None = None) -> list[bytes]:
+        """Return the keys of up to `limit` names that keep a blob and begin with `prefix`, in byte order."""
+        found = self._tx.values("holders", digest.pack(), prefix, limit)
+        return list(takewhile(lambda key: key.startswith(prefix), found))
 
     def uploads(self) -> list[tuple[int, bytes]]:
         """Return `(recipe, owner)` of every upload that has segments here."""
         return [(_U64.unpack(key)[0], owner) for key, owner in self._tx.cursor("uploads")]
+
+    def session(self, number: int) -> Session | None:
+        """Return a resumable upload's row, its bytes included."""
+        key = _U64.pack(number)
+        value = self._tx.get("sessions", key)
+        return None if value is None else Session.decode(value, self._tx.get("sessions", key + _FEW) or b"")
+
+    def sessions(self) -> Iterator[tuple[int, Session]]:
+        """Yield `(number, row)` of every resumable upload, without its bytes."""
+        cursor = self._tx.cursor("sessions")
+        more = cursor.seek(b"")
+        while more:
+            if len(key := cursor.key()) == _U64.size:
+                yield _U64.unpack(key)[0], Session.decode(cursor.value(), b"")
+            more = cursor.next()
 
     def dump(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield a table's raw entries, for fsck and tests that compare whole indexes."""
@@ -256,6 +280,20 @@ class Edit(View):
     def delete_upload(self, recipe: int) -> None:
         """The recipe belongs to a blob now."""
         self._tx.delete("uploads", _U64.pack(recipe))
+
+    def put_session(self, number: int, row: Session) -> None:
+        """Set a resumable upload's row."""
+        key = _U64.pack(number)
+        self._tx.put("sessions", key, row.encode())
+        if row.inline:
+            self._tx.put("sessions", key + _FEW, row.inline)
+        else:
+            self._tx.delete("sessions", key + _FEW)
+
+    def delete_session(self, number: int) -> None:
+        """Forget a resumable upload; its recipe is another matter."""
+        self._tx.delete("sessions", _U64.pack(number))
+        self._tx.delete("sessions", _U64.pack(number) + _FEW)
 
     def put_pack(self, row: PackRow) -> None:
         """Set a pack's row."""
@@ -314,6 +352,17 @@ class Index:
     def close(self) -> None:
         """Close for good."""
         self._env.close()
+
+
+def _walk(cursor: Cursor, prefix: bytes, after: bytes, limit: int | None) -> Iterator[bytes]:
+    """Step over keys beginning with `prefix` and following `after`; the cursor stands on the one just yielded."""
+    more = cursor.seek(max(prefix, after))
+    if more and cursor.key() == after:
+        more = cursor.next()
+    left = -1 if limit is None else max(limit, 0)
+    while more and left and (key := cursor.key()).startswith(prefix):
+        yield key
+        more, left = cursor.next(), left - 1
 
 
 def _chunk_row(salt: int, value: bytes) -> ChunkRow:

@@ -8,6 +8,7 @@ Layer: L1, pure (paths are values here; nothing is opened).
       packs/ab/<id>.pack  256 folders, by the first byte of the pack's id
       locks/<uuid>        flocked by each live process
       locks/journal       the highest journal number ever reserved
+      locks/turns         empty; its bytes are locked by uploads of the same content
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ class Layout:
     def journal_cell(self) -> Path:
         """The highest journal number ever reserved: 8 bytes, written before the journal is."""
         return self.locks / "journal"
+
+    @property
+    def turns(self) -> Path:
+        """An empty file: uploads of the same content lock the same byte of it, and so take turns."""
+        return self.locks / "turns"
 
     def lease(self, owner: bytes) -> Path:
         """Lock file of a process."""

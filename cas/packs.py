@@ -14,15 +14,19 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cas.direct import BLOCK
 from cas.errors import CasError, Damaged, DiskFailed, NoSpace
 from cas.records import HEADER_SIZE, Body, Header, Role, encode_footer, encode_header, encode_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cas.config import EngineSettings
+    from cas.direct import Aligned
     from cas.disk import Disk
     from cas.layout import Layout
+
+_NO_DIRECT = -1
 
 
 class PackWriter:
@@ -45,6 +49,7 @@ class PackWriter:
         self.poisoned = False
         self._folder: object = path.parent
         self._layout = layout
+        self._direct: int | None = None  # a second descriptor, opened when first needed
 
     @property
     def end(self) -> int:
@@ -58,17 +63,45 @@ class PackWriter:
             NoSpace: nothing of it was appended; go on elsewhere or later.
             DiskFailed: the pack is poisoned.
         """
+        offset = self._end
+        with self._appending():
+            self._end += self._disk.write(self._fd, buffers, offset)
+        return offset
+
+    def append_direct(self, window: Aligned) -> int:
+        """Append a window that was laid out for this offset past the page cache; its ragged ends as `append` does.
+
+        Raises:
+            NoSpace, DiskFailed: as for `append`.
+        """
+        data, offset = window.bytes, self._end
+        if self._direct is None:
+            self._direct = self._disk.open_direct(self._layout.pack(self.pack)) or _NO_DIRECT
+        head = min(-offset % BLOCK, len(data))
+        tail = head + (len(data) - head) // BLOCK * BLOCK
+        if self._direct == _NO_DIRECT or head == tail:
+            return self.append([data])
+        with self._appending():
+            if head:
+                self._disk.write(self._fd, [data[:head]], offset)
+            self._disk.write_direct(self._fd, self._direct, data[head:tail], offset + head)
+            if tail < len(data):
+                self._disk.write(self._fd, [data[tail:]], offset + tail)
+            self._end += len(data)
+        return offset
+
+    @contextlib.contextmanager
+    def _appending(self) -> Iterator[None]:
         self._check()
         offset = self._end
         try:
-            self._end += self._disk.write(self._fd, buffers, offset)
+            yield
         except NoSpace:
             self._cut_to(offset)  # a part of it may have been written
             raise
         except CasError:
             self._poison()
             raise
-        return offset
 
     def commit(self, body: Body) -> int:
         """Append a record; return the offset just past it. Durable only after `sync`."""
@@ -125,6 +158,8 @@ class PackWriter:
     def close(self) -> None:
         """Close the file."""
         self._disk.close(self._fd)
+        if self._direct not in (None, _NO_DIRECT):
+            self._disk.close(self._direct)
 
     def _check(self) -> None:
         if self.poisoned:

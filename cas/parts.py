@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import ThreadPoolExecutor
-    from threading import Semaphore
 
+    from cas.claims import RunningHashes
     from cas.codec import ChunkCodec
     from cas.commit import Committer
     from cas.config import EngineSettings
+    from cas.direct import Buffers
     from cas.disk import Disk
     from cas.index import Index
     from cas.layout import Layout
@@ -32,7 +33,8 @@ class Parts:
         hashers: threads that hash beside the chunking one.
         syncers: threads that sync a finished run while the next one arrives.
         appenders: threads that write one window while the next one is cut.
-        copies: how many windows may be copied for that at a time; bounds memory, whatever the number of uploads.
+        hashes: of resumable uploads between their requests.
+        windows: memory for copies of those windows; bounded, whatever the number of uploads.
     """
 
     settings: EngineSettings
@@ -48,4 +50,5 @@ class Parts:
     hashers: ThreadPoolExecutor
     syncers: ThreadPoolExecutor
     appenders: ThreadPoolExecutor
-    copies: Semaphore
+    windows: Buffers
+    hashes: RunningHashes

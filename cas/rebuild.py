@@ -15,7 +15,7 @@ from cas.commit import JOURNAL_SEQ
 from cas.disk import Cell
 from cas.extent import Codec, Extent, coalesce
 from cas.index import ChunkState, Index, PackRow, PackState
-from cas.records import ChunkRef
+from cas.records import ChunkRef, link
 from cas.scan import pack_paths, scan_pack
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def rebuild(layout: Layout, settings: EngineSettings) -> RebuildReport:
         harvest = _harvest(index, layout, report)
         chain = list(_committed(harvest.journal, report))
         _replay(index, chain)
-        _file_recipes(index, harvest.segments, report)
+        chains = {blob.recipe: blob.chain for _, blobs in chain for blob in blobs}
+        _file_recipes(index, harvest.segments, chains, report)
         top = max(harvest.journal, default=0)
         report.damaged += _lost_tail(layout, top)
         index.write(lambda edit: edit.set_number(JOURNAL_SEQ, top))
@@ -146,7 +147,9 @@ def _replay(index: Index, chain: Sequence[_Link]) -> None:
     _in_slices(index, chain, put)
 
 
-def _file_recipes(index: Index, segments: dict[int, list[Segment]], report: RebuildReport) -> None:
+def _file_recipes(
+    index: Index, segments: dict[int, list[Segment]], chains: dict[int, bytes], report: RebuildReport
+) -> None:
     """Keep the recipes of blobs that some name holds; drop the other blobs: nobody acknowledged or still wants them."""
     blobs = index.read(lambda view: [(blob, bool(view.holders(blob.digest))) for blob in _blobs(view)])
 
@@ -155,11 +158,27 @@ def _file_recipes(index: Index, segments: dict[int, list[Segment]], report: Rebu
         if not held:
             edit.delete_blob(blob.digest)
             return
-        for segment in segments.get(blob.recipe, ()):
+        for segment in _belonging(segments.get(blob.recipe, []), blob.size, chains.get(blob.recipe, b"")):
             edit.put_segment(segment, _extents(edit, segment))
 
     _in_slices(index, blobs, put)
     report.blobs = sum(held for _, held in blobs)
+
+
+def _belonging(segments: Sequence[Segment], size: int, chain: bytes) -> list[Segment]:
+    """Choose a blob's own segments, from its end backwards: a writer that was refused may have left others (I3)."""
+    if not chain:
+        return list(segments)  # of a blob that a single request wrote, by a version that left no chains
+    by_end: dict[int, list[Segment]] = {}
+    for segment in segments:
+        by_end.setdefault(segment.start + segment.raw, []).append(segment)
+    found: list[Segment] = []
+    last = next((segment for segment in by_end.get(size, ()) if segment.chain == chain), None)
+    while last is not None:
+        found.append(last)
+        before, after = by_end.get(last.start, ()), last
+        last = next((one for one in before if link(one.chain, after.refs) == after.chain), None)
+    return found
 
 
 def _blobs(view: View) -> Iterator[BlobEntry]:

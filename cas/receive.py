@@ -1,8 +1,8 @@
 """The one door for bytes: an upload is hashed, cut, deduplicated and written while it arrives (I3, I5).
 
-Layer: L7. One pass: new chunks go to a pack at once, a commit record follows each run, and what a run says is filed in
-the index in the background while the next run arrives. Memory per upload is the chunker's window and one run's tables.
-A key found in the index is a hint; a chunk is reused only after its stored bytes compared equal.
+Layer: L8. One pass: memory per upload is the chunker's window and one run's tables. A resumable upload is suspended and
+resumed, by any process; only the state of its hash cannot be stored, so what a process has not hashed itself is read
+back when the digest is asked for, unless somebody who knew it left it in the session's row.
 """
 
 from __future__ import annotations
@@ -10,30 +10,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from concurrent.futures import wait
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
-import xxhash
-
+from cas.change import change
 from cas.chunker import Chunker
+from cas.claims import Claim, Running, SessionClaim, find
 from cas.digest import Digest
-from cas.errors import CasError, Closed, Damaged, DiskFailed, Mismatch, NoSpace
-from cas.extent import Codec, Extent, coalesce
-from cas.index import ChunkState
-from cas.records import BlobEntry, Body, ChunkEntry, ChunkRef, Segment, pack_refs
-from cas.staged import Filing, Staged
+from cas.errors import CasError, Closed, Damaged, Mismatch
+from cas.records import BlobEntry
+from cas.runs import Runs, submit
+from cas.staged import Staged
+from cas.turns import Turn
 from cas.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
     from types import TracebackType
 
+    from cas.change import Names
     from cas.commit import Draft
-    from cas.index import ChunkRow, Edit, View
-    from cas.packs import PackWriter
+    from cas.index import Edit
     from cas.parts import Parts
 
+T = TypeVar("T")
 _ASIDE_BYTES = 64 * 1024  # pieces below this are hashed in line: a thread hop would cost more
 _STEP_BYTES = 256 * 1024  # a longer piece enters the window in steps, so that it cannot swell it (I5)
 
@@ -45,49 +46,36 @@ class Tap(Protocol):
         """Take the next bytes."""
 
 
-@dataclass(slots=True)
-class _Run:
-    """What was cut since the last commit record."""
-
-    start: int
-    refs: list[ChunkRef] = field(default_factory=list)
-    extents: list[Extent] = field(default_factory=list)
-    entries: list[ChunkEntry] = field(default_factory=list)
-    stored: int = 0
-
-
-@dataclass(slots=True)
-class _Fresh:
-    """A chunk this upload wrote that the index does not know yet; `data` only while its window is in memory."""
-
-    ref: ChunkRef
-    extent: Extent
-    data: memoryview | None
-
-
 class Upload:
-    """One blob on its way in. Blocking; for one thread at a time. Leaving its `with` block unfinished discards it."""
+    """One blob on its way in. Blocking; for one thread at a time. Leaving its `with` block unfinished discards it.
 
-    def __init__(self, parts: Parts, taps: Sequence[Tap] = ()) -> None:
+    Attributes:
+        size: bytes taken so far; of one that was resumed, those of earlier requests included.
+    """
+
+    def __init__(
+        self, parts: Parts, claim: Claim | SessionClaim, algorithm: str = "sha256", taps: Sequence[Tap] = ()
+    ) -> None:
+        """Not for callers: use `Store.upload` or `Store.resume`."""
         self.size = 0
-        self._parts, self._taps = parts, taps
-        self._hash = hashlib.sha256()
+        self._parts, self._claim, self._taps = parts, claim, taps
+        self._running = Running(algorithm, hashlib.new(algorithm))
         self._window = Window()
         self._chunker = Chunker()
-        self._recipe = int.from_bytes(parts.disk.random(8), "big") or 1
-        self._run = _Run(0)
-        self._fresh: dict[bytes, list[_Fresh]] = {}
-        self._buffers: list[bytes | memoryview] = []
-        self._buffered = 0
-        self._base = 0  # where in the lent pack the buffers will lie
-        self._appending: Future[object] | None = None
-        self._in_window: list[_Fresh] = []
-        self._writer: PackWriter | None = None
-        self._kept = 0  # bytes of the lent pack that a record of ours, or somebody before us, stands on
-        self._pending: tuple[Future[object], Filing] | None = None
+        self._runs = Runs(parts, claim)
         self._hashing: list[Future[object]] = []
-        self._filed = self._wrote = self._over = False
-        self._chunks = hashlib.blake2b(digest_size=16)  # over the whole recipe
+        self._over = False
+        if isinstance(claim, SessionClaim):
+            self._go_on(claim)
+
+    def _go_on(self, claim: SessionClaim) -> None:
+        session = claim.session
+        if session.inline:
+            self._take([session.inline])
+            return
+        self.size = session.end
+        self._runs = Runs(self._parts, claim, session.end, session.chain)
+        self._running = self._parts.hashes.take(claim.recipe, self._running.algorithm, self.size) or self._running
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -104,21 +92,136 @@ class Upload:
         """Take the next bytes, in one piece or several; about a MiB a call is best.
 
         Raises:
-            NoSpace, DiskFailed, ReadOnly: the upload is lost; nothing of it is visible.
-            Closed: the upload was finished or discarded before.
+            NoSpace, DiskFailed, ReadOnly: the upload is discarded; nothing of it is visible.
+            Superseded: another request went on with this resumable upload; nothing of this one enters it.
+            Closed: the upload was finished, suspended or discarded before.
         """
-        if self._over:
-            raise Closed("this upload is over; begin a new one")
+        self._check_open()
         try:
             self._take([bytes(piece) for piece in data])
         except BaseException:
             self.discard()  # half taken: who went on would have a wrong recipe proven by a right hash
             raise
 
+    def finish(self, expect: Digest | None = None) -> Staged:
+        """Prove the digest and make the bytes durable; visible only once a change keeps the result.
+
+        Args:
+            expect: what the bytes must hash to. One of another algorithm than the upload was begun with is taken
+                too, at the cost of reading all bytes once more; then this is what the blob is named by.
+
+        Raises:
+            Mismatch: the bytes do not hash to `expect`; the upload is discarded.
+            Damaged: bytes of earlier requests cannot be read back; cancel the upload and begin a new one.
+            NoSpace, DiskFailed, ReadOnly, Busy, Superseded, Closed: as for `write`.
+        """
+        self._check_open()
+        try:
+            staged = self._stage(self._prove(expect))
+        except BaseException:
+            self.discard()
+            raise
+        self._release()
+        return staged
+
+    def keep(self, expect: Digest | None, edit: Callable[[Names, Staged], T]) -> T:
+        """Finish, and keep the blob in one change with whatever `edit` does; return what it returned (I1).
+
+        Of several uploads of the same content at the same time one goes first; the others wait for it, compare
+        themselves with what it stored, and leave no second copy.
+
+        Raises:
+            Mismatch, Damaged: as for `finish`.
+            NoSpace, DiskFailed, ReadOnly, Busy, Superseded, Closed: as for `write`.
+            Exception: what `edit` raised to refuse; the upload is discarded.
+        """
+        self._check_open()
+        turn: Turn | None = None
+        try:
+            digest = self._prove(expect)
+            if not self._is_small:
+                self._cut_rest()
+            turn = Turn(self._parts.layout, digest.raw if self._runs.has_new else b"")
+            staged = self._stage(digest)
+            self._release()
+            if not staged.wrote:
+                turn.end()
+
+            def run(names: Names) -> T:
+                names.keep(staged)
+                return edit(names, staged)
+
+            return change(self._parts, run)
+        except BaseException:
+            self.discard()
+            raise
+        finally:
+            if turn is not None:
+                turn.end()
+
+    def suspend(self) -> int:
+        """Make all bytes so far durable, end this object and return their number; `Store.resume` goes on from there.
+
+        Only for what `Store.resume` gave.
+
+        Raises:
+            NoSpace, DiskFailed, ReadOnly, Busy, Superseded, Closed: as for `write`; what was safe before still is.
+        """
+        self._check_open()
+        assert isinstance(self._claim, SessionClaim), "an upload of one request cannot be suspended"
+        try:
+            if self.size > self._safe:
+                self._park(self._claim)
+        except BaseException:
+            self.discard()
+            raise
+        self._parts.hashes.put(self._claim.recipe, self._running)
+        self._release()
+        return self.size
+
+    def discard(self) -> None:
+        """Drop everything; give the space of unfiled bytes back. What a change kept meanwhile stays.
+
+        Of a resumable upload what was filed stays too, and waits for the next request.
+        """
+        if not self._over:
+            self._over = True
+            wait(self._hashing)
+            self._runs.abandon()
+            self._release()
+            self._save_hash()
+        if self._runs.filed and isinstance(self._claim, Claim):
+            self._runs.filed = False
+            with contextlib.suppress(CasError):
+                drop = self._claim.drop
+                self._parts.committer.submit(lambda edit, _: drop(edit))
+
+    def _save_hash(self) -> None:
+        claim = self._claim
+        if isinstance(claim, SessionClaim) and self._running.at <= self._safe:
+            self._parts.hashes.put(claim.recipe, self._running)
+
+    @property
+    def _safe(self) -> int:
+        """What earlier requests brought; a segment that covered less of it would take the rest back."""
+        return self._claim.session.end if isinstance(self._claim, SessionClaim) else 0
+
+    @property
+    def _is_small(self) -> bool:
+        return self.size <= self._parts.settings.inline_bytes and not self._runs.start
+
+    def _check_open(self) -> None:
+        if self._over:
+            raise Closed("this upload is over; begin a new one")
+
     def _take(self, pieces: Sequence[bytes]) -> None:
-        updates = [self._hash.update, *(tap.update for tap in self._taps)]
-        if sum(map(len, pieces)) >= _ASIDE_BYTES:
-            self._hashing = [_submit(self._parts.hashers, _feed, update, pieces) for update in updates]
+        updates = [tap.update for tap in self._taps]
+        size = sum(map(len, pieces))
+        if self._running.at == self.size:
+            updates.append(self._running.state.update)
+            self._running.at += size
+        if size >= _ASIDE_BYTES:
+            self._hashing = [submit(self._parts.hashers, _feed, update, pieces) for update in updates]
         else:
             for update in updates:
                 _feed(update, pieces)
@@ -136,259 +239,119 @@ class Upload:
     def _add_to_window(self, step: memoryview) -> None:
         self.size += len(step)
         self._window.add(step, self._chunker.wants)
-        if self.size > self._parts.settings.inline_bytes and len(self._window) >= self._chunker.wants:
+        if not self._is_small and len(self._window) >= self._chunker.wants:
             self._cut(final=False)
 
-    def finish(self, expect: Digest | None = None) -> Staged:
-        """Prove the digest and make the bytes durable; visible only once a change keeps the result.
+    def _cut(self, *, final: bool) -> None:
+        view = self._window.view()
+        at, chunks = 0, []
+        for length in self._chunker.cut(view, final=final):
+            chunks.append(view[at : at + length])
+            at += length
+        profile = self._chunker.profile
+        self._runs.take(chunks, compress=profile is not None and profile.compress)
+        self._window.drop(at)
+        if self._runs.is_long and self._runs.end >= self._safe:
+            self._runs.end_run()
+
+    def _prove(self, expect: Digest | None) -> Digest:
+        """Return the digest of all bytes.
 
         Raises:
-            Mismatch: the bytes do not hash to `expect`; the upload is discarded.
-            NoSpace, DiskFailed, ReadOnly, Busy, Closed: as for `write`.
+            Mismatch: it is not the one expected.
         """
-        if self._over:
-            raise Closed("this upload is over; begin a new one")
-        digest = Digest("sha256", self._hash.digest())
+        digest = self._digest(expect)
         if expect is not None and expect != digest:
-            self.discard()
             raise Mismatch(f"the bytes hash to {digest}, not to {expect}; send the right bytes or digest")
-        created = int(self._parts.clock())
-        if self.size <= self._parts.settings.inline_bytes:
-            self._over = True
-            return Staged(BlobEntry(digest, self.size, created, inline=bytes(self._window.view())), self._parts.owner)
-        blob = BlobEntry(digest, self.size, created, self._recipe)
-        try:
+        return digest
+
+    def _digest(self, expect: Digest | None) -> Digest:
+        algorithm = self._running.algorithm if expect is None else expect.algorithm
+        if isinstance(self._claim, SessionClaim) and self.size == self._claim.session.end:
+            known = self._claim.session.digest
+            if known is not None and known.algorithm == algorithm:
+                return known
+        if algorithm != self._running.algorithm:
+            self._running = Running(algorithm, hashlib.new(algorithm))
+        if self._running.at < self.size:
+            self._catch_up(expect)
+        return Digest(algorithm, self._running.state.digest())
+
+    def _catch_up(self, expect: Digest | None) -> None:
+        """Hash what this process did not hash when it came, or not with this algorithm."""
+        running = self._running
+        if self._is_small:
+            running.state.update(self._window.view()[running.at :])
+        else:
+            self._cut_rest()
+            try:
+                for data in self._runs.read(running.at, expect or Digest.of(b"")):
+                    running.state.update(data)
+            except Damaged:
+                raise Damaged("what arrived of this upload cannot be read back; cancel it and begin anew") from None
+        running.at = self.size
+
+    def _cut_rest(self) -> None:
+        if len(self._window):
             self._cut(final=True)
-            staged = self._prove(blob)
-        except BaseException:
-            self.discard()
-            raise
-        self._release()
-        return staged
 
-    def discard(self) -> None:
-        """Drop everything; give the space of unfiled bytes back. What a change kept meanwhile stays."""
-        if self._over:
-            self._forget()
+    def _stage(self, digest: Digest) -> Staged:
+        """Make the bytes durable, or find that they are."""
+        owner, claim, runs = self._parts.owner, self._claim, self._runs
+        blob = BlobEntry(digest, self.size, int(self._parts.clock()))
+        if self._is_small:
+            return Staged(replace(blob, inline=bytes(self._window.view())), owner, claim)
+        self._cut_rest()
+        runs.settle()
+        runs.look_again()
+        blob = replace(blob, recipe=claim.recipe)
+        old = self._parts.index.read(lambda view: view.sound_blob(digest))
+        if old is not None and not runs.has_new and runs.are_recipe_of(old):
+            return Staged(blob, owner, claim, runs.start, relies=True)  # every byte is here already, and proven
+        # Else, if it is here, it stands on other chunks, which may be damaged; on ours it is whole (I9).
+        start, filing = runs.start, runs.last()
+        return Staged(replace(blob, chain=runs.chain), owner, claim, start, filing, runs.wrote or old is not None)
+
+    def _park(self, claim: SessionClaim) -> None:
+        """File what the session does not have yet."""
+        now, end = int(self._parts.clock()), self.size
+        known = self._running.at == end
+        digest = Digest(self._running.algorithm, self._running.state.digest()) if known else None
+        if self._is_small:
+            data = bytes(self._window.view())
+            self._parts.committer.run(lambda edit, _: claim.file_inline(edit, data, digest, now))
             return
-        self._over = True
-        wait(self._hashing)
-        with contextlib.suppress(CasError):
-            self._settle_append()
-        with contextlib.suppress(CasError):
-            self._settle_pending()
-        if self._writer is not None:
-            self._writer.roll_back(self._kept)
-        self._release()
-        self._forget()
+        self._cut_rest()
+        filing = self._runs.last()
 
-    def _forget(self) -> None:
-        """Take what was filed of an upload that nobody kept out of the index; its owner's death would do it too."""
+        def file(edit: Edit, _draft: Draft) -> None:
+            if filing is not None:
+                claim.file(edit, filing.segment, digest, now)
+                filing.put(edit, self._parts.owner)
+            elif digest is not None:
+                claim.tell(edit, end, digest, now)
 
-        def forget(edit: Edit, _draft: Draft) -> None:
-            if edit.has_upload(self._recipe):
-                edit.delete_recipe(self._recipe)
-
-        if self._filed:
-            self._filed = False
-            with contextlib.suppress(CasError):
-                self._parts.committer.submit(forget)
+        self._parts.committer.run(file)
 
     def _release(self) -> None:
         self._over = True
         self._window.clear()
-        self._fresh.clear()
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            self._parts.packs.give_back(writer)
-
-    def _cut(self, *, final: bool) -> None:
-        self._window.drop(self._take_chunks(self._window.view(), final=final))
-        settings = self._parts.settings
-        if self._run.stored >= settings.run_bytes or len(self._run.refs) >= settings.segment_chunks:
-            self._end_run()
-
-    def _take_chunks(self, window: memoryview, *, final: bool) -> int:
-        at, chunks = 0, []
-        for length in self._chunker.cut(window, final=final):
-            chunks.append(window[at : at + length])
-            at += length
-        keys = [xxhash.xxh3_128_digest(chunk) for chunk in chunks]
-        rows = self._parts.index.read(lambda view: view.chunks(keys))
-        for chunk, key, candidates in zip(chunks, keys, rows, strict=True):
-            ref, extent = self._match(chunk, key, candidates) or self._add(chunk, key)
-            self._run.refs.append(ref)
-            self._run.extents.append(extent)
-        self._append()
-        return at
-
-    def _match(self, chunk: memoryview, key: bytes, candidates: Sequence[ChunkRow]) -> tuple[ChunkRef, Extent] | None:
-        for fresh in self._fresh.get(key, ()):
-            if fresh.data is None:
-                self._settle_append()
-            data = self._stored(fresh.extent) if fresh.data is None else bytearray(fresh.data)
-            if _same(data, chunk):
-                return fresh.ref, fresh.extent
-        for row in candidates:
-            usable = row.state is ChunkState.GOOD and row.extent.raw == len(chunk)
-            if usable and _same(self._stored(row.extent), chunk):
-                return ChunkRef(key, row.salt, len(chunk)), row.extent
-        return None
-
-    def _stored(self, extent: Extent) -> bytearray | None:
-        """Return a stored chunk's raw bytes, None if unreadable."""
-        try:
-            stored = self._parts.files.read(extent.pack, extent.offset, extent.stored)
-            if extent.codec is Codec.RAW:
-                return stored
-            return bytearray(self._parts.codec.decode(stored, extent.raw))
-        except (FileNotFoundError, Damaged, DiskFailed):
-            return None  # then these bytes are stored anew; a blob is healed when it is pushed itself
-
-    def _add(self, chunk: memoryview, key: bytes) -> tuple[ChunkRef, Extent]:
-        compress = self._chunker.profile is not None and self._chunker.profile.compress
-        codec, stored = self._parts.codec.encode(chunk) if compress else (Codec.RAW, chunk)
-        writer = self._lend()
-        ref = ChunkRef(key, int.from_bytes(self._parts.disk.random(4), "big"), len(chunk))
-        extent = Extent(writer.pack, self._base + self._buffered, len(stored), len(chunk), codec)
-        entry = ChunkEntry(
-            key, ref.salt, extent.offset, len(stored), len(chunk), codec, xxhash.xxh3_64_intdigest(stored)
-        )
-        self._buffers.append(stored)
-        self._buffered += len(stored)
-        self._run.entries.append(entry)
-        self._run.stored += len(stored)
-        fresh = _Fresh(ref, extent, chunk)
-        self._fresh.setdefault(key, []).append(fresh)
-        self._in_window.append(fresh)
-        self._wrote = True
-        return ref, extent
-
-    def _append(self) -> None:
-        if not self._buffers:
-            return
-        settings = self._parts.settings
-        free, whole = self._parts.disk.free_bytes(self._parts.layout.root)
-        if free < self._buffered + min(settings.reserve_bytes, int(whole * settings.reserve_share)):
-            raise NoSpace("the disk is full (its last part is kept for deletes); free some space and send it again")
-        self._settle_append()
-        buffers, self._buffers = self._buffers, []
-        self._base, self._buffered = self._base + self._buffered, 0
-        if self._parts.copies.acquire(blocking=False):
-            self._append_aside(b"".join(buffers))
-        else:
-            self._lend().append(buffers)
-        for fresh in self._in_window:
-            fresh.data = None
-        self._in_window = []
-
-    def _append_aside(self, data: bytes) -> None:
-        """Write a copy of the window in another thread, so that the next one can be cut meanwhile."""
-
-        def append(writer: PackWriter) -> None:
-            try:
-                writer.append([data])
-            finally:
-                self._parts.copies.release()
-
-        try:
-            self._appending = _submit(self._parts.appenders, append, self._lend())
-        except Closed:
-            self._parts.copies.release()
-            raise
-
-    def _settle_append(self) -> None:
-        appending, self._appending = self._appending, None
-        if appending is not None:
-            appending.result()
-
-    def _lend(self) -> PackWriter:
-        if self._writer is None:
-            self._writer = self._parts.packs.take()
-            self._kept = self._base = self._writer.end
-        return self._writer
-
-    def _end_run(self) -> None:
-        """Write the run's record; sync and file it in the background, at most one run behind."""
-        filing = self._write_record()
-        self._settle_pending()
-        self._filed = True
-        writer = self._lend()
-        if writer.end >= self._parts.settings.pack_bytes:
-            self._writer = None  # full: it goes back once this run is filed, and the next run begins a new one
-        self._pending = _submit(self._parts.syncers, self._sync_and_file, writer, filing), filing
-
-    def _write_record(self) -> Filing:
-        self._settle_append()
-        run, writer = self._run, self._lend()
-        segment = Segment(self._recipe, run.start, tuple(run.refs))
-        self._chunks.update(pack_refs(segment.refs))
-        end = writer.commit(Body(chunks=run.entries, segments=[segment]))
-        self._run = _Run(run.start + segment.raw)
-        self._kept = self._base = end
-        return Filing(writer.pack, end, tuple(run.entries), segment, tuple(coalesce(run.extents)))
-
-    def _sync_and_file(self, writer: PackWriter, filing: Filing) -> None:
-        owner, recipe = self._parts.owner, self._recipe
-
-        def file(edit: Edit, _draft: Draft) -> None:
-            filing.put(edit, owner)
-            edit.put_upload(recipe, owner)
-
-        try:
-            writer.sync()
-            self._parts.committer.run(file)
-        finally:
-            if writer is not self._writer:
-                self._parts.packs.give_back(writer)
-
-    def _settle_pending(self) -> None:
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            future, filing = pending
-            future.result()
-            for entry in filing.entries:  # the index knows them now
-                self._fresh.pop(entry.key, None)
-
-    def _prove(self, blob: BlobEntry) -> Staged:
-        self._settle_pending()
-        owner = self._parts.owner
-        old = self._parts.index.read(lambda view: view.sound_blob(blob.digest))
-        if old is not None and not self._wrote:
-            if self._parts.index.read(lambda view: self._stands_on_the_same(view, old)):
-                return Staged(blob, owner, relies=True)  # every byte is here already and proven: nothing to write
-            self._wrote = True  # it stands on other chunks, which may be damaged; on ours it is whole (I9)
-        filing = None
-        if self._run.refs:  # else the last run ended with the last byte
-            filing = self._write_record()
-            self._lend().sync()
-        return Staged(blob, owner, filing, self._wrote)
-
-    def _stands_on_the_same(self, view: View, old: BlobEntry) -> bool:
-        """Whether the blob that is here has this upload's chunks, each of which compared equal a moment ago."""
-        ours, theirs, at = self._chunks.copy(), hashlib.blake2b(digest_size=16), 0
-        ours.update(pack_refs(tuple(self._run.refs)))
-        while at < old.size:
-            stretch = view.stretch(old.recipe, at)
-            if stretch is None or stretch.start != at:
-                return False
-            theirs.update(pack_refs(stretch.refs))
-            at += sum(ref.raw for ref in stretch.refs)
-        return ours.digest() == theirs.digest()
+        self._runs.release()
 
 
-def _submit(pool: ThreadPoolExecutor, work: Callable[..., object], *arguments: object) -> Future[object]:
-    try:
-        return pool.submit(work, *arguments)
-    except RuntimeError:  # how a pool says that it was shut down
-        raise Closed("this store was closed; open it anew") from None
+def resume(parts: Parts, number: int, algorithm: str) -> Upload:
+    """Begin or go on with a resumable upload; see `Store.resume`."""
+    recipe = int.from_bytes(parts.disk.random(8), "big") or 1
+    claim = parts.index.read(lambda view: find(view, number, recipe))
+    return Upload(parts, claim, algorithm)
+
+
+def begin(parts: Parts, algorithm: str, taps: Sequence[Tap]) -> Upload:
+    """Begin an upload of one request."""
+    recipe = int.from_bytes(parts.disk.random(8), "big") or 1
+    return Upload(parts, Claim(recipe, parts.owner), algorithm, taps)
 
 
 def _feed(update: Callable[[bytes], object], pieces: Sequence[bytes]) -> None:
     for piece in pieces:
         update(piece)
-
-
-def _same(stored: bytearray | None, chunk: memoryview) -> bool:
-    """Compare by memcmp: with a memoryview on both sides Python would compare item by item, twenty times slower."""
-    return stored is not None and stored.__eq__(chunk) is True

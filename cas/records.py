@@ -7,6 +7,7 @@ see, so that no pushed content can pass for a record.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -33,6 +34,7 @@ _SECTION = struct.Struct(">BI")
 _CHUNK = struct.Struct(">16sIIIIBQ")  # key, salt, offset, stored, raw, codec, checksum of the stored bytes
 _REF = struct.Struct(">16sII")  # key, salt, raw
 _SEGMENT = struct.Struct(">QQ")  # recipe, raw offset
+_CHAIN_SIZE = 16
 _BLOB = struct.Struct(">BQQBQ")  # digest length, size, created, form, recipe
 _NAMES = struct.Struct(">QQ")  # seq, previous committed seq
 _OP = struct.Struct(">BHI")  # kind of change, key length, value length
@@ -53,6 +55,7 @@ class _Kind(IntEnum):
     SEGMENT = 2
     BLOB = 3
     NAMES = 4
+    LINKED_SEGMENT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,17 @@ class ChunkRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of a recipe: the chunks that stand for a blob's raw bytes from `start` on."""
+    """A stretch of a recipe: the chunks that stand for a blob's raw bytes from `start` on.
+
+    Attributes:
+        chain: sums up this segment and all before it, by `link`. When two writers went on from one point, of whom one
+            was refused, both left a record; the chain tells a rebuild which segments belong together.
+    """
 
     recipe: int
     start: int
     refs: tuple[ChunkRef, ...]
+    chain: bytes = b""
 
     @property
     def raw(self) -> int:
@@ -103,13 +112,17 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class BlobEntry:
-    """A blob: its digest, and either its bytes or the recipe that makes them."""
+    """A blob: its digest, and either its bytes or the recipe that makes them, with the chain of its last segment.
+
+    The chain stands in the journal only; the index has no need of it.
+    """
 
     digest: Digest
     size: int
     created: int
     recipe: int = 0
     inline: bytes | None = None
+    chain: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +236,11 @@ def decode_footer(data: bytes, marker: bytes) -> list[int] | None:
     return [offset for (offset,) in _OFFSET.iter_unpack(table)]
 
 
+def link(chain: bytes, refs: tuple[ChunkRef, ...]) -> bytes:
+    """Return the chain of a segment with these chunks that follows one with this chain; the first follows none."""
+    return hashlib.blake2b(chain + pack_refs(refs), digest_size=_CHAIN_SIZE).digest()
+
+
 def pack_refs(refs: tuple[ChunkRef, ...]) -> bytes:
     """Return the packed chunk list used in records and in the index."""
     return b"".join(_REF.pack(*ref) for ref in refs)
@@ -237,7 +255,9 @@ def _sections(body: Body) -> Iterator[bytes]:
     if body.chunks:
         yield from _section(_Kind.CHUNKS, b"".join(_CHUNK.pack(*entry) for entry in body.chunks))
     for segment in body.segments:
-        yield from _section(_Kind.SEGMENT, _SEGMENT.pack(segment.recipe, segment.start) + pack_refs(segment.refs))
+        kind = _Kind.LINKED_SEGMENT if segment.chain else _Kind.SEGMENT
+        head = _SEGMENT.pack(segment.recipe, segment.start) + segment.chain
+        yield from _section(kind, head + pack_refs(segment.refs))
     for blob in body.blobs:
         yield from _section(_Kind.BLOB, _pack_blob(blob))
     if body.names is not None:
@@ -251,7 +271,8 @@ def _section(kind: _Kind, payload: bytes) -> tuple[bytes, bytes]:
 def _pack_blob(blob: BlobEntry) -> bytes:
     digest = blob.digest.pack()
     form = RECIPE if blob.inline is None else INLINE
-    return _BLOB.pack(len(digest), blob.size, blob.created, form, blob.recipe) + digest + (blob.inline or b"")
+    tail = blob.chain if blob.inline is None else blob.inline
+    return _BLOB.pack(len(digest), blob.size, blob.created, form, blob.recipe) + digest + tail
 
 
 def _pack_names(names: NameChanges) -> bytes:
@@ -275,20 +296,27 @@ def _parse(payload: bytes) -> Body:
 def _parse_section(body: Body, kind: int, data: bytes) -> None:
     if kind == _Kind.CHUNKS:
         body.chunks.extend(map(ChunkEntry._make, _CHUNK.iter_unpack(data)))
-    elif kind == _Kind.SEGMENT:
-        recipe, start = _SEGMENT.unpack_from(data)
-        body.segments.append(Segment(recipe, start, unpack_refs(data[_SEGMENT.size :])))
+    elif kind in (_Kind.SEGMENT, _Kind.LINKED_SEGMENT):
+        body.segments.append(_parse_segment(data, _CHAIN_SIZE if kind == _Kind.LINKED_SEGMENT else 0))
     elif kind == _Kind.BLOB:
         body.blobs.append(_parse_blob(data))
     elif kind == _Kind.NAMES:
         body.names = _parse_names(data)
 
 
+def _parse_segment(data: bytes, chain_size: int) -> Segment:
+    recipe, start = _SEGMENT.unpack_from(data)
+    end = _SEGMENT.size + chain_size
+    return Segment(recipe, start, unpack_refs(data[end:]), data[_SEGMENT.size : end])
+
+
 def _parse_blob(data: bytes) -> BlobEntry:
     length, size, created, form, recipe = _BLOB.unpack_from(data)
     end = _BLOB.size + length
     digest = Digest.unpack(data[_BLOB.size : end])
-    return BlobEntry(digest, size, created, recipe, data[end:] if form == INLINE else None)
+    if form == INLINE:
+        return BlobEntry(digest, size, created, recipe, inline=data[end:])
+    return BlobEntry(digest, size, created, recipe, chain=data[end:])
 
 
 def _parse_names(data: bytes) -> NameChanges:

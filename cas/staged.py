@@ -14,6 +14,7 @@ from cas.index import PackRow, PackState
 from cas.records import BlobEntry, ChunkEntry, ChunkRef, Role, Segment
 
 if TYPE_CHECKING:
+    from cas.claims import Claim, SessionClaim
     from cas.commit import Draft
     from cas.digest import Digest
     from cas.index import Edit
@@ -53,6 +54,8 @@ class Staged:
     Attributes:
         blob: what will stand in the index.
         owner: the lease of this process.
+        claim: what the upload has in the index until then.
+        start: from which byte on its segments are not filed yet.
         filing: the last run, not in the index yet.
         wrote: some chunk was not stored before, or the blob was here and stood on other chunks.
         relies: nothing was written because the blob was here when the upload finished.
@@ -60,13 +63,15 @@ class Staged:
 
     blob: BlobEntry
     owner: bytes
+    claim: Claim | SessionClaim
+    start: int = 0
     filing: Filing | None = None
     wrote: bool = False
     relies: bool = False
 
     @property
     def digest(self) -> Digest:
-        """The SHA-256 of the bytes that arrived."""
+        """The digest of the bytes that arrived."""
         return self.blob.digest
 
     @property
@@ -80,16 +85,16 @@ class Staged:
         A blob that is here already stays as it is, unless these bytes had to be written anew: then some chunk of
         the old recipe was missing or damaged, and the proven new recipe takes its place (I9).
         """
+        self.claim.keep(edit, self.start, self.blob)
         old = edit.sound_blob(self.digest)
         if old is None and self.relies:
             raise Busy(f"{self.digest} was collected while it arrived; send it again")
         if old is not None and not self.wrote:
-            if old.recipe != self.blob.recipe:
-                edit.delete_recipe(self.blob.recipe)
+            if old.recipe != self.claim.recipe:
+                edit.delete_recipe(self.claim.recipe)
             return
         if self.filing is not None:
             self.filing.put(edit, self.owner)
-        edit.delete_upload(self.blob.recipe)
         if old is not None and old.recipe not in (0, self.blob.recipe):
             edit.delete_recipe(old.recipe)
         edit.put_blob(self.blob)

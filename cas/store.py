@@ -8,18 +8,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from cas.change import Names, scan
+from cas.change import Blob, Names, Reads, change, find_blob
+from cas.claims import RunningHashes, cancel, expire, is_stale, progress
 from cas.codec import ChunkCodec
 from cas.commit import Committer
 from cas.config import EngineSettings
+from cas.direct import Buffers
 from cas.disk import Disk, lock_folder
-from cas.errors import Busy, CasError, Damaged, IndexPresent, InUse, Missing
+from cas.errors import Busy, CasError, IndexPresent, InUse, Missing
 from cas.index import Index, PackRow, PackState
 from cas.lease import OWNER_SIZE, Lease, survey
 from cas.names import Name
@@ -27,7 +28,7 @@ from cas.packs import PackFiles, PackPool
 from cas.parts import Parts
 from cas.reader import Reader
 from cas.rebuild import RebuildReport, rebuild
-from cas.receive import Upload
+from cas.receive import begin, resume
 from cas.root import check_index, find
 from cas.scan import pack_paths
 from cas.settle import settle
@@ -37,12 +38,13 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from cas.claims import Progress
     from cas.commit import Draft
     from cas.digest import Digest
     from cas.index import Edit, View
     from cas.layout import Layout
     from cas.names import Record
-    from cas.receive import Tap
+    from cas.receive import Tap, Upload
     from cas.records import BlobEntry, Role
     from cas.root import Manifest
 
@@ -51,16 +53,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _SYNC_THREADS = 4
 _COPIES = 4  # windows being written while the next ones are cut: 4 MiB at most
+_EXPIRED_AT_ONCE = 64  # sessions forgotten in one commit
 _DEFAULTS = EngineSettings()
-
-
-@dataclass(frozen=True, slots=True)
-class Blob:
-    """A stored blob: its digest, size in bytes, and when it came (Unix seconds)."""
-
-    digest: Digest
-    size: int
-    created: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +117,8 @@ class Store:
             hashers=ThreadPoolExecutor(settings.hash_threads, "cas-hash"),
             syncers=ThreadPoolExecutor(_SYNC_THREADS, "cas-sync"),
             appenders=ThreadPoolExecutor(_COPIES, "cas-append"),
-            copies=threading.Semaphore(_COPIES),
+            windows=Buffers(_COPIES),
+            hashes=RunningHashes(),
         )
         committer.start(packs)
 
@@ -189,14 +184,65 @@ class Store:
         """Close."""
         self.close()
 
-    def upload(self, *, taps: Sequence[Tap] = ()) -> Upload:
-        """Begin to take a blob's bytes.
+    def upload(self, *, algorithm: str = "sha256", taps: Sequence[Tap] = ()) -> Upload:
+        """Begin to take a blob's bytes, all of them in one go.
 
         Args:
+            algorithm: what `finish` will name the blob by, unless it is told to expect another digest.
             taps: fed every byte in order beside the store's own hash, e.g. other hash objects; they have seen
                 all of them once `finish` returned, not before.
         """
-        return Upload(self._parts, taps)
+        return begin(self._parts, algorithm, taps)
+
+    def resume(self, number: int, *, algorithm: str = "sha256") -> Upload:
+        """Begin a resumable upload or go on with it; `Upload.size` tells from which byte on.
+
+        Nothing is stored before the first byte is. Of two that go on from the same byte at the same time, the first
+        whose bytes are safe has gone on, and the other one is `Superseded`.
+
+        Args:
+            number: 64 bits that name the upload, chosen at random by the caller; nobody can guess another's.
+            algorithm: as for `upload`.
+
+        Raises:
+            Missing: it was finished or cancelled.
+        """
+        return resume(self._parts, number, algorithm)
+
+    def progress(self, number: int) -> Progress | None:
+        """Return how a resumable upload stands: `size` bytes of it are safe; None if nothing of it ever was.
+
+        It goes on to tell that an upload was finished (`done`, with its digest) or cancelled for
+        `upload_tombstone_s` seconds.
+        """
+        return self._parts.index.read(lambda view: progress(view, number))
+
+    def cancel(self, number: int) -> bool:
+        """Forget the bytes of a resumable upload and let nobody go on with it; False if it was over before.
+
+        Raises:
+            NoSpace, DiskFailed, ReadOnly, Busy, Closed: nothing was changed.
+        """
+        now = int(self._parts.clock())
+        return bool(self._parts.committer.run(lambda edit, _: cancel(edit, number, now)))
+
+    def expire_uploads(self, open_before: float, over_before: float) -> int:
+        """Forget resumable uploads that nobody touched for long, in small steps; return how many.
+
+        Args:
+            open_before: those unfinished that were last touched before this time (Unix seconds).
+            over_before: those finished or cancelled before this time.
+        """
+
+        def stale(view: View) -> list[int]:
+            return [number for number, row in view.sessions() if is_stale(row, open_before, over_before)]
+
+        def forget(some: Sequence[int]) -> int:
+            return int(self._parts.committer.run(lambda edit, _: expire(edit, some, open_before, over_before)))
+
+        numbers = self._parts.index.read(stale)
+        steps = range(0, len(numbers), _EXPIRED_AT_ONCE)
+        return sum(forget(numbers[start : start + _EXPIRED_AT_ONCE]) for start in steps)
 
     def stat(self, digest: Digest) -> Blob:
         """Return what is known of a blob.
@@ -217,14 +263,20 @@ class Store:
 
     def get(self, name: Name) -> Record | None:
         """Return what stands under a name, or None."""
-        key = name.key()
-        return self._parts.index.read(lambda view: view.record(key))
+        return self.read(lambda reads: reads.get(name))
 
     def scan(
         self, kind: str, prefix: str = "", *, after: str = "", limit: int | None = None
     ) -> list[tuple[Name, Record]]:
         """Return up to `limit` names of a kind whose path begins with `prefix` and follows `after`, in byte order."""
-        return self._parts.index.read(lambda view: scan(view, kind, prefix, after, limit))
+        return self.read(lambda reads: reads.scan(kind, prefix, after=after, limit=limit))
+
+    def read(self, look: Callable[[Reads], T]) -> T:
+        """Look several things up as they stood at one moment, and return what `look` returned.
+
+        `look` is quick, may be run again from the start, and lets nothing of the `Reads` out.
+        """
+        return self._parts.index.read(lambda view: look(Reads(view)))
 
     def change(self, edit: Callable[[Names], T]) -> T:
         """Change names atomically and durably; return what `edit` returned once it cannot be lost any more (I1).
@@ -235,13 +287,7 @@ class Store:
         Raises:
             NoSpace, DiskFailed, ReadOnly, Busy, Closed: nothing was changed.
         """
-
-        def run(inner: Edit, draft: Draft) -> T:
-            return edit(Names(inner, draft))
-
-        job = self._parts.committer.submit(run)
-        result: T = job.wait(self._parts.settings.write_wait_s)
-        return result
+        return change(self._parts, edit)
 
     def stats(self) -> Stats:
         """Return what the store holds and what that takes on the disk."""
@@ -259,20 +305,19 @@ class Store:
         return Stats(blobs, chunks, packs, names, logical, pack_bytes, index_bytes)
 
     def tick(self) -> None:
-        """Keep house: free what dead processes held. To be called about once a minute.
+        """Keep house: free what dead processes held, forget stale uploads. To be called about once a minute.
 
         Raises:
             NoSpace, DiskFailed, ReadOnly, Busy: try again at the next tick.
         """
         self._parts.index.check_readers()
+        now, settings = self._parts.clock(), self._parts.settings
+        self.expire_uploads(now - settings.upload_life_s, now - settings.upload_tombstone_s)
         with contextlib.suppress(Busy), lock_folder(self._parts.layout.root, 0):
             settle(self._parts)  # if somebody else is at it, or was stopped in the middle, the next tick will see
 
     def _entry(self, digest: Digest) -> BlobEntry:
-        try:
-            entry = self._parts.index.read(lambda view: view.blob(digest))
-        except Damaged as error:
-            raise Damaged(f"blob {digest} is damaged: {error}") from error
+        entry = self._parts.index.read(lambda view: find_blob(view, digest))
         if entry is None:
             raise Missing(f"no blob {digest} is stored here")
         return entry

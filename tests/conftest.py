@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.selection import pytest_collection_modifyitems, pytest_configure, pytest_terminal_summary
 from tests.support.serving import StartServer, starting
+
+__all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_terminal_summary", "server"]
 
 # A shared machine is slow now and then, so no deadline a case: faulthandler_timeout bounds a whole test.
 _SLOW = [HealthCheck.too_slow]

@@ -22,6 +22,14 @@ class AddressForbidden(CommandError):
     """The system refuses this port to this user. Choose one above 1023, or give the right."""
 
 
+class OpenToAll(CommandError):
+    """Without accounts, only this machine may be served unless the operator says otherwise."""
+
+
+class Contradiction(CommandError):
+    """Settings that are right by themselves do not go together. The operator's to fix."""
+
+
 class WorkerFailed(CommandError):
     """A worker ended before it could serve; its own message came before this one."""
 

@@ -14,6 +14,8 @@ from typing import Final
 import click
 
 import cas
+from api import tls
+from api.access import errors as access
 from tools import errors
 
 OK: Final = 0
@@ -23,13 +25,22 @@ UNEXPECTED: Final = 70
 
 CODES: Final[dict[type[Exception], int]] = {
     errors.BadAddress: USAGE,
+    errors.OpenToAll: USAGE,
+    errors.Contradiction: USAGE,
+    tls.BadCertificate: USAGE,
+    access.BadPasswordFile: USAGE,
+    access.InvalidPattern: 65,
+    access.InvalidUser: 65,
     cas.InvalidDigest: 65,
     cas.InvalidName: 65,
     cas.Mismatch: 65,
     cas.Missing: 66,
     cas.NotAStore: 66,
     cas.IndexMissing: 66,
+    access.NoSuchUser: 67,
     cas.IndexPresent: 73,
+    access.UserExists: 73,
+    access.KeptElsewhere: 77,
     errors.AddressInUse: 69,
     cas.Closed: UNEXPECTED,
     cas.UnsafeFilesystem: 72,
@@ -39,6 +50,7 @@ CODES: Final[dict[type[Exception], int]] = {
     cas.ReadOnly: 74,
     cas.Busy: 75,
     cas.InUse: 75,
+    cas.Superseded: 75,
     cas.FormatTooNew: 76,
     cas.RootReadOnly: 77,
     errors.AddressForbidden: 77,

@@ -6,6 +6,7 @@ Layer: tools. Knows addresses and sockets; refuses to know who will serve on the
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -59,9 +60,14 @@ def listen(address: Address, *, backlog: int) -> list[socket.socket]:
         return sockets
 
 
-def url(address: Address, sockets: list[socket.socket]) -> str:
+def url(address: Address, sockets: list[socket.socket], *, scheme: str = "http") -> str:
     """Give the address a client can use, with the real port."""
-    return f"http://{Address(address.host, sockets[0].getsockname()[1])}"
+    return f"{scheme}://{Address(address.host, sockets[0].getsockname()[1])}"
+
+
+def is_public(sockets: list[socket.socket]) -> bool:
+    """Tell whether others than this machine may reach one of them."""
+    return not all(ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback for sock in sockets)
 
 
 def _resolve(address: Address) -> list[tuple[socket.AddressFamily, str]]:

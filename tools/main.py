@@ -11,8 +11,12 @@ import click
 
 from tools import exits
 from tools.fsck import fsck
+from tools.grant import grant, revoke
+from tools.key import key
+from tools.repo import repo
 from tools.serve import serve
 from tools.stats import stats
+from tools.user import user
 from tools.version import VERSION
 
 
@@ -41,10 +45,10 @@ def main() -> None:
     \b
     Examples:
       cas serve                                        # ./data at http://127.0.0.1:5000
-      cas serve --root /srv/cas --bind 0.0.0.0:5000
+      cas serve --root /srv/cas --bind 0.0.0.0:5000 --mode auth
       cas stats --root /srv/cas
     """
 
 
-for command in (serve, stats, fsck):
+for command in (serve, user, grant, revoke, repo, key, stats, fsck):
     main.add_command(command)

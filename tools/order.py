@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from api.access.settings import AccessSettings, Mode
 from api.config import HttpSettings
+from api.tls import Files
 from api.v1.settings import V1Settings
+from api.v2.settings import V2Settings
 from cas import EngineSettings
 
 READY: Final = b"ready\n"
@@ -30,9 +33,12 @@ class Order:
     engine: EngineSettings
     http: HttpSettings
     v1: V1Settings
+    v2: V2Settings
+    access: AccessSettings
+    tls: Files | None = None
 
     def to_line(self) -> bytes:
-        return json.dumps(dataclasses.asdict(self) | {"root": os.fspath(self.root)}).encode() + b"\n"
+        return json.dumps(dataclasses.asdict(self), default=os.fspath).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Order:
@@ -44,4 +50,7 @@ class Order:
             engine=EngineSettings(**told["engine"]),
             http=HttpSettings(**told["http"]),
             v1=V1Settings(**told["v1"]),
+            v2=V2Settings(**told["v2"]),
+            access=AccessSettings(**told["access"] | {"mode": Mode(told["access"]["mode"])}),
+            tls=told["tls"] and Files(Path(told["tls"]["cert"]), Path(told["tls"]["key"])),
         )

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 import click
 
 from cas import Store
+from tools import modes
 from tools.listen import Address, listen, url
 from tools.order import LOG_FORMAT, Order
 from tools.settings import Settings, SettingsCommand, with_settings
@@ -27,19 +28,21 @@ def serve(settings: Settings) -> None:
     """Serve the registry until told to stop.
 
     Prints one line on stdout once every worker can answer. SIGTERM or SIGINT lets transfers under way finish
-    within --grace-s; a second one cuts them.
+    within --grace-s; a second one cuts them. With --tls-cert, SIGHUP reads the certificate again.
 
     \b
     Examples:
       cas serve
-      cas serve --root /srv/cas --bind 0.0.0.0:5000 --workers 8
+      cas serve --root /srv/cas --bind 0.0.0.0:5000 --mode auth --tls-cert cert.pem --tls-key key.pem
       CAS_ROOT=/srv/cas cas serve --config /etc/cas.toml
     """
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
-    address = Address.parse(settings.bind)
+    address, tls = Address.parse(settings.bind), modes.certificate(settings)
     with ExitStack() as opened:
         sockets = [opened.enter_context(sock) for sock in listen(address, backlog=settings.http.backlog)]
-        Store.open(settings.root, settings.engine, create=True).close()
+        modes.check(settings, address, sockets)
+        with Store.open(settings.root, settings.engine, create=True) as store:
+            modes.check_accounts(settings, store)
         order = Order(
             root=settings.root.absolute(),
             sockets=tuple(sock.fileno() for sock in sockets),
@@ -47,6 +50,9 @@ def serve(settings: Settings) -> None:
             engine=settings.engine,
             http=settings.http,
             v1=settings.v1,
+            v2=settings.v2,
+            access=settings.access,
+            tls=tls,
         )
-        ready = f"cas {VERSION} serving {settings.root} at {url(address, sockets)}"
+        ready = f"cas {VERSION} serving {settings.root} at {url(address, sockets, scheme='https' if tls else 'http')}"
         Supervisor(order, settings.workers, on_ready=lambda: click.echo(ready), on_stop=opened.close).run()

@@ -17,8 +17,11 @@ from typing import Any, Final
 
 import click
 
+from api.access.settings import AccessSettings
 from api.config import HttpSettings
+from api.origin import Origin
 from api.v1.settings import V1Settings
+from api.v2.settings import V2Settings
 from cas import EngineSettings
 from tools import units
 from tools.tunables import DEFAULTS, GROUPS, NO_LIMIT, ROWS, Section, flag, unit, variable
@@ -37,11 +40,16 @@ class Settings:
 
     root: Path
     bind: str
+    allow_open: bool
+    tls_cert: Path | None
+    tls_key: Path | None
     workers: int
     log_level: str
     engine: EngineSettings
+    access: AccessSettings
     http: HttpSettings
     v1: V1Settings
+    v2: V2Settings
 
 
 def default_workers() -> int:
@@ -75,6 +83,20 @@ class Text(click.ParamType[str | None]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | None:  # noqa: ARG002
         return None if value in (None, NO_LIMIT) else str(value)
+
+
+class Url(click.ParamType[str | None]):
+    """`http[s]://host[:port]`, or `none`."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | None:
+        if value in (None, NO_LIMIT):
+            return None
+        try:
+            return str(Origin.parse(str(value)))
+        except ValueError as error:
+            self.fail(f"{error}, such as https://registry.example.", param, ctx)
 
 
 class Number(click.FloatRange):
@@ -139,11 +161,16 @@ def _assemble(told: dict[str, Any]) -> Settings:
     return Settings(
         root=told["root"],
         bind=told["bind"],
+        allow_open=told["allow_open"],
+        tls_cert=told["tls_cert"],
+        tls_key=told["tls_key"],
         workers=told["workers"],
         log_level=told["log_level"],
         engine=GROUPS[Section.ENGINE].fill(told),
+        access=GROUPS[Section.ACCESS].fill(told),
         http=GROUPS[Section.HTTP].fill(told),
         v1=GROUPS[Section.V1].fill(told),
+        v2=GROUPS[Section.V2].fill(told),
     )
 
 
@@ -155,6 +182,9 @@ _BY_HAND: Final[dict[str, dict[str, Any]]] = {
         "metavar": "DIR",
     },
     "bind": {"default": DEFAULT_BIND, "shown": DEFAULT_BIND, "metavar": "HOST:PORT", "type": click.STRING},
+    "allow_open": {"is_flag": True, "default": False, "shown": "false"},
+    "tls_cert": {"type": click.Path(path_type=Path), "default": None, "shown": NO_LIMIT, "metavar": "FILE"},
+    "tls_key": {"type": click.Path(path_type=Path), "default": None, "shown": NO_LIMIT, "metavar": "FILE"},
     "workers": {
         "type": click.IntRange(1, MOST_WORKERS),
         "default": default_workers,
@@ -184,6 +214,10 @@ def _tunable(name: str) -> dict[str, Any]:
     row, default, what = ROWS[name], DEFAULTS[name], unit(name)
     kind: click.ParamType[Any]
     match what:
+        case _ if row.choices:
+            kind = click.Choice(row.choices)
+        case "url":
+            kind = Url()
         case "bytes":
             kind = Size(least=row.least, unlimited=default is None)
         case "choice":
@@ -194,7 +228,8 @@ def _tunable(name: str) -> dict[str, Any]:
             kind = click.IntRange(int(row.least), None if row.most is None else int(row.most))
         case _:
             kind = Number(row.least, LONGEST_S if row.most is None else row.most)
-    metavar = _METAVARS.get(what, what.upper())
+    metavar = "|".join(row.choices) or _METAVARS.get(what, what.upper())
+    default = str(default) if row.choices else default  # click would take a member for its name
     return {"type": kind, "default": default, "shown": shown_default(name), "metavar": metavar}
 
 

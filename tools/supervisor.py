@@ -85,6 +85,12 @@ class Slot:
         self.due = time.monotonic() + restart_delay_s(self._quick_deaths)
         self._quick_deaths += 1
 
+    def renew(self) -> None:
+        """Make the worker look at its certificate now; whatever it hears by this pipe means that."""
+        if self.process is not None and self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.write(b"\n")
+
     def send(self, signum: signal.Signals) -> None:
         if self.process is not None:
             self.process.send_signal(signum)
@@ -100,6 +106,8 @@ class Supervisor:
         self, order: Order, workers: int, *, on_ready: Callable[[], object], on_stop: Callable[[], object]
     ) -> None:
         self._grace_s = order.http.grace_s
+        # Where there are files to be read again, a hang-up asks for that; else it is a terminal that closed.
+        self._stops = STOP_SIGNALS if order.tls is None else STOP_SIGNALS - {signal.SIGHUP}
         self._slots = [Slot(number, order) for number in range(1, workers + 1)]
         self._on_ready, self._on_stop = on_ready, on_stop
         self._announced = False
@@ -138,7 +146,11 @@ class Supervisor:
                 self._hear(key)
             else:
                 told |= set(wakeup.recv(4096))
-        return not STOP_SIGNALS.isdisjoint(told)
+        stops = not self._stops.isdisjoint(told)
+        if signal.SIGHUP in told and not stops:
+            for slot in self._slots:
+                slot.renew()
+        return stops
 
     def _hear(self, key: selectors.SelectorKey) -> None:
         said = os.read(key.fd, 4096)

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from api.access.settings import AccessSettings, Mode
 from api.config import HttpSettings
 from api.v1.settings import V1Settings
+from api.v2.settings import V2Settings
 from cas import EngineSettings
 
 
@@ -21,8 +23,10 @@ class Section(StrEnum):
     """Whose setting it is; the heading in `--help`."""
 
     COMMAND = "Options"
-    HTTP = "Limits of the HTTP edge"
+    ACCESS = "Accounts and access"
+    HTTP = "Limits and choices of the HTTP edge"
     V1 = "Limits and choices of Registry v1"
+    V2 = "Limits of the v2 API"
     ENGINE = "Tunables of the engine"
 
 
@@ -34,6 +38,7 @@ class Row:
     past: str = ""
     least: float = 1
     most: float | None = None
+    choices: tuple[str, ...] = ()
 
 
 NO_LIMIT = "none"  # how "no limit" is written for the settings that allow it
@@ -41,8 +46,29 @@ NO_LIMIT = "none"  # how "no limit" is written for the settings that allow it
 COMMAND: dict[str, Row] = {
     "root": Row("Folder of the store. `serve` makes one that does not exist yet."),
     "bind": Row("HOST:PORT to listen on. Port 0 takes a free one, told in the ready line."),
+    "allow_open": Row("In `open` mode, serve others than this machine: whoever reaches the port may do everything."),
+    "tls_cert": Row("PEM file of the certificate and its chain; makes the port speak https. Needs `tls_key`."),
+    "tls_key": Row("PEM file of its private key, without a passphrase."),
     "workers": Row("Processes that serve. Hashing takes a core a push; more than cores gain nothing."),
     "log_level": Row("Least severe message written to stderr: debug, info, warning or error."),
+}
+
+ACCESS: dict[str, Row] = {
+    "mode": Row(
+        "Who says who may do what: nobody, this server's accounts, another index.",
+        choices=tuple(mode.value for mode in Mode),
+    ),
+    "signup": Row("Whether strangers may make an account by the API."),
+    "default_access": Row("Who may pull a new repository.", choices=("private", "public")),
+    "htpasswd": Row("Apache password file (bcrypt) of further accounts."),
+    "index_url": Row("The index that vouches in `token` mode."),
+    "token_s": Row("How long a Bearer token is good for; transfers may outlast it.", "401", least=60),
+    "min_password_chars": Row("Least length of a new password.", "400"),
+    "max_password_bytes": Row("A password, in UTF-8.", "400, or a wrong password", least=64),
+    "password_checks": Row("Passwords one worker hashes at once.", "they wait for their turn"),
+    "user_failures": Row("Wrong passwords a minute for one user from one address.", "429"),
+    "address_failures": Row("Wrong passwords a minute from one address.", "429"),
+    "remember_s": Row("How long a right password is known again without hashing.", "hashed anew", least=0),
 }
 
 HTTP: dict[str, Row] = {
@@ -51,7 +77,9 @@ HTTP: dict[str, Row] = {
     "max_layer_bytes": Row("A layer's body, never held in memory; `none` is no limit.", "413"),
     "max_connections": Row("Connections of one worker.", "newcomers wait to be accepted"),
     "backlog": Row("Connections waiting for any worker.", "the client's kernel tries again, then times out"),
-    "keep_alive_s": Row("An idle connection, and the wait for a request's head.", "connection closed", least=0.1),
+    "keep_alive_s": Row(
+        "An idle connection, and the wait for a request's head or a TLS hello.", "connection closed", least=0.1
+    ),
     "keep_alive_requests": Row(
         "Requests on one connection, so that connections spread over workers.", "`Connection: close`"
     ),
@@ -63,6 +91,16 @@ HTTP: dict[str, Row] = {
     "threads": Row("Threads for engine calls of one worker.", "calls wait for their turn"),
     "cold_threads": Row("Threads that may wait for a disk in sendfile.", "cold transfers wait, warm ones never"),
     "readahead_bytes": Row("How far the kernel reads ahead of a cold transfer.", least=0),
+    "h2_streams": Row("Requests at once on one HTTP/2 connection.", "connection closed"),
+    "h2_stream_bytes": Row(
+        "Window of an HTTP/2 upload: what it moves in a round trip.", "the sender waits", least=65_535, most=1 << 30
+    ),
+    "h2_connection_bytes": Row(
+        "The same for all uploads of a connection.", "the sender waits", least=65_535, most=1 << 30
+    ),
+    "h2_held_bytes": Row("Of bodies, waiting in a worker for their turn.", "read a piece at a time", least=0),
+    "public_url": Row("Where clients are sent; `none` is where each request came to."),
+    "trust_forwarded": Row("Believe Forwarded and X-Forwarded-…; only behind a proxy that always sets them."),
 }
 
 ENGINE: dict[str, Row] = {
@@ -72,6 +110,7 @@ ENGINE: dict[str, Row] = {
     "run_bytes": Row(
         "Appended by an upload before a commit record; long runs are long extents.", least=64 * 1024, most=1 << 30
     ),
+    "direct_bytes": Row("What of an upload lies beyond this is written past the page cache.", least=0),
     "segment_chunks": Row("Chunks in a recipe's segment; bounds the memory of an upload and a read.", most=32_768),
     "pack_bytes": Row("A pack this large is sealed.", "the next pack begins", least=1024 * 1024, most=2 << 30),
     "zstd_level": Row("Effort for chunks of compressible blobs.", most=22),
@@ -84,17 +123,29 @@ ENGINE: dict[str, Row] = {
     "reserve_share": Row("The same as a share of the filesystem; the smaller counts.", "507", least=0, most=0.5),
     "open_packs": Row("Pack files kept open for reading.", "the least used is closed"),
     "hash_threads": Row("Threads that hash uploads beside the chunking ones."),
+    "upload_life_s": Row("A resumable upload's wait for its next request.", "its bytes are forgotten", least=60),
+    "upload_tombstone_s": Row("How long a finished or cancelled upload is remembered.", "404 to who asks", least=60),
 }
 
 V1: dict[str, Row] = {
-    "v1_public_host": Row("host[:port] told to clients; `none` takes each request's own Host header."),
-    "v1_standalone": Row("What _ping says; true makes clients send a password where they have one."),
+    "v1_endpoints": Row("Registries told to clients, as `host[:port]`, by commas; `none` is this one."),
     "v1_token_s": Row("How long a token is good for; it must span the longest push.", least=60),
+    "v1_vouched_s": Row("How long the index's word about a token is good for.", "asked again", least=0),
+    "v1_index_timeout_s": Row("An answer of the index.", "503", least=0.1),
     "v1_max_chain": Row("Images in an ancestry; engines stack no more than 127.", "400"),
     "v1_max_unpacked_bytes": Row("Unpacked bytes read from a layer to list or verify it.", "400"),
     "v1_max_entries": Row("Archive entries whose digests a tarsum keeps in memory.", "400"),
     "v1_max_listing_bytes": Row("A file listing, held in memory whole.", "400"),
     "v1_unpackers": Row("Layers unpacked at once by one worker; each takes a core.", "requests wait for their turn"),
+}
+
+V2: dict[str, Row] = {
+    "v2_max_manifest_bytes": Row("A manifest, held in memory whole.", "413", least=1024),
+    "v2_max_push_tags": Row("Tags set by one push of a manifest.", "414"),
+    "v2_tags_page": Row("Tags in one answer; a client may name fewer.", "a link to the next page"),
+    "v2_catalogue_page": Row("The same for repositories.", "a link to the next page"),
+    "v2_max_catalogue_page": Row("Repositories in one answer, whatever the client names.", "a link to the next page"),
+    "v2_referrers_page_bytes": Row("A page of referrers.", "a link to the next page", least=64 * 1024),
 }
 
 
@@ -114,13 +165,20 @@ class Group:
     def fill(self, told: dict[str, Any]) -> Any:
         """Make the values from what was told."""
         assert self.values is not None
-        return self.values(**{name.removeprefix(self.prefix): told[name] for name in self.rows})
+        return self.values(**{name.removeprefix(self.prefix): _typed(name, told[name]) for name in self.rows})
+
+
+def _typed(name: str, value: Any) -> Any:
+    default = DEFAULTS[name]
+    return type(default)(value) if isinstance(default, StrEnum) else value
 
 
 GROUPS: dict[Section, Group] = {
     Section.COMMAND: Group(COMMAND),
+    Section.ACCESS: Group(ACCESS, AccessSettings),
     Section.HTTP: Group(HTTP, HttpSettings),
     Section.V1: Group(V1, V1Settings, "v1_"),
+    Section.V2: Group(V2, V2Settings, "v2_"),
     Section.ENGINE: Group(ENGINE, EngineSettings),
 }
 ROWS: dict[str, Row] = {name: row for group in GROUPS.values() for name, row in group.rows.items()}
@@ -144,6 +202,8 @@ def unit(name: str) -> str:
         return "seconds"
     if name.endswith(("_share", "_saving")):
         return "share"
+    if name.endswith("_url"):
+        return "url"
     if isinstance(default, bool):
         return "choice"
     return "count" if isinstance(default, int) else "text"

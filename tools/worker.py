@@ -1,7 +1,8 @@
 """One serving process: a store, the application and a listener. Started by the supervisor, never by hand.
 
 Layer: tools. Its standard input is a pipe from the supervisor: first the order, one JSON line, and then
-nothing until the supervisor is gone, however it went; end of file is then the signal to stop. Its standard
+a byte whenever files should be looked at again; end of file is the signal to stop: the supervisor is gone,
+however it went. Its standard
 output is a pipe back, which gets one line when the worker can answer.
 """
 
@@ -22,11 +23,13 @@ from typing import Final
 
 from api.app import build
 from api.server import serve
+from api.tls import Certificate
 from cas import CasError, Store
 from tools import exits
 from tools.order import LOG_FORMAT, READY, Order
 
 TICK_S: Final = 60.0
+RENEWAL_S: Final = 2.0  # a look at two files is cheap, and an expired certificate is dear
 SPARE_DESCRIPTORS: Final = 256  # the index, packs being written, pipes, the listening sockets
 logger = logging.getLogger("cas.worker")
 
@@ -54,10 +57,15 @@ def _allow_descriptors(wanted: int) -> None:
 async def _serve(order: Order, store: Store) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    _watch_supervisor(lambda: loop.call_soon_threadsafe(stop.set))
+    renewal = threading.Event()
+    _watch_supervisor(heard=renewal.set, gone=lambda: loop.call_soon_threadsafe(stop.set))
+    certificate = Certificate(order.tls) if order.tls is not None else None
+    if certificate is not None:
+        _keep_fresh(certificate, renewal)
     sockets = [socket.socket(fileno=fd) for fd in order.sockets]
-    app = build(store, order.http, order.v1, clock=time.time)
-    await serve(app, sockets, order.http, stop=stop, on_ready=_tell_ready)
+    app = build(store, order.http, order.v1, order.access, order.v2, clock=time.time)
+    newest = (lambda: certificate.context) if certificate is not None else None
+    await serve(app, sockets, order.http, stop=stop, on_ready=_tell_ready, tls=newest)
     logger.info("worker stopped")
 
 
@@ -68,13 +76,25 @@ def _tell_ready() -> None:
         sys.stdout.buffer.flush()
 
 
-def _watch_supervisor(gone: Callable[[], object]) -> None:
-    """Call back at the end of standard input: the kernel closes it even when the supervisor got `kill -9`."""
+def _keep_fresh(certificate: Certificate, renewal: threading.Event) -> None:
+    """Look at the certificate's files when told to, and now and then, since nobody may tell."""
+
+    def look() -> None:
+        while True:
+            renewal.wait(RENEWAL_S)
+            renewal.clear()
+            certificate.refresh()
+
+    threading.Thread(target=look, name="certificate-watch", daemon=True).start()
+
+
+def _watch_supervisor(*, heard: Callable[[], object], gone: Callable[[], object]) -> None:
+    """Call back at each word of the supervisor, and at the end: the kernel tells even when it got `kill -9`."""
 
     def watch() -> None:
         # Past the buffered reader, whose lock would be held here while the interpreter shuts down.
         while os.read(0, 4096):
-            pass
+            heard()
         with contextlib.suppress(RuntimeError):  # the loop is closed already: we are stopping anyway
             gone()
 

@@ -39,10 +39,10 @@ def refuse(refusal: Refusal) -> Response:
     return answer({"error": refusal.message}, refusal.status, refusal.headers)
 
 
-def cache_forever(now: float) -> dict[str, str]:
-    """Return the headers of what never changes once it is complete."""
+def cache_forever(now: float, *, by: str) -> dict[str, str]:
+    """Return the headers of what never changes once it is complete; by `public` caches or `private` ones."""
     return {
-        "Cache-Control": f"public, max-age={_YEAR_S}",
+        "Cache-Control": f"{by}, max-age={_YEAR_S}",
         "Expires": formatdate(now + _YEAR_S, usegmt=True),
         "Last-Modified": formatdate(0, usegmt=True),
     }

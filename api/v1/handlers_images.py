@@ -8,12 +8,14 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from api.access.settings import Mode
 from api.errors import ApiError
 from api.ranges import Part, Unsatisfiable, parse_range
 from api.streaming import BlobResponse, receive_into
-from api.v1 import images, refusals, views
+from api.v1 import homes, images, parsing, refusals, views
 from api.v1.answers import JSON, NEVER_CACHE, answer, cache_forever, encode
 from api.v1.call import Call
+from api.v1.rights import Vouch
 
 _PRIVATE: Final = "/v1/private_images/"  # an old spelling of the same routes, whose answers were not cached
 OCTETS: Final = "application/octet-stream"
@@ -21,7 +23,8 @@ OCTETS: Final = "application/octet-stream"
 
 def _cache(call: Call) -> dict[str, str]:
     private = call.request.scope["path"].startswith(_PRIVATE)
-    return dict(NEVER_CACHE) if private else cache_forever(call.now)
+    by = "public" if call.registry.access.mode == Mode.OPEN else "private"
+    return dict(NEVER_CACHE) if private else cache_forever(call.now, by=by)
 
 
 def _not_modified(call: Call) -> Response | None:
@@ -37,7 +40,7 @@ def _immutable(call: Call, body: bytes, headers: dict[str, str] | None = None) -
 
 async def get_json(call: Call) -> ASGIApp:
     """Rows 4 and 9."""
-    view = await call.registry.threads.run(views.read_json, call.store, call.image_id)
+    view = await call.registry.threads.run(views.read_json, call.store, call.home, call.image_id)
     headers = {"X-Docker-Size": str(view.layer_bytes), "X-Docker-Checksum-Payload": view.checksum}
     return _not_modified(call) or _immutable(call, view.body, headers)
 
@@ -46,15 +49,36 @@ async def put_json(call: Call) -> ASGIApp:
     """Row 5."""
     image_id, announced = call.image_id, call.header("x-docker-checksum") or ""
     body = await call.body()
-    registry = call.registry
-    await registry.threads.run(images.put_json, registry.store, registry.v1, image_id, body, announced.strip())
+    if call.admission.vouch is not None:
+        await _ask_index(call, call.admission.vouch, body)
+    await call.registry.threads.run(_put_json, call, image_id, body, announced.strip())
     return answer()
+
+
+def _put_json(call: Call, image_id: str, body: bytes, announced: str) -> None:
+    parent, caller = parsing.image_json(body, image_id), call.admission.caller
+    if parent is not None and call.home == homes.of_account(caller.principal):
+        homes.borrow(call.store, call.registry.access, caller, parent, call.now)
+    images.put_json(call.place, image_id, body, announced)
+
+
+async def _ask_index(call: Call, index: Vouch, body: bytes) -> None:
+    """See that the index that vouched for the token also knows the image and its parent.
+
+    Raises:
+        ApiError: 400.
+    """
+    parent = await call.registry.threads.run(parsing.image_json, body, call.image_id)
+    if not await index.lists(call.image_id):
+        raise ApiError(*refusals.NOT_LISTED)
+    if parent is not None and not await index.opens(parent):
+        raise ApiError(*refusals.FORBIDDEN_PARENT)
 
 
 async def get_layer(call: Call) -> ASGIApp:
     """Rows 2 and 9."""
     threads = call.registry.threads
-    reader = await threads.run(views.open_layer, call.store, call.image_id)
+    reader = await threads.run(views.open_layer, call.store, call.home, call.image_id)
     headers = {"Content-Type": OCTETS, "Accept-Ranges": "bytes", **_cache(call)}
     cached = _not_modified(call)
     wanted = parse_range(call.header("range"), reader.size)
@@ -79,7 +103,7 @@ async def put_layer(call: Call) -> ASGIApp:
     registry, image_id = call.registry, call.image_id
     limit = registry.http.max_layer_bytes
     run = registry.threads.run
-    layer = await run(images.LayerUpload, registry.store, registry.v1, image_id)
+    layer = await run(images.LayerUpload, call.place, image_id)
     try:
         await receive_into(
             call.request.receive,
@@ -105,30 +129,30 @@ async def put_checksum(call: Call) -> ASGIApp:
     async with AsyncExitStack() as stack:
         if claim.needs_unpacking:
             await stack.enter_async_context(registry.unpackers)
-        await registry.threads.run(images.put_checksum, registry.store, registry.v1, image_id, claim)
+        await registry.threads.run(images.put_checksum, call.place, image_id, claim)
     return answer()
 
 
 async def get_ancestry(call: Call) -> ASGIApp:
     """Row 7."""
     registry = call.registry
-    ids = await registry.threads.run(views.ancestry, registry.store, registry.v1, call.image_id)
+    ids = await registry.threads.run(views.ancestry, registry.store, registry.v1, call.home, call.image_id)
     return _not_modified(call) or _immutable(call, encode(ids))
 
 
 async def get_files(call: Call) -> ASGIApp:
     """Rows 8 and 9."""
-    registry, image_id = call.registry, call.image_id
-    await registry.threads.run(views.check, registry.store, image_id)
+    registry, home, image_id = call.registry, call.home, call.image_id
+    await registry.threads.run(views.check, registry.store, home, image_id)
     cached = _not_modified(call)
     if cached is not None:
         return cached
     async with registry.unpackers:
-        body = await registry.threads.run(views.files, registry.store, registry.v1, image_id)
+        body = await registry.threads.run(views.files, registry.store, registry.v1, home, image_id)
     return _immutable(call, body)
 
 
 async def get_diff(call: Call) -> ASGIApp:
     """Row 8: differences were made by a separate worker, which this server does not have."""
-    await call.registry.threads.run(views.check, call.store, call.image_id)
+    await call.registry.threads.run(views.check, call.store, call.home, call.image_id)
     raise ApiError(*refusals.NO_DIFFS)

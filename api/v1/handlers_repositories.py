@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp
 
-from api.v1 import agents, parsing, repositories
+from api.errors import ApiError
+from api.v1 import agents, homes, parsing, refusals, repositories
 from api.v1.answers import answer
 from api.v1.call import Call
+from api.v1.images import Place
 from api.v1.names import new_tag
 
 
@@ -25,8 +27,23 @@ async def put_tag(call: Call) -> ASGIApp:
     repository, tag = call.repository, new_tag(call.tag)
     target = parsing.tag_target(await call.body())
     meta = agents.tag_meta(call.header("user-agent") or "", call.now)
-    await call.registry.threads.run(repositories.put_tag, call.store, repository, tag, target, meta, call.now)
+
+    def step() -> None:
+        repositories.put_tag(_place(call, target), repository, tag, target, meta, call.registry.first_access)
+
+    await call.registry.threads.run(step)
     return answer()
+
+
+def _place(call: Call, image_id: str) -> Place:
+    """Tell from where the image is seen that is to be tagged; a password may open more places than one."""
+    registry, home = call.registry, call.admission.home
+    if home is None:
+        caller = call.admission.caller
+        home = call.store.read(lambda reads: homes.seen_by(reads, registry.access, caller, image_id))
+    if home is None:
+        raise ApiError(*refusals.IMAGE_NOT_FOUND)
+    return Place(call.store, registry.v1, home, call.now, call.admission.expired)
 
 
 async def delete_tag(call: Call) -> ASGIApp:
@@ -58,7 +75,8 @@ async def delete_tags(call: Call) -> ASGIApp:
 
 async def get_properties(call: Call) -> ASGIApp:
     """Row 17."""
-    access = await call.registry.threads.run(repositories.get_access, call.store, call.repository)
+    registry = call.registry
+    access = await registry.threads.run(repositories.get_access, call.store, call.repository, registry.first_access)
     return answer({"access": access})
 
 

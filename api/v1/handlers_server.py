@@ -6,6 +6,7 @@ from typing import Final
 
 from starlette.types import ASGIApp
 
+from api.access.settings import Mode
 from api.v1.answers import answer
 from api.v1.call import Call
 from cas import CasError, Name
@@ -17,10 +18,13 @@ _ANYTHING: Final = Name("repo", "library/status")  # looked up to see whether lo
 
 
 async def get_ping(call: Call) -> ASGIApp:
-    """Row 1: touches nothing, so that it is fast and open whatever else is the case."""
+    """Row 1: touches nothing, so that it is fast and open whatever else is the case.
+
+    Only a standalone registry is sent passwords and no tokens, and only a token says which repository is meant.
+    """
     headers = {
         "X-Docker-Registry-Version": VERSION,
-        "X-Docker-Registry-Standalone": "true" if call.registry.v1.standalone else "false",
+        "X-Docker-Registry-Standalone": "true" if call.registry.access.mode == Mode.OPEN else "false",
     }
     return answer({}, headers=headers)
 

@@ -1,6 +1,9 @@
 """One v1 image as a value: what the store remembers of it, and how that is written down.
 
-Pure. An image is complete or still uploading; the moves between are in `images`.
+    v1.image    id         a complete image: one for everybody, whoever may see it
+    v1.upload   home:id    one on its way in; each home has its own, until it is complete
+
+An image is complete or still uploading; the moves between are in `images`, what a home is in `homes`.
 """
 
 from __future__ import annotations
@@ -9,11 +12,10 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from api.errors import ApiError
-from api.v1 import refusals
-from cas import Digest, Name, Names, Record, Store
+from cas import Digest, Name, Reads, Record, Store
 
 KIND: Final = "v1.image"
+UPLOAD: Final = "v1.upload"
 
 # An archive without entries, gzipped. Old engines choke on layers shorter than ten bytes, so this one is kept
 # in place of a layer of no bytes at all.
@@ -33,6 +35,8 @@ class Image:
         layer: the layer as it is served; None until one was received whole.
         checksum: payload checksum of the json and of the layer as it was pushed.
         announced: a checksum sent along with the json, which the layer then has to meet (engines before 0.6).
+        began: when its first json came, in Unix seconds.
+        home: where it is being uploaded; nothing for a complete one.
         contended: the json was pushed more than once before the image was complete, so whoever comes second
             may still finish, with the same bytes.
     """
@@ -48,11 +52,13 @@ class Image:
     checksum: str = ""
     announced: str = ""
     contended: bool = False
+    began: int = 0
+    home: str = ""
 
     @property
     def name(self) -> Name:
         """Where it stands in the store."""
-        return Name(KIND, self.id)
+        return Name(KIND, self.id) if self.complete else Name(UPLOAD, f"{self.home}:{self.id}")
 
     def record(self) -> Record:
         """Write it down, holding its blobs."""
@@ -67,13 +73,14 @@ class Image:
             "checksum": self.checksum,
             "announced": self.announced,
             "contended": self.contended,
+            "began": self.began,
         }
         holds = (self.json, self.layer) if self.layer else (self.json,)
         text = json.dumps(value, separators=(",", ":")).encode()
         return Record(text, tuple(dict.fromkeys(holds)), self.json_bytes + self.layer_bytes)
 
     @classmethod
-    def read(cls, image_id: str, record: Record) -> Image:
+    def read(cls, image_id: str, record: Record, home: str = "") -> Image:
         """Read what `record` wrote."""
         value = json.loads(record.value)
         return cls(
@@ -88,34 +95,22 @@ class Image:
             checksum=value["checksum"],
             announced=value["announced"],
             contended=value["contended"],
+            began=value["began"],
+            home=home,
         )
 
+    def has_bytes_of(self, other: Image) -> bool:
+        """Tell whether two images consist of the same bytes."""
+        return (self.json, self.layer, self.checksum) == (other.json, other.layer, other.checksum)
 
-def find(names: Names | Store, image_id: str) -> Image | None:
-    """Look an image up; None if nothing of it was ever pushed."""
-    record = names.get(Name(KIND, image_id))
+
+def find_complete(reads: Reads | Store, image_id: str) -> Image | None:
+    """Look a complete image up, whoever may see it."""
+    record = reads.get(Name(KIND, image_id))
     return None if record is None else Image.read(image_id, record)
 
 
-def known(names: Names | Store, image_id: str) -> Image:
-    """Look up an image that must at least be uploading.
-
-    Raises:
-        ApiError: 404.
-    """
-    image = find(names, image_id)
-    if image is None:
-        raise ApiError(*refusals.IMAGE_NOT_FOUND)
-    return image
-
-
-def complete(names: Names | Store, image_id: str) -> Image:
-    """Look up an image that may be served.
-
-    Raises:
-        ApiError: 404 if it is unknown, 400 if it is still being uploaded.
-    """
-    image = known(names, image_id)
-    if not image.complete:
-        raise ApiError(*refusals.IMAGE_UPLOADING)
-    return image
+def find_upload(reads: Reads | Store, home: str, image_id: str) -> Image | None:
+    """Look up what is being uploaded in one home."""
+    record = reads.get(Name(UPLOAD, f"{home}:{image_id}"))
+    return None if record is None else Image.read(image_id, record, home)

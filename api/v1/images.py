@@ -14,18 +14,73 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, final
 
+from api.content import repositories
+from api.content.repositories import Access
+from api.content.repository import Repository
 from api.errors import ApiError
-from api.v1 import parsing, refusals
-from api.v1.image import EMPTY_LAYER, Image, find, known
+from api.v1 import homes, parsing, refusals
+from api.v1.homes import EVERYWHERE
+from api.v1.image import EMPTY_LAYER, Image, find_complete
 from api.v1.settings import V1Settings
 from api.v1.tarsum import TARSUM, Form, payload_checksum, payload_hash, tarsum
 from api.v1.unpack import TooMuch, Unreadable
-from cas import Digest, Names, Staged, Store
+from cas import Digest, Names, Reads, Staged, Store
 
 READ_BYTES: Final = 1 << 20  # how much of a stored layer is looked at in one go
 
 
-def put_json(store: Store, settings: V1Settings, image_id: str, body: bytes, announced: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image is pushed to, and when.
+
+    Attributes:
+        home: see `homes`.
+        expired: when the pusher's token expired, if it did. Then only what began before is let through.
+        makes: who may pull the repository that is made here if need be; None if an index route has made it.
+    """
+
+    store: Store
+    settings: V1Settings
+    home: str = EVERYWHERE
+    now: float = 0.0
+    expired: int | None = None
+    makes: Access | None = None
+
+    def prepare(self, names: Names) -> None:
+        """See to it that the home is there, if it is a repository.
+
+        Raises:
+            ApiError: 404.
+        """
+        if self.makes is not None:
+            repositories.ensure(names, Repository.of(self.home), self.now, self.makes)
+        homes.check(names, self.home)
+
+    def find(self, names: Names | Store, image_id: str) -> Image | None:
+        """Look an image up as it is seen from here."""
+        return homes.find(names, self.home, image_id)
+
+    def known(self, names: Names | Store, image_id: str) -> Image:
+        """Look up an image that must at least be uploading here.
+
+        Raises:
+            ApiError: 404.
+        """
+        return homes.known(names, self.home, image_id)
+
+    def check_time(self, reads: Reads | Store, *image_ids: str | None) -> None:
+        """Raise unless the token is good, or one of these images was begun while it was.
+
+        Raises:
+            ApiError: 401.
+        """
+        if self.expired is not None and not any(
+            homes.in_time(reads, self.home, each, self.expired, self.now) for each in image_ids if each is not None
+        ):
+            raise ApiError(*refusals.NEEDS_TOKEN, headers=refusals.TOKEN_CHALLENGE)
+
+
+def put_json(place: Place, image_id: str, body: bytes, announced: str) -> None:
     """Begin an image, or begin it anew while it is not complete.
 
     Raises:
@@ -33,57 +88,69 @@ def put_json(store: Store, settings: V1Settings, image_id: str, body: bytes, ann
             image is complete.
     """
     parent = parsing.image_json(body, image_id)
+    place.check_time(place.store, image_id, parent)
     digest = Digest.of(body)
-    begun = partial(_begun, settings=settings, json=digest, json_bytes=len(body), parent=parent, announced=announced)
-    begun(store, image_id)  # refuses the common cases before anything is written
-    with store.upload() as upload:
+    begun = partial(_begun, place=place, json=digest, json_bytes=len(body), parent=parent, announced=announced)
+    begun(place.store, image_id)  # refuses the common cases before anything is written
+    with place.store.upload() as upload:
         upload.write(body)
         staged = upload.finish(digest)
 
         def edit(names: Names) -> None:
+            place.prepare(names)
             image = begun(names, image_id)
             names.keep(staged)
             names.put(image.name, image.record())
 
-        store.change(edit)
+        place.store.change(edit)
 
 
 def _begun(
     names: Names | Store,
     image_id: str,
     *,
-    settings: V1Settings,
+    place: Place,
     json: Digest,
     json_bytes: int,
     parent: str | None,
     announced: str,
 ) -> Image:
     """Decide what an image is after its json came (again)."""
-    before = find(names, image_id)
-    chain = _chain(names, settings, image_id, parent, may_loop=before is not None)
-    fresh = Image(image_id, False, json, json_bytes, parent, chain, announced=announced)  # noqa: FBT003
+    before = place.find(names, image_id)
+    chain = _chain(names, place, image_id, parent, may_loop=before is not None)
+    fresh = Image(
+        id=image_id,
+        complete=False,
+        json=json,
+        json_bytes=json_bytes,
+        parent=parent,
+        chain=chain,
+        announced=announced,
+        began=int(place.now) if place.expired is None else place.expired,  # what follows is as old as what it follows
+        home=place.home,
+    )
     if before is None:
         return fresh
     if before.complete:
         raise ApiError(*refusals.IMAGE_EXISTS)
     if before.json != json:
-        return replace(fresh, contended=True)
+        return replace(fresh, contended=True, began=before.began)
     # Another engine pushes the same image. The layer it has brought already is as good for this json.
     return replace(before, chain=chain, announced=announced, contended=True)
 
 
-def _chain(names: Names | Store, settings: V1Settings, image_id: str, parent: str | None, *, may_loop: bool) -> int:
+def _chain(names: Names | Store, place: Place, image_id: str, parent: str | None, *, may_loop: bool) -> int:
     """Return the length of an ancestry; refuse one that is too long, broken, or comes back to its top."""
     length, above = 1, parent
     while above is not None:
-        image = find(names, above)
+        image = place.find(names, above)
         if image is None:
             raise ApiError(*refusals.NO_SUCH_PARENT)
         if above == image_id:
             raise ApiError(*refusals.OWN_ANCESTOR)
         # Nobody can descend from an image that did not exist, so what the parent remembers is enough then.
         length, above = (length + 1, image.parent) if may_loop else (length + image.chain, None)
-        if length > settings.max_chain:
+        if length > place.settings.max_chain:
             raise ApiError(*refusals.CHAIN_TOO_LONG)
     return length
 
@@ -95,19 +162,20 @@ class LayerUpload:
     Nothing that is there changes before `commit`; `discard` leaves no trace.
     """
 
-    def __init__(self, store: Store, settings: V1Settings, image_id: str) -> None:
+    def __init__(self, place: Place, image_id: str) -> None:
         """Look at the image and open an upload.
 
         Raises:
             ApiError: 404 if no json came before; 409 if the image is complete.
         """
-        self._store, self._settings = store, settings
-        self._image = known(store, image_id)
+        self._at, self._store = place, place.store
+        self._image = place.known(place.store, image_id)
+        place.check_time(place.store, image_id)
         if self._image.complete and not self._image.contended:
             raise ApiError(*refusals.IMAGE_EXISTS)
-        with store.reader(self._image.json) as reader:
+        with place.store.reader(self._image.json) as reader:
             self._hash = payload_hash(reader.read())
-        self.upload = store.upload(taps=(self._hash,))
+        self.upload = place.store.upload(taps=(self._hash,))
 
     @property
     def needs_unpacking(self) -> bool:
@@ -139,7 +207,7 @@ class LayerUpload:
         checksum = payload_checksum(self._hash)  # the upload is finished, so the tap has seen every byte
 
         def edit(names: Names) -> Image:
-            now = known(names, self._image.id)
+            now = self._at.known(names, self._image.id)
             if now.complete:
                 if now.contended and now.layer == staged.digest and now.checksum == checksum:
                     return now  # another engine was faster with the same bytes
@@ -155,12 +223,12 @@ class LayerUpload:
 
     def _prove(self, image: Image) -> None:
         """Hold a layer against the checksum that came with its json."""
-        if not _matches(self._store, self._settings, image, image.announced):
+        if not _matches(self._at, image, image.announced):
             without = replace(image, layer=None, layer_bytes=0, checksum="")
             with suppress(_Overtaken):
-                self._store.change(partial(_exchange, image, without))
+                self._store.change(partial(_exchange, self._at, image, without))
             raise ApiError(*refusals.LAYER_MISMATCH)
-        self._store.change(partial(_exchange, image, replace(image, complete=True)))
+        self._store.change(partial(_complete, self._at, image))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +260,7 @@ class Claim:
         return self.payload is None and self.text.startswith(TARSUM)
 
 
-def put_checksum(store: Store, settings: V1Settings, image_id: str, claim: Claim) -> None:
+def put_checksum(place: Place, image_id: str, claim: Claim) -> None:
     """Complete an image whose json and layer have this checksum.
 
     Raises:
@@ -200,16 +268,17 @@ def put_checksum(store: Store, settings: V1Settings, image_id: str, claim: Claim
             on uploading.
     """
     text = claim.text
-    image = known(store, image_id)
+    image = place.known(place.store, image_id)
+    place.check_time(place.store, image_id)
     if image.complete and not image.contended:
         raise ApiError(*refusals.CHECKSUM_FINAL)
-    good = image.checksum == text if claim.payload is not None else _matches(store, settings, image, text)
+    good = image.checksum == text if claim.payload is not None else _matches(place, image, text)
     if image.layer is None or not good:
         raise ApiError(*(refusals.CHECKSUM_FINAL if image.complete else refusals.CHECKSUM_MISMATCH))
     if image.complete:
         return  # another engine was faster with the same bytes
     try:
-        store.change(partial(_exchange, image, replace(image, complete=True)))
+        place.store.change(partial(_complete, place, image))
     except _Overtaken:
         raise ApiError(*refusals.CHECKSUM_MISMATCH) from None
 
@@ -218,27 +287,48 @@ class _Overtaken(Exception):
     """Another engine exchanged the bytes that were just checked."""
 
 
-def _exchange(before: Image, after: Image, names: Names) -> None:
-    """Replace an image, provided it still has the json and the layer that were looked at."""
-    now = known(names, before.id)
-    if (now.json, now.layer, now.checksum) != (before.json, before.layer, before.checksum):
+def _current(place: Place, before: Image, names: Names) -> Image:
+    """Return an image as it is now, provided it still has the bytes that were looked at."""
+    now = place.known(names, before.id)
+    if not now.has_bytes_of(before):
         raise _Overtaken
+    return now
+
+
+def _exchange(place: Place, before: Image, after: Image, names: Names) -> None:
+    """Replace an image that is being uploaded."""
+    now = _current(place, before, names)
     if not now.complete:
         names.put(after.name, replace(after, contended=now.contended).record())
 
 
-def _matches(store: Store, settings: V1Settings, image: Image, text: str) -> bool:
+def _complete(place: Place, before: Image, names: Names) -> None:
+    """Complete an image, or find that the same one came into another home before."""
+    now = _current(place, before, names)
+    if now.complete:
+        return
+    there = find_complete(names, now.id)
+    if there is not None and not there.has_bytes_of(now):
+        raise ApiError(*refusals.CHECKSUM_FINAL)  # one id, two images: the first stays
+    done = replace(now, complete=True)
+    if there is None or now.contended:
+        names.put(done.name, done.record())
+    names.delete(now.name)
+    homes.prove(names, place.home, done, place.now)
+
+
+def _matches(place: Place, image: Image, text: str) -> bool:
     """Check a payload checksum or a tarsum against what is stored."""
     if image.layer is None:
         return False
     form = Form.of(text)
     if form is None:
         return text == image.checksum
-    with store.reader(image.json) as reader:
+    with place.store.reader(image.json) as reader:
         json = reader.read()
-    limits = {"limit_bytes": settings.max_unpacked_bytes, "limit_entries": settings.max_entries}
+    limits = {"limit_bytes": place.settings.max_unpacked_bytes, "limit_entries": place.settings.max_entries}
     try:
-        return tarsum(form, json, read_blob(store, image.layer), **limits) == text
+        return tarsum(form, json, read_blob(place.store, image.layer), **limits) == text
     except Unreadable:
         return False
     except TooMuch:

@@ -6,13 +6,12 @@ Refuses to know what exists. Image ids and tags are never folded to another case
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
+from api.content.repository import Repository
 from api.errors import ApiError
 from api.v1 import refusals
 
-LIBRARY: Final = "library"  # the namespace of repositories that were given none
 MAX_REPOSITORY: Final = 255  # characters, namespace included, as in today's engines
 # Last parts that would make `…/NAME/tags/tags` and its like mean two things.
 RESERVED: Final = frozenset({"tags", "images", "json", "properties", "auth"})
@@ -55,33 +54,20 @@ def new_tag(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class Repository:
-    """A repository by its full name; the namespace is never left out."""
+def repository(text: str) -> Repository:
+    """Read a repository's name as it stands in a path or a token; without a slash it belongs to the library.
 
-    namespace: str
-    path: str
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read a name as it stands in a path or a token; without a slash it belongs to the library.
-
-        Raises:
-            ApiError: 400.
-        """
-        head, slash, tail = text.partition("/")
-        namespace, path = (head, tail) if slash else (LIBRARY, head)
-        parts = path.split("/")
-        good = (
-            len(namespace) + 1 + len(path) <= MAX_REPOSITORY
-            and (_PART.fullmatch(namespace) or _OLD_NAMESPACE.fullmatch(namespace))
-            and all(_PART.fullmatch(part) for part in parts)
-            and parts[-1] not in RESERVED
-        )
-        if not good:
-            raise ApiError(*refusals.INVALID_REPOSITORY)
-        return cls(namespace, path)
-
-    def __str__(self) -> str:
-        """Return the full name."""
-        return f"{self.namespace}/{self.path}"
+    Raises:
+        ApiError: 400.
+    """
+    found = Repository.of(text)
+    parts = found.path.split("/")
+    good = (
+        len(found.namespace) + 1 + len(found.path) <= MAX_REPOSITORY
+        and (_PART.fullmatch(found.namespace) or _OLD_NAMESPACE.fullmatch(found.namespace))
+        and all(_PART.fullmatch(part) for part in parts)
+        and parts[-1] not in RESERVED
+    )
+    if not good:
+        raise ApiError(*refusals.INVALID_REPOSITORY)
+    return found

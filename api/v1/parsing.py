@@ -118,3 +118,46 @@ def access(body: bytes) -> str:
         raise ApiError(*refusals.INVALID_DATA)
     value: str = content["access"]
     return value
+
+
+def new_account(body: bytes) -> tuple[str, str, str | None]:
+    """Read a sign-up: name, password, and an address if one was given. Other members are of no interest.
+
+    Raises:
+        ApiError: 400.
+    """
+    content = _object(body)
+    name, password, email = (_text(content, key) for key in ("username", "password", "email"))
+    if not name or not password:
+        raise ApiError(*refusals.NO_NAME_OR_PASSWORD)
+    return name, password, email or None
+
+
+def account_change(body: bytes) -> tuple[str | None, str | None]:
+    """Read what is to become of an account: a password, an address, either or none.
+
+    Raises:
+        ApiError: 400.
+    """
+    content = _object(body)
+    return _text(content, "password"), _text(content, "email") or None
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        content = load(body)
+    except ValueError:
+        raise ApiError(*refusals.NOT_JSON) from None
+    if not isinstance(content, dict):
+        raise ApiError(*refusals.INVALID_DATA)
+    return content
+
+
+def _text(content: Mapping[str, Any], key: str) -> str | None:
+    """Return a member that is text; one with half a character in it could not be hashed."""
+    value = content.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str) or any("\ud800" <= char <= "\udfff" for char in value):
+        raise ApiError(*refusals.INVALID_DATA)
+    return value

@@ -44,10 +44,23 @@ INVALID_REPOSITORY = (
     ),
 )
 INVALID_DATA = (400, "Invalid data")
+NO_NAME_OR_PASSWORD = (400, "An account needs a username and a password")
 NOT_JSON = (400, "Error Decoding JSON")
 TAG_NOT_FOUND = (404, "Tag not found")
 REPOSITORY_NOT_FOUND = (404, "Repository not found")
 IMAGES_NOT_FOUND = (404, "images not found")
+
+NEEDS_TOKEN = (401, "Requires authorization")
+TOKEN_CHALLENGE = {"WWW-Authenticate": "Token"}
+NEEDS_LOGIN = (401, "Requires authorization: log in first")
+LOGIN_CHALLENGE = {"WWW-Authenticate": 'Basic realm="auth required",Token'}
+NO_RIGHT = (403, "Access denied: ask the repository's owner or an administrator for the right to do this")
+OTHER_USER = (403, "Access denied: only its owner and administrators change an account")
+NO_SIGN_UP = (401, "Sign-up is switched off: ask an administrator for an account")
+
+NOT_LISTED = (400, "This image does not belong to the repository")
+FORBIDDEN_PARENT = (400, "Image depends on an unauthorized parent")
+INDEX_GONE = (503, "The index that vouches for tokens does not answer, try again later")
 
 NO_SUCH_ROUTE = (404, "Not found")
 NO_SUCH_METHOD = (405, "Method not allowed")

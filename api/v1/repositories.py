@@ -1,94 +1,61 @@
-"""Repositories and what they consist of in the store: their record, their tags, their image list.
+"""What Registry v1 makes of repositories: their image lists, tags on images, the `access` property.
 
-    repo       ns/repo        when it was made, who may see it
-    tag        ns/repo:tag    one name for every protocol: its target, and who pushed it
-    v1.member  ns/repo:id     one row an image, so that no push rewrites a long list
-
-Blocking; no HTTP. Deleting any of these keeps the images.
+Tags on manifests are not there for this protocol. Blocking; no HTTP. Deleting any of these keeps the images.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
+from api.content import removal, repositories, tags
+from api.content.repositories import Access
+from api.content.repository import Repository
 from api.errors import ApiError
-from api.v1 import image, refusals
-from api.v1.names import Repository, is_tag
-from cas import Name, Names, Record, Store
-
-REPO: Final = "repo"
-TAG: Final = "tag"
-MEMBER: Final = "v1.member"
-PUBLIC: Final = "public"
-ACCESSES: Final = frozenset({PUBLIC, "private"})
+from api.v1 import homes, refusals
+from api.v1.image import Image
+from api.v1.images import Place
+from api.v1.names import is_tag
+from cas import Names, Reads, Store
 
 _LIST_STEP: Final = 1000  # rows a change: a list of any length never keeps the other writers waiting for long
 
 
-def _value(content: Mapping[str, Any]) -> Record:
-    return Record(json.dumps(content, separators=(",", ":")).encode())
-
-
-def _read(record: Record) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(record.value)
-    return content
-
-
-def _repo(repository: Repository) -> Name:
-    return Name(REPO, str(repository))
-
-
-def _tag(repository: Repository, tag: str) -> Name:
-    return Name(TAG, f"{repository}:{tag}")
-
-
-def _member(repository: Repository, image_id: str) -> Name:
-    return Name(MEMBER, f"{repository}:{image_id}")
-
-
-def exists(names: Names | Store, repository: Repository) -> bool:
-    """Tell whether a repository was ever made and not deleted."""
-    return names.get(_repo(repository)) is not None
-
-
-def _ensure(names: Names, repository: Repository, now: float) -> None:
-    if not exists(names, repository):
-        names.put(_repo(repository), _value({"created": int(now), "access": PUBLIC}))
+def _check(reads: Reads, repository: Repository, refusal: tuple[int, str] = refusals.REPOSITORY_NOT_FOUND) -> None:
+    if repositories.find(reads, repository) is None:
+        raise ApiError(*refusal)
 
 
 # --- the image list ---------------------------------------------------------------------------------------
 
 
-def add_images(store: Store, repository: Repository, images: Mapping[str, str | None], now: float) -> None:
+def add_images(
+    store: Store, repository: Repository, images: Mapping[str, str | None], now: float, access: Access
+) -> None:
     """Make a repository if need be and add to its image list. Nothing is ever taken from the list.
 
     An empty list is how today's engines end every push; it means nothing.
     """
-    fresh = [pair for pair in images.items() if _adds(store, repository, *pair)]
-    if not fresh and exists(store, repository):
+
+    def look(reads: Reads) -> tuple[bool, list[tuple[str, str | None]]]:
+        fresh = [pair for pair in images.items() if homes.adds(reads, repository, *pair)]
+        return repositories.find(reads, repository) is not None, fresh
+
+    there, fresh = store.read(look)
+    if there and not fresh:
         return
     for start in range(0, max(len(fresh), 1), _LIST_STEP):
-        store.change(partial(_add_some, repository, fresh[start : start + _LIST_STEP], now))
+        some = fresh[start : start + _LIST_STEP]
+        removal.change(store, repository, partial(_add_some, repository, some, now, access))
 
 
-def _add_some(repository: Repository, images: list[tuple[str, str | None]], now: float, names: Names) -> None:
-    _ensure(names, repository, now)
+def _add_some(
+    repository: Repository, images: list[tuple[str, str | None]], now: float, access: Access, names: Names
+) -> None:
+    repositories.ensure(names, repository, now, access)
     for image_id, checksum in images:
-        if _adds(names, repository, image_id, checksum):
-            names.put(_member(repository, image_id), _listed(checksum))
-
-
-def _listed(checksum: str | None) -> Record:
-    return _value({"checksum": checksum} if checksum else {})
-
-
-def _adds(names: Names | Store, repository: Repository, image_id: str, checksum: str | None) -> bool:
-    """Tell whether a listed image is new, or now comes with a checksum that was not known."""
-    record = names.get(_member(repository, image_id))
-    return record is None or (checksum is not None and "checksum" not in _read(record))
+        homes.add(names, repository, image_id, checksum)
 
 
 def list_images(store: Store, repository: Repository) -> list[dict[str, str]]:
@@ -97,10 +64,17 @@ def list_images(store: Store, repository: Repository) -> list[dict[str, str]]:
     Raises:
         ApiError: 404.
     """
-    if not exists(store, repository):
-        raise ApiError(*refusals.IMAGES_NOT_FOUND)
-    prefix = f"{repository}:"
-    return [{"id": name.path.removeprefix(prefix), **_read(record)} for name, record in store.scan(MEMBER, prefix)]
+
+    def look(reads: Reads) -> list[dict[str, str]]:
+        _check(reads, repository, refusals.IMAGES_NOT_FOUND)
+        return homes.listed(reads, repository)
+
+    return store.read(look)
+
+
+def is_listed(store: Store, repository: Repository, image_id: str) -> bool:
+    """Tell whether an id is in a repository's list."""
+    return homes.is_listed(store, repository, image_id)
 
 
 # --- tags -------------------------------------------------------------------------------------------------
@@ -112,17 +86,13 @@ def list_tags(store: Store, repository: Repository) -> dict[str, str]:
     Raises:
         ApiError: 404 if there is no such repository.
     """
-    if not exists(store, repository):
-        raise ApiError(*refusals.REPOSITORY_NOT_FOUND)
-    prefix = f"{repository}:"
-    found = ((name.path.removeprefix(prefix), _target(record)) for name, record in store.scan(TAG, prefix))
-    return {tag: image_id for tag, image_id in found if image_id is not None}
 
+    def look(reads: Reads) -> dict[str, str]:
+        _check(reads, repository)
+        found = tags.walk(reads, repository)
+        return {name: tag.target.id for name, tag in found if isinstance(tag.target, tags.Image)}
 
-def _target(record: Record) -> str | None:
-    """Return the image a tag points to; None if it points to something of another protocol."""
-    target = _read(record)["target"]
-    return target["id"] if target["kind"] == "v1" else None
+    return store.read(look)
 
 
 def get_tag(store: Store, repository: Repository, tag: str) -> str:
@@ -131,32 +101,51 @@ def get_tag(store: Store, repository: Repository, tag: str) -> str:
     Raises:
         ApiError: 404.
     """
-    record = store.get(_tag(repository, tag)) if is_tag(tag) else None
-    target = _target(record) if record else None
-    if target is None:
+    found = _find(store, repository, tag)
+    if found is None:
         raise ApiError(*refusals.TAG_NOT_FOUND)
-    return target
+    return found[0].id
+
+
+def tag_meta(store: Store, repository: Repository, tag: str) -> Mapping[str, object] | None:
+    """Return who pushed a tag and when; None if there is no such tag."""
+    found = _find(store, repository, tag)
+    return None if found is None else found[1]
+
+
+def _find(store: Store, repository: Repository, tag: str) -> tuple[tags.Image, Mapping[str, object]] | None:
+    found = store.read(partial(_look, repository, tag))
+    return None if found is None or not isinstance(found.target, tags.Image) else (found.target, found.meta)
+
+
+def _look(repository: Repository, tag: str, reads: Reads) -> tags.Tag | None:
+    return tags.find(reads, repository, tag) if is_tag(tag) else None
 
 
 def put_tag(
-    store: Store, repository: Repository, tag: str, image_id: str, meta: Mapping[str, object], now: float
+    place: Place, repository: Repository, tag: str, image_id: str, meta: Mapping[str, object], access: Access
 ) -> None:
-    """Point a tag to a complete image, in a repository that is made if need be.
+    """Point a tag to a complete image that is seen from a place, in a repository that is made if need be.
 
     Raises:
-        ApiError: 404 if the image is unknown or still being uploaded.
+        ApiError: 404 if the image is unknown there or still being uploaded.
     """
 
     def edit(names: Names) -> None:
-        target = image.find(names, image_id)
-        if target is None or not target.complete:
-            raise ApiError(*refusals.IMAGE_NOT_FOUND)
-        _ensure(names, repository, now)
-        if _adds(names, repository, image_id, None):
-            names.put(_member(repository, image_id), _listed(None))
-        names.put(_tag(repository, tag), _value({"target": {"kind": "v1", "id": image_id}, "meta": meta}))
+        place.check_time(names, image_id)
+        target = _target(place, names, image_id)
+        repositories.ensure(names, repository, place.now, access)
+        homes.adopt(names, str(repository), target, place.home, place.now)
+        tags.put(names, repository, tag, tags.Image(image_id), meta)
 
-    store.change(edit)
+    removal.change(place.store, repository, edit)
+
+
+def _target(place: Place, names: Names, image_id: str) -> Image:
+    target = place.find(names, image_id)
+    if target is None or not target.complete:
+        raise ApiError(*refusals.IMAGE_NOT_FOUND)
+    return target
 
 
 def delete_tag(store: Store, repository: Repository, tag: str) -> None:
@@ -167,54 +156,49 @@ def delete_tag(store: Store, repository: Repository, tag: str) -> None:
     """
 
     def edit(names: Names) -> None:
-        if not is_tag(tag) or not names.delete(_tag(repository, tag)):
+        found = _look(repository, tag, names)
+        if found is None or not isinstance(found.target, tags.Image):
             raise ApiError(404, f"{refusals.TAG_NOT_FOUND[1]}: {tag}")
+        tags.delete(names, repository, tag)
 
     store.change(edit)
-
-
-def tag_meta(store: Store, repository: Repository, tag: str) -> dict[str, object] | None:
-    """Return who pushed a tag and when; None if there is no such tag."""
-    record = store.get(_tag(repository, tag)) if is_tag(tag) else None
-    return _read(record)["meta"] if record else None
 
 
 # --- the repository as a whole ----------------------------------------------------------------------------
 
 
 def delete(store: Store, repository: Repository) -> None:
-    """Remove a repository with its tags and its image list, at once.
+    """Remove a repository with everything in it, whichever protocol brought it.
 
     Raises:
         ApiError: 404.
     """
-
-    def edit(names: Names) -> None:
-        if not names.delete(_repo(repository)):
-            raise ApiError(*refusals.REPOSITORY_NOT_FOUND)
-        for kind in (TAG, MEMBER):
-            for name, _ in names.scan(kind, f"{repository}:"):
-                names.delete(name)
-
-    store.change(edit)
+    if not removal.remove(store, repository):
+        raise ApiError(*refusals.REPOSITORY_NOT_FOUND)
 
 
-def get_access(store: Store, repository: Repository) -> str:
-    """Return `public` or `private`; a repository that nobody made is public."""
-    record = store.get(_repo(repository))
-    access: str = _read(record)["access"] if record else PUBLIC
-    return access
+def check(store: Store, repository: Repository) -> None:
+    """Raise unless a repository is there.
+
+    Raises:
+        ApiError: 404.
+    """
+    store.read(lambda reads: _check(reads, repository))
+
+
+def get_access(store: Store, repository: Repository, unknown: Access) -> str:
+    """Return `public` or `private`; a repository that nobody made is what it would be made as."""
+    info = repositories.find(store, repository)
+    return str(unknown if info is None else info.access)
 
 
 def put_access(store: Store, repository: Repository, access: str, now: float) -> None:
     """Set the property, in a repository that is made if need be; other values than the two do nothing."""
-    if access not in ACCESSES:
+    if access not in {str(each) for each in Access}:
         return
 
     def edit(names: Names) -> None:
-        _ensure(names, repository, now)
-        record = names.get(_repo(repository))
-        before = _read(record) if record else {}
-        names.put(_repo(repository), _value({**before, "access": access}))
+        if not repositories.ensure(names, repository, now, Access(access)):
+            repositories.set_access(names, repository, Access(access))
 
-    store.change(edit)
+    removal.change(store, repository, edit)

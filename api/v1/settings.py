@@ -12,11 +12,13 @@ class V1Settings:
     """Tunables of the v1 routes.
 
     Attributes:
-        public_host: `host[:port]` told to clients as the place to push to and pull from. None takes each
-            request's own `Host`, which is right unless a proxy rewrites that header.
-        standalone: what `_ping` says; true makes clients send a password where they have one, and no token.
+        endpoints: `host[:port]` told to clients as the place to push to and pull from, several separated by
+            commas. None is where the client came to, which is right unless this is the index of another registry.
         token_s: how long a token is good for. A push carries one token from beginning to end, so it must span
             the longest push.
+        vouched_s: in `token` mode, how long the index's word for a token is good; so long a right that it takes
+            back may still be used.
+        index_timeout_s: in `token` mode, silence of the index. Past it: 503.
         max_chain: images in an ancestry. Engines stack no more than 127 layers. Past it: 400.
         max_unpacked_bytes: unpacked bytes read from a layer to list it or to verify a tarsum, so that a small
             archive cannot keep a thread busy for hours. Past it: 400.
@@ -27,9 +29,10 @@ class V1Settings:
             wait for their turn.
     """
 
-    public_host: str | None = None
-    standalone: bool = True
+    endpoints: str | None = None
     token_s: int = 24 * 3600
+    vouched_s: float = 60.0
+    index_timeout_s: float = 10.0
     max_chain: int = 127
     max_unpacked_bytes: int = 16 * GIB
     max_entries: int = 250_000

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from api.errors import ApiError
 from api.v1 import refusals
-from api.v1.image import EMPTY_LAYER, EMPTY_LAYER_DIGEST, Image, complete, find
+from api.v1.homes import complete, find
+from api.v1.image import EMPTY_LAYER, EMPTY_LAYER_DIGEST, Image
 from api.v1.images import read_blob
 from api.v1.listing import listing
 from api.v1.settings import V1Settings
@@ -27,9 +28,9 @@ class JsonView:
     checksum: str
 
 
-def read_json(store: Store, image_id: str) -> JsonView:
+def read_json(store: Store, home: str, image_id: str) -> JsonView:
     """Read an image's json."""
-    image = complete(store, image_id)
+    image = complete(store, home, image_id)
     with store.reader(image.json) as reader:
         body = reader.read()
     return JsonView(body, image.layer_bytes, _served_checksum(image, body))
@@ -44,29 +45,29 @@ def _served_checksum(image: Image, body: bytes) -> str:
     return payload_checksum(running)
 
 
-def open_layer(store: Store, image_id: str) -> Reader:
+def open_layer(store: Store, home: str, image_id: str) -> Reader:
     """Open an image's layer; the caller closes it."""
-    return store.reader(_layer(complete(store, image_id)))
+    return store.reader(_layer(complete(store, home, image_id)))
 
 
-def check(store: Store, image_id: str) -> None:
+def check(store: Store, home: str, image_id: str) -> None:
     """Raise unless this image may be served."""
-    complete(store, image_id)
+    complete(store, home, image_id)
 
 
-def ancestry(store: Store, settings: V1Settings, image_id: str) -> list[str]:
+def ancestry(store: Store, settings: V1Settings, home: str, image_id: str) -> list[str]:
     """List an image and its ancestors, itself first.
 
     Raises:
         ApiError: 404, or 400 if it or an ancestor is still being uploaded: a client fetches them all.
     """
     ids: list[str] = []
-    image = complete(store, image_id)
+    image = complete(store, home, image_id)
     while True:
         ids.append(image.id)
         if image.parent is None:
             return ids
-        above = find(store, image.parent)
+        above = find(store, home, image.parent)
         if above is None or not above.complete:
             raise ApiError(*refusals.IMAGE_UPLOADING)
         if len(ids) >= settings.max_chain:
@@ -74,13 +75,13 @@ def ancestry(store: Store, settings: V1Settings, image_id: str) -> list[str]:
         image = above
 
 
-def files(store: Store, settings: V1Settings, image_id: str) -> bytes:
+def files(store: Store, settings: V1Settings, home: str, image_id: str) -> bytes:
     """List the files in an image's layer, as JSON.
 
     Raises:
         ApiError: 400 for a layer that is no archive, or a very large one.
     """
-    layer = read_blob(store, _layer(complete(store, image_id)))
+    layer = read_blob(store, _layer(complete(store, home, image_id)))
     limits = {"limit_bytes": settings.max_unpacked_bytes, "limit_listing_bytes": settings.max_listing_bytes}
     try:
         return listing(layer, **limits)

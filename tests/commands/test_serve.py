@@ -160,7 +160,7 @@ def test_two_servers_share_one_store(server: StartServer, tmp_path: Path) -> Non
 def test_settings_reach_the_workers(server: StartServer, tmp_path: Path) -> None:
     """A limit told in the file, the environment or by a flag is the one that clients meet."""
     config = tmp_path / "cas.toml"
-    config.write_text('v1_standalone = false\nv1_public_host = "file.example"\nmax_header_bytes = "2KiB"\n')
+    config.write_text('v1_max_chain = 7\npublic_url = "https://file.example"\nmax_header_bytes = "2KiB"\n')
     running = server(flags=["--config", config], env={"CAS_MAX_HEADER_BYTES": "4KiB"})
     assert running.get(PING, {"X-Long": "x" * 3000})[0] == 200
     assert running.get(PING, {"X-Long": "x" * 5000})[0] == 431

@@ -10,8 +10,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from api.access.settings import AccessSettings, Mode
 from api.config import HttpSettings
 from api.v1.settings import V1Settings
+from api.v2.settings import V2Settings
 from cas import EngineSettings
 from tools.settings import (
     DEFAULT_BIND,
@@ -71,11 +73,16 @@ def test_without_a_word_the_defaults_hold() -> None:
     assert told() == Settings(
         root=DEFAULT_ROOT,
         bind=DEFAULT_BIND,
+        allow_open=False,
+        tls_cert=None,
+        tls_key=None,
         workers=default_workers(),
         log_level="warning",
         engine=EngineSettings(),
+        access=AccessSettings(),
         http=HttpSettings(),
         v1=V1Settings(),
+        v2=V2Settings(),
     )
 
 
@@ -101,23 +108,27 @@ EXAMPLES = {
     "count": "7",
     "choice": "false",
     "text": "x.example",
+    "url": "https://x.example",
 }
-VALUES = {"2MiB": 2 << 20, "77": 77, "0.25": 0.25, "7": 7, "false": False, "x.example": "x.example"}
+VALUES: dict[str, object] = {"2MiB": 2 << 20, "77": 77, "0.25": 0.25, "7": 7, "false": False}
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_every_tunable_can_be_told_in_all_three_places(name: str, tmp_path: Path) -> None:
     """The same name as flag, variable and key, for each row of the table."""
-    text = EXAMPLES[unit(name)]
-    quoted = f'"{text}"' if unit(name) in {"bytes", "text"} else text
+    text = ROWS[name].choices[-1] if ROWS[name].choices else EXAMPLES[unit(name)]
+    quoted = f'"{text}"' if unit(name) in {"bytes", "text", "url"} else text
     for settings in (
         told(flag(name), text),
         told(env={variable(name): text}),
         told(toml=f"{name} = {quoted}", tmp_path=tmp_path),
     ):
         parts = dataclasses.asdict(settings)
-        flat = parts["engine"] | parts["http"] | {f"v1_{key}": value for key, value in parts["v1"].items()}
-        assert flat == DEFAULTS | {name: VALUES[text]}
+        flat = parts["engine"] | parts["http"] | parts["access"]
+        for version in ("v1", "v2"):
+            flat |= {f"{version}_{key}": value for key, value in parts[version].items()}
+        assert flat == DEFAULTS | {name: VALUES.get(text, text)}
+        assert {type(value) for value in flat.values()} >= {Mode}
 
 
 @pytest.mark.parametrize("group", [group for group in GROUPS.values() if group.values])
@@ -161,6 +172,9 @@ def test_no_limit_is_refused_where_it_is_no_choice() -> None:
         (["--grace-s", "inf"], "inf is not in the range"),
         (["--stall-s", "-1"], "-1.0 is not in the range"),
         (["--log-level", "loud"], "'loud' is not one of"),
+        (["--mode", "closed"], "'closed' is not one of 'open', 'auth', 'token'"),
+        (["--public-url", "registry.example"], "'registry.example' is not http[s]://host[:port]"),
+        (["--public-url", "https://registry.example/path"], "is not http[s]://host[:port]"),
         (["--config", "nowhere.toml"], "'nowhere.toml' does not exist"),
     ],
 )
@@ -174,7 +188,7 @@ def test_a_value_that_cannot_be_is_refused_by_name(arguments: list[str], says: s
 @pytest.mark.parametrize(
     ("toml", "says"),
     [
-        ('pack_size = "1GiB"', "unknown setting 'pack_size'. Known are: root, bind, workers"),
+        ('pack_size = "1GiB"', "unknown setting 'pack_size'. Known are: root, bind, "),
         ("[engine]\npack_bytes = 1", "unknown setting 'engine'"),
         ('workers = "many"', "workers: 'many' is not a valid integer"),
         ("workers = [1]", "workers: [1] is neither text nor a number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from api.access.settings import AccessSettings, Mode
 from api.config import HttpSettings
+from api.tls import Files
 from api.v1.settings import V1Settings
+from api.v2.settings import V2Settings
 from cas import EngineSettings
 from tests.support.serving import CAS, clean_environment
 from tools.order import Order
@@ -37,19 +41,22 @@ from pathlib import Path
 from api.config import HttpSettings
 from api.v1.settings import V1Settings
 from cas import EngineSettings
+from api.access.settings import AccessSettings
+from api.v2.settings import V2Settings
 from tools import exits
-from tools.order import Order
-import subprocess
-import sys
-from pathlib import Path
-
-from api.config import HttpSettings
-from api.v1.settings import V1Settings
-from cas import EngineSettings
 from tools.order import Order
 from tools.supervisor import Supervisor
 
-order = Order(Path(sys.argv[1]), (), "warning", EngineSettings(), HttpSettings(), V1Settings())
+order = Order(
+    root=Path(sys.argv[1]),
+    sockets=(),
+    log_level="warning",
+    engine=EngineSettings(),
+    http=HttpSettings(),
+    v1=V1Settings(),
+    v2=V2Settings(),
+    access=AccessSettings(),
+)
 try:
     Supervisor(order, 2, on_ready=lambda: print("ready"), on_stop=lambda: None).run()
 except Exception as error:
@@ -79,9 +86,15 @@ def test_an_order_reads_back_as_it_was_given() -> None:
         log_level="info",
         engine=EngineSettings(pack_bytes=1 << 20),
         http=HttpSettings(max_layer_bytes=None, stall_s=0.5),
-        v1=V1Settings(public_host="registry.example"),
+        v1=V1Settings(max_chain=7),
+        v2=V2Settings(tags_page=7),
+        access=AccessSettings(mode=Mode.AUTH),
+        tls=Files(Path("/etc/cas/cert.pem"), Path("/etc/cas/key.pem")),
     )
     assert Order.from_line(order.to_line()) == order
+    assert Order.from_line(order.to_line()).access.mode is Mode.AUTH
+    plain = dataclasses.replace(order, tls=None)
+    assert Order.from_line(plain.to_line()) == plain
     assert order.to_line().count(b"\n") == 1
 
 

@@ -31,7 +31,9 @@ from cas import (
     Names,
     NoSpace,
     Record,
+    Staged,
     Store,
+    Superseded,
     rebuild_index,
 )
 from tests.support.powercut import ForgetfulDisk, PowerCut, pull_the_plug
@@ -49,6 +51,7 @@ _PIECES = [random.Random(n).randbytes(40_000 + 7_000 * n) for n in range(5)]
 _TEXT = b"".join(b"line %d of a plain and compressible text\n" % n for n in range(9000))
 
 names = st.sampled_from(["a", "b", "c", "d"])
+sessions = st.integers(1, 3)
 contents = st.one_of(
     st.binary(max_size=1500),
     st.lists(st.integers(0, 4), min_size=1, max_size=4).map(lambda picks: b"".join(_PIECES[n] for n in picks)),
@@ -68,6 +71,8 @@ class EngineKeepsItsPromises(RuleBasedStateMachine):
         self.root = self.folder / "root"
         self.dice = random.Random(seed)
         self.promised: dict[str, bytes] = {}
+        self.arrived: dict[int, bytes] = {}  # of each resumable upload, what was acknowledged
+        self.over: set[int] = set()
         self.open(create=True)
 
     def open(self, *, create: bool = False) -> None:
@@ -95,6 +100,96 @@ class EngineKeepsItsPromises(RuleBasedStateMachine):
     def a_blob_is_pushed(self, name: str, data: bytes, step: int) -> None:
         self.put(name, data, step)
         self.promised[name] = data
+
+    def session(self, number: int) -> int:
+        """Give a number that was not finished or cancelled yet; a rebuild forgets, so later ones are others."""
+        while number in self.over:
+            number += 10
+        return number
+
+    def learn(self, session: int, sent: bytes) -> None:
+        """Ask how far an upload is after a request that was cut off: no less than before, no other bytes."""
+        progress = self.store.progress(session)
+        size = 0 if progress is None else progress.size
+        before = self.arrived.get(session, b"")
+        assert len(before) <= size <= len(before) + len(sent)
+        self.arrived[session] = (before + sent)[:size]
+
+    def append(self, session: int, data: bytes) -> None:
+        with self.store.resume(session) as upload:
+            assert upload.size == len(self.arrived.get(session, b""))
+            for start in range(0, len(data), 60_000):
+                upload.write(data[start : start + 60_000])
+            size = upload.suspend()
+        self.arrived[session] = self.arrived.get(session, b"") + data
+        assert size == len(self.arrived[session])
+
+    @rule(number=sessions, data=contents)
+    def a_request_goes_on_with_an_upload(self, number: int, data: bytes) -> None:
+        self.append(self.session(number), data)
+
+    @rule(number=sessions, data=contents, late=contents)
+    def two_requests_go_on_with_an_upload(self, number: int, data: bytes, late: bytes) -> None:
+        session = self.session(number)
+        with self.store.resume(session) as upload:
+            upload.write(b"late")
+            self.append(session, b"first" + data)
+            with pytest.raises(Superseded):  # noqa: PT012 - at its end, or when its first run is to be filed
+                upload.write(late)
+                upload.suspend()
+
+    @rule(number=sessions, data=contents)
+    def a_request_vanishes(self, number: int, data: bytes) -> None:
+        session = self.session(number)
+        with self.store.resume(session) as upload:
+            upload.write(data)
+        self.learn(session, data)
+
+    @rule(number=sessions, name=names, data=contents)
+    def an_upload_is_finished(self, number: int, name: str, data: bytes) -> None:
+        session = self.session(number)
+        content = self.arrived.pop(session, b"") + data
+
+        def edit(edits: Names, staged: Staged) -> None:
+            edits.put(Name("thing", name), Record(name.encode(), (staged.digest,), staged.size))
+
+        with self.store.resume(session) as upload:
+            upload.write(data)
+            upload.keep(Digest.of(content), edit)
+        self.promised[name] = content
+        self.over.add(session)
+
+    @rule(number=sessions)
+    def an_upload_is_cancelled(self, number: int) -> None:
+        session = self.session(number)
+        assert self.store.cancel(session)
+        self.arrived.pop(session, None)
+        self.over.add(session)
+
+    @rule(number=sessions, data=contents, after=st.integers(0, 10))
+    def the_power_goes_during_a_request(self, number: int, data: bytes, after: int) -> None:
+        session = self.session(number)
+        self.disk.cut_after = after
+        try:
+            self.append(session, data)
+            data = b""
+        except (PowerCut, CasError):
+            pass
+        pull_the_plug(self.store, self.disk)
+        self.open()
+        self.learn(session, data)
+
+    @rule(number=sessions, data=contents, after=st.integers(0, 10), full=st.booleans())
+    def the_disk_fails_once_during_a_request(self, number: int, data: bytes, after: int, full: bool) -> None:
+        session = self.session(number)
+        self.disk.fail_after, self.disk.failure = after, NoSpace if full else DiskFailed
+        try:
+            self.append(session, data)
+            data = b""
+        except CasError:
+            self.the_store_is_reopened()
+        self.disk.fail_after = None
+        self.learn(session, data)
 
     @rule(name=names)
     def a_name_is_deleted(self, name: str) -> None:
@@ -166,6 +261,8 @@ class EngineKeepsItsPromises(RuleBasedStateMachine):
         report = rebuild_index(self.root, SMALL)
         assert report.damaged == [], report.damaged
         self.open()
+        self.over.clear()
+        self.arrived.clear()  # uploads under way are the one thing that a rebuild forgets
 
     @invariant()
     def every_promise_is_kept_and_nothing_else_is_there(self) -> None:
@@ -178,6 +275,9 @@ class EngineKeepsItsPromises(RuleBasedStateMachine):
             assert there[name] == Record(name.encode(), (digest,), len(content))
             with self.store.reader(digest) as reader:
                 assert reader.read() == content
+        for session, content in self.arrived.items():
+            progress = self.store.progress(session)
+            assert (0 if progress is None else progress.size) == len(content)
         assert self.store.stats().logical_bytes == sum(map(len, self.promised.values()))
 
 

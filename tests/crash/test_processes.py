@@ -113,7 +113,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
             def owners() -> tuple[set[bytes], set[bytes], set[str]]:
                 packs, uploads = store._parts.index.read(lambda view: (view.packs(), view.uploads()))
-                leases = {path.name for path in (tmp_path / "locks").iterdir()} - {"journal"}
+                leases = {path.name for path in (tmp_path / "locks").iterdir()} - {"journal", "turns"}
                 return {row.owner for row in packs if row.state.name == "OPEN"}, {o for _, o in uploads}, leases
 
             run_to_its_death(unfinished, tmp_path)

@@ -12,7 +12,7 @@ import pytest
 from cas import Busy, Digest, Name, Names, Record, Store
 from cas.disk import Disk, lock_folder
 from cas.index import MOST_CANDIDATES
-from tests.support.engine import KIB, SMALL, noise, push
+from tests.support.engine import KIB, MIB, SMALL, noise, push, read
 
 
 class SameKeys:
@@ -79,7 +79,7 @@ def test_discarding_a_finished_upload_spares_what_a_change_kept(tmp_path: Path) 
 
 def test_two_chunks_never_share_an_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal keys can be made; should the salts be equal too, the second push is refused and the first stays right."""
-    monkeypatch.setattr("cas.receive.xxhash", SameKeys)
+    monkeypatch.setattr("cas.runs.xxhash", SameKeys)
     first = noise(20 * KIB)
     with Store.open(tmp_path / "root", SMALL, create=True, disk=LoadedDice()) as store:
         push(store, "first", first)
@@ -91,13 +91,14 @@ def test_two_chunks_never_share_an_identity(tmp_path: Path, monkeypatch: pytest.
 
 def test_made_collisions_do_not_slow_a_push_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many chunks lie under one key, a push compares itself with few of them."""
-    monkeypatch.setattr("cas.receive.xxhash", SameKeys)
+    monkeypatch.setattr("cas.runs.xxhash", SameKeys)
     with Store.open(tmp_path / "root", SMALL, create=True) as store:
         for seed in range(MOST_CANDIDATES + 8):
             push(store, f"{seed}", noise(20 * KIB, seed=seed))
         before = store._parts.disk.counts.reads
-        push(store, "last", noise(20 * KIB, seed=-1))
-        assert store._parts.disk.counts.reads - before <= MOST_CANDIDATES
+        push(store, "last", noise(20 * KIB, seed=999))
+        looks = 3  # when it is cut, before it is recorded, and at the end: somebody may have stored it meanwhile
+        assert store._parts.disk.counts.reads - before <= looks * (MOST_CANDIDATES + 1)
 
 
 def test_opening_beside_a_stopped_opener_ends_and_says_why(tmp_path: Path) -> None:
@@ -107,3 +108,35 @@ def test_opening_beside_a_stopped_opener_ends_and_says_why(tmp_path: Path) -> No
         store.tick()
         with pytest.raises(Busy, match="is it stopped"):
             Store.open(tmp_path / "root", impatient)
+
+
+class TestPastTheCache:
+    """What of a large upload lies beyond `direct_bytes` leaves the page cache to what is pulled."""
+
+    def test_the_far_part_of_a_large_blob_is_written_past_the_page_cache(self, tmp_path: Path) -> None:
+        """All but ragged ends of it; and it comes out as it went in."""
+        disk = Disk()
+        with Store.open(tmp_path / "root", SMALL, create=True, disk=disk) as store:
+            data = noise(2 * MIB, 7)
+            digest = push(store, "large", data)
+            assert read(store, digest) == data
+        beyond = len(data) - SMALL.direct_bytes
+        assert disk.counts.bytes_past_cache > beyond // 2
+        assert disk.counts.bytes_past_cache < beyond + SMALL.run_bytes
+
+    def test_a_filesystem_that_cannot_do_it_gets_the_bytes_the_ordinary_way(self, tmp_path: Path) -> None:
+        """Whether it says so when the file is opened or only when it is written."""
+
+        class Refusing(Disk):
+            def write_direct(self, fd: int, direct: int, data: memoryview, offset: int) -> None:
+                super().write_direct(fd, -1, data, offset)  # EBADF, as good as any other refusal
+
+        class Unable(Disk):
+            def open_direct(self, path: Path) -> int | None:
+                return None
+
+        for number, disk in enumerate((Refusing(), Unable())):
+            with Store.open(tmp_path / str(number), SMALL, create=True, disk=disk) as store:
+                data = noise(MIB, number)
+                assert read(store, push(store, "large", data)) == data
+            assert disk.counts.bytes_past_cache == 0

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cas.index
-import cas.receive
+import cas.runs
 from cas import Closed, Digest, EngineSettings, Mismatch, Missing, Name, NoSpace, Record, Store
 from cas.disk import Disk
 from tests.support.engine import KIB, MIB, SMALL, file_ranges, noise, opened, prose, push, read, stage, tar_of
@@ -262,7 +262,7 @@ class TestDeduplication:
             return (xxhash.xxh3_64_intdigest(data) % (1 << bits)).to_bytes(16, "big")
 
         colliding = SimpleNamespace(xxh3_128_digest=short, xxh3_64_intdigest=xxhash.xxh3_64_intdigest)
-        monkeypatch.setattr(cas.receive, "xxhash", colliding)
+        monkeypatch.setattr(cas.runs, "xxhash", colliding)
         monkeypatch.setattr(cas.index, "MOST_CANDIDATES", 1000)  # the bound has a test of its own
         blobs = [noise(300 * KIB, n) for n in range(4)] + [prose(400 * KIB, n) for n in range(4)]
         blobs += [bytes(600 * KIB), blobs[0] + blobs[4], blobs[1][:-1] + b"\0"]

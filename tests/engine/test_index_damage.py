@@ -86,3 +86,14 @@ def test_a_flipped_bit_in_where_a_chunk_lies_sends_nobody_to_the_wrong_place(tmp
     rebuild_index(tmp_path, force=True)
     with Store.open(tmp_path) as store:
         assert read(store, digest) == data
+
+
+def test_a_push_heals_a_blob_whose_recipe_is_damaged(tmp_path: Path) -> None:
+    """The damaged row makes way for that of the proven bytes (I9)."""
+    data = noise(MIB)
+    with opened(tmp_path) as store:
+        push(store, "x", data)
+        [(key, value), *_] = store._parts.index.read(lambda view: list(view.dump("recipes")))
+    flip_all(tmp_path, key + value, at=len(key) + len(value) - 8)
+    with Store.open(tmp_path) as store:
+        assert read(store, push(store, "again", data)) == data

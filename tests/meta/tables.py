@@ -10,14 +10,22 @@ from tools.settings import shown_default
 from tools.tunables import GROUPS, Section, unit
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
-UNITS = {"bytes": "bytes", "seconds": "seconds", "share": "0 to 1", "count": "", "choice": "true, false", "text": ""}
+UNITS = {
+    "bytes": "bytes",
+    "seconds": "seconds",
+    "share": "0 to 1",
+    "count": "",
+    "choice": "true, false",
+    "text": "",
+    "url": "URL",
+}
 
 
 def settings_table(section: Section) -> str:
     """Every setting of a section: name, default, unit, reason, what lies past it."""
     lines = ["| setting | default | unit | what for | past it |", "| --- | --- | --- | --- | --- |"]
     for name, row in GROUPS[section].rows.items():
-        kind = UNITS[unit(name)] if section is not Section.COMMAND else ""
+        kind = (", ".join(row.choices) or UNITS[unit(name)]) if section is not Section.COMMAND else ""
         cells = (f"`{name}`", shown_default(name), kind, row.reason, row.past)
         lines.append(("| " + " | ".join(cells) + " |").replace("|  |", "| |"))
     return "\n".join(lines).replace("|  |", "| |")

@@ -33,7 +33,7 @@ def test_every_command_has_a_section_with_all_its_own_flags(name: str) -> None:
     assert own - {"--help"} <= set(re.findall(r"--[a-z-]+", section))
 
 
-@pytest.mark.parametrize("layer", ["cas", "api", "api/v1", "tools"])
+@pytest.mark.parametrize("layer", ["cas", "api", "api/content", "api/access", "api/v1", "api/v2", "tools"])
 def test_every_module_is_on_the_map(layer: str) -> None:
     """A newcomer finds each module in docs/architecture.md, in the part of its layer."""
     part = ARCHITECTURE.partition(f"\n## {layer}/: ")[2].partition("\n## ")[0]
@@ -48,7 +48,9 @@ def test_the_version_has_its_entry_in_the_changelog() -> None:
     assert f"\n## {VERSION}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/operations.md", "docs/architecture.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+)
 def test_every_link_leads_somewhere(document: str) -> None:
     """Links to files of this repository."""
     path = ROOT / document

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.ranges import UNSATISFIABLE, WHOLE, Part, Unsatisfiable, Whole, parse_range, parse_specs
+from api.ranges import UNSATISFIABLE, WHOLE, Part, Unsatisfiable, Whole, parse_range, parse_ranges, parse_specs
 
 HUGE = "9" * 5000
 
@@ -71,8 +71,8 @@ def test_an_answer_names_its_part_the_way_rfc_9110_writes_it() -> None:
     assert UNSATISFIABLE.content_range(12) == "bytes */12"
 
 
-def test_several_ranges_can_be_read_even_if_nobody_serves_them_yet() -> None:
-    """The list is there for a caller that wants it."""
+def test_a_list_of_ranges_is_read_with_its_gaps() -> None:
+    """A missing side is no number."""
     assert parse_specs("bytes=0-1, 5- ,-2") == [(0, 1), (5, None), (None, 2)]
 
 
@@ -97,3 +97,34 @@ def test_no_header_is_too_strange_to_be_read(header: str) -> None:
     """Whatever it says, there is an answer, and a part lies inside."""
     found = parse_range(header, 7)
     assert not isinstance(found, Part) or 0 <= found.start < found.stop <= 7
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, WHOLE),
+        ("bytes=a", WHOLE),
+        ("bytes=2-4", (Part(2, 5),)),
+        ("bytes=0-", (Part(0, 10),)),
+        ("bytes=0-1,8-", (Part(0, 2), Part(8, 10))),
+        ("bytes=8-,0-1,99-", (Part(8, 10), Part(0, 2))),
+        ("bytes=5-4,99-", UNSATISFIABLE),
+        ("bytes=0-4,5-9", (Part(0, 5), Part(5, 10))),
+        ("bytes=0-4,4-9", WHOLE),
+        (f"bytes=0-{HUGE},0-0", WHOLE),
+    ],
+)
+def test_several_ranges(header: str | None, expected: object) -> None:
+    """In the order asked for, without the empty ones; more than the whole is the whole."""
+    assert parse_ranges(header, 10) == expected
+
+
+@given(st.text(alphabet="bytes=,-0123456789 ", max_size=40), st.integers(0, 100))
+def test_one_range_among_several_is_as_one_by_itself(header: str, size: int) -> None:
+    """And no number of them is ever longer than the whole."""
+    alone, among = parse_range(header, size), parse_ranges(header, size)
+    specs = parse_specs(header)
+    if specs is not None and len(specs) == 1:
+        assert among == ((alone,) if isinstance(alone, Part) else alone)
+    if isinstance(among, tuple):
+        assert sum(part.stop - part.start for part in among) <= size

@@ -30,6 +30,7 @@ from cas.records import (
     encode_header,
     encode_record,
     footer_span,
+    link,
     pack_refs,
     record_length,
     unpack_refs,
@@ -44,14 +45,14 @@ digests = st.one_of(
     st.binary(min_size=64, max_size=64).map(lambda raw: Digest("sha512", raw)),
 )
 blobs = st.one_of(
-    st.builds(BlobEntry, digests, u64, u64, recipe=u64),
+    st.builds(BlobEntry, digests, u64, u64, recipe=u64, chain=st.just(b"") | st.binary(min_size=16, max_size=16)),
     st.builds(BlobEntry, digests, u64, u64, inline=st.binary(max_size=50)),
 )
 edits = st.builds(NameEdit, st.binary(min_size=1, max_size=480), st.none() | st.binary(max_size=100))
 bodies = st.builds(
     Body,
     chunks=st.lists(entries, max_size=4),
-    segments=st.lists(st.builds(Segment, u64, u64, refs), max_size=3),
+    segments=st.lists(st.builds(Segment, u64, u64, refs, st.just(b"") | keys), max_size=3),
     blobs=st.lists(blobs, max_size=3),
     names=st.none() | st.builds(NameChanges, u64, u64, st.lists(edits, max_size=3).map(tuple)),
 )
@@ -127,6 +128,15 @@ class TestRecords:
     def test_a_chunk_list_comes_back_equal(self, refs: tuple[ChunkRef, ...]) -> None:
         """The form shared by record and index."""
         assert unpack_refs(pack_refs(refs)) == refs
+
+    @given(refs=refs, other=refs, chain=st.just(b"") | keys)
+    def test_a_chain_tells_every_list_and_what_came_before_it_apart(
+        self, refs: tuple[ChunkRef, ...], other: tuple[ChunkRef, ...], chain: bytes
+    ) -> None:
+        """Another list, or the same one after something else, has another chain."""
+        assert link(chain, refs) == link(chain, tuple(refs))
+        assert (link(chain, refs) == link(chain, other)) == (refs == other)
+        assert link(link(chain, refs), refs) != link(chain, refs)
 
 
 class TestHeaders:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from api.errors import ApiError
 from api.v1 import names
-from api.v1.names import RESERVED, Repository
+from api.v1.names import RESERVED
+from api.v1.names import repository as parse
 from cas import Name
 
 ID = "0123456789abcdef" * 4
@@ -62,7 +63,7 @@ def test_bad_tags_are_refused_with_the_known_words(tag: str) -> None:
 )
 def test_good_repositories(text: str, full: str) -> None:
     """Split at the first slash; without one, the library's."""
-    assert str(Repository.parse(text)) == full
+    assert str(parse(text)) == full
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_good_repositories(text: str, full: str) -> None:
 def test_bad_repositories_are_refused(text: str) -> None:
     """Also the ones whose last part would make a path mean two things."""
     with pytest.raises(ApiError) as caught:
-        Repository.parse(text)
+        parse(text)
     assert caught.value.status == 400
 
 
@@ -104,10 +105,10 @@ def test_bad_repositories_are_refused(text: str) -> None:
 def test_whatever_passes_names_itself_and_fits_into_the_index(text: str) -> None:
     """A name is a fixed point, and leaves room for a tag and for an image id beside it."""
     try:
-        repository = Repository.parse(text)
+        repository = parse(text)
     except ApiError:
         return
-    assert Repository.parse(str(repository)) == repository
+    assert parse(str(repository)) == repository
     Name("tag", f"{repository}:{'x' * 128}").key()
     Name("v1.member", f"{repository}:{ID}").key()
 
@@ -115,4 +116,4 @@ def test_whatever_passes_names_itself_and_fits_into_the_index(text: str) -> None
 def test_a_hostile_name_is_refused_quickly() -> None:
     """The grammar has no expression that backtracks for ever."""
     with pytest.raises(ApiError):
-        Repository.parse("a-" * 100_000 + "!")
+        parse("a-" * 100_000 + "!")

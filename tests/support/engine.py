@@ -17,6 +17,7 @@ KIB, MIB = 1 << 10, 1 << 20
 SMALL = EngineSettings(
     inline_bytes=1024,
     run_bytes=96 * KIB,
+    direct_bytes=192 * KIB,
     segment_chunks=4,
     pack_bytes=400 * KIB,
     map_bytes=256 * KIB,

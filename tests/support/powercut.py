@@ -60,6 +60,10 @@ class ForgetfulDisk(Disk):
         self._step()
         return super().write(fd, buffers, offset)
 
+    def write_direct(self, fd: int, direct: int, data: memoryview, offset: int) -> None:
+        self._step()
+        super().write_direct(fd, direct, data, offset)
+
     def sync(self, fd: int) -> None:
         self._step()
         super().sync(fd)

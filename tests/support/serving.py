@@ -7,6 +7,7 @@ import os
 import re
 import selectors
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ import psutil
 CAS = str(Path(sys.executable).with_name("cas"))
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 60.0
-_READY = re.compile(r"cas \S+ serving (?P<root>.+) at http://(?P<host>.+):(?P<port>\d+)\n")
+_READY = re.compile(r"cas \S+ serving (?P<root>.+) at (?P<scheme>https?)://(?P<host>.+):(?P<port>\d+)\n")
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
@@ -62,7 +63,8 @@ class Server:
         self.process, self.ready_line, self.log_file = process, ready_line, log
         self.root = Path(found["root"])
         self.host, self.port = found["host"].strip("[]"), int(found["port"])
-        self.url = f"http://{found['host']}:{self.port}"
+        self.scheme = found["scheme"]
+        self.url = f"{self.scheme}://{found['host']}:{self.port}"
         self._seen: dict[int, psutil.Process] = {}
         self.pids()
 
@@ -88,7 +90,12 @@ class Server:
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def connection(self, timeout: float = 30.0) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        """Connect; over TLS, whatever the certificate says."""
+        if self.scheme == "http":
+            return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=context)
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
         """One GET on a connection of its own."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.config import HttpSettings
-from api.server import serve
+from api.server import NewestContext, serve
 
 PATIENCE_S = 30.0  # how long a test waits for what must happen before it calls that a failure
 
@@ -33,7 +33,8 @@ class Running:
         return socket.create_connection(self.address, timeout=PATIENCE_S)
 
     def begin_stop(self) -> None:
-        self.loop.call_soon_threadsafe(self.stopping.set)
+        with contextlib.suppress(RuntimeError):  # it stopped by itself just now
+            self.loop.call_soon_threadsafe(self.stopping.set)
 
     def stop(self) -> None:
         if self.thread.is_alive():
@@ -47,7 +48,7 @@ class Running:
 def serving(
     app: ASGIApp,
     settings: HttpSettings | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: ssl.SSLContext | NewestContext | None = None,
     sock: socket.socket | None = None,
 ) -> Iterator[Running]:
     """Serve an application; at the end nothing of the server is left but the threads of its application."""
@@ -60,7 +61,8 @@ def serving(
         stop = asyncio.Event()
         address = sock.getsockname()[:2]
         running.append(Running(address, asyncio.get_running_loop(), stop, threading.current_thread(), failures))
-        await serve(app, [sock], settings or HttpSettings(), stop=stop, on_ready=ready.set, tls=tls)
+        newest = (lambda: tls) if isinstance(tls, ssl.SSLContext) else tls
+        await serve(app, [sock], settings or HttpSettings(), stop=stop, on_ready=ready.set, tls=newest)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"tasks left behind: {left}"
 

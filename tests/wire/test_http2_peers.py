@@ -7,43 +7,17 @@ import socket
 import threading
 from contextlib import suppress
 
-import h2.config
-import h2.connection
-import h2.settings
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from api.config import HttpSettings
-from tests.wire.harness import PATIENCE_S, Running, serving
+from tests.wire.harness import PATIENCE_S, serving
+from tests.wire.http2peer import Peer
 
 MIB = 1 << 20
 SHORT = HttpSettings(stall_s=0.2, keep_alive_s=0.2)
 PATIENT = HttpSettings(stall_s=PATIENCE_S, keep_alive_s=0.2)
-
-
-class Peer:
-    """A client that sends what it is told to, proper or not."""
-
-    def __init__(self, running: Running, window: int = 65_535) -> None:
-        self.sock = running.connect()
-        config = h2.config.H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
-        self.speech = h2.connection.H2Connection(config)
-        initial = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window}
-        self.speech.local_settings = h2.settings.Settings(client=True, initial_values=initial)
-        self.speech.initiate_connection()
-        self.flush()
-
-    def flush(self) -> None:
-        self.sock.sendall(self.speech.data_to_send())
-
-    def request(self, method: str = "GET", path: str | None = "/", *, ends: bool = False) -> int:
-        """Begin a request; its body goes on unless told otherwise."""
-        stream = self.speech.get_next_available_stream_id()
-        paths = [] if path is None else [(":path", path)]
-        headers = [(":method", method), *paths, (":scheme", "http"), (":authority", "a")]
-        self.speech.send_headers(stream, headers, end_stream=ends)
-        return stream
 
 
 class Endless:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.wire.v1.talk import Registry, running
+from tests.wire.v1.talk import Guarded, Registry, guarding, running
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +22,18 @@ def empty_registry(tmp_path: Path) -> Iterator[Registry]:
     """A registry that nobody has used."""
     with running(tmp_path / "root") as registry:
         yield registry
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Guarded]:
+    """A registry with accounts that nobody has used."""
+    with guarding(tmp_path / "root") as guarded:
+        yield guarded
+
+
+@pytest.fixture(scope="module")
+def registry_with_accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """The same for all tests of a module, with one account, Alice's."""
+    with guarding(tmp_path_factory.mktemp("accounts") / "root") as guarded:
+        guarded.account("alice")
+        yield guarded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import itertools
@@ -11,13 +12,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from api.access import grants
+from api.access.accounts import Accounts
+from api.access.principal import Action
+from api.access.settings import AccessSettings, Mode
 from api.app import build
 from api.config import HttpSettings
+from api.content import repositories
+from api.content.repositories import Access
+from api.content.repository import Repository
 from api.v1.settings import V1Settings
 from cas import EngineSettings, Store
 from cas.disk import Disk
-from tests.v1client import Answer, Client
+from tests.v1client import Answer, Client, chain
 from tests.wire.harness import Running, read_all, serving
 
 NOW = 1_795_437_699.0
@@ -117,11 +126,68 @@ class Registry:
         return self.ask("PUT", f"/v1/repositories/{repository}/tags/{tag}", json.dumps(image_id).encode())
 
 
+def basic(user: str, password: str = "secret") -> dict[str, str]:
+    """Make the header that names a user."""
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def token(answer: Answer) -> dict[str, str]:
+    """Make the header that sends back the token of an answer, as engines do."""
+    return {"Authorization": f"Token {answer.headers['X-Docker-Token']}"}
+
+
+WANT = {"X-Docker-Token": "true"}
+
+
+@dataclass
+class Guarded:
+    """A running registry with accounts, whose password is `secret`."""
+
+    registry: Registry
+    settings: AccessSettings
+
+    def account(self, name: str, *, admin: bool = False) -> dict[str, str]:
+        """Make an account, and the header that names it."""
+        accounts = Accounts(self.registry.store, self.settings, self.registry.clock)
+        accounts.add(name, "secret", admin=admin, inherit=True)
+        return basic(name)
+
+    def grant(self, user: str, pattern: str, *actions: str) -> None:
+        self.registry.store.change(lambda names: grants.put(names, user, pattern, map(Action, actions)))
+
+    def publish(self, repository: str, access: Access = Access.PUBLIC) -> None:
+        there = self.registry.store.change(
+            lambda names: repositories.set_access(names, Repository.of(repository), access)
+        )
+        assert there
+
+    def client(self, user: str | None = None) -> Client:
+        """Give an engine that somebody has logged in with, or nobody."""
+        client = self.registry.client()
+        client.basic = basic(user)["Authorization"] if user is not None else None
+        return client
+
+    def push(self, user: str, repository: str, layers: int = 1, tag: str = "latest") -> list[str]:
+        """Push a chain as an engine does; returns its ids, base first."""
+        images = chain([b"layer %d of " % number + repository.encode() for number in range(layers)], seed=new_id())
+        assert self.client(user).push(repository, images, [tag]) == [image.id for image in images]
+        return [image.id for image in images]
+
+
+@contextmanager
+def guarding(root: Path, v1: V1Settings | None = None, **settings: Any) -> Iterator[Guarded]:
+    """Run a registry with accounts over a store of its own."""
+    access = AccessSettings(mode=Mode.AUTH, **settings)
+    with running(root, v1=v1, access=access) as registry:
+        yield Guarded(registry, access)
+
+
 @contextmanager
 def running(
     root: Path,
     http: HttpSettings | None = None,
     v1: V1Settings | None = None,
+    access: AccessSettings | None = None,
     *,
     engine: EngineSettings | None = None,
     disk: Disk | None = None,
@@ -129,7 +195,7 @@ def running(
     """Run a registry over a store of its own."""
     http, clock = http or HttpSettings(), Clock()
     with Store.open(root, engine or EngineSettings(), create=True, disk=disk) as store:
-        app = build(store, http, v1 or V1Settings(), clock=clock)
+        app = build(store, http, v1 or V1Settings(), access or AccessSettings(), clock=clock)
         with serving(app, http) as server:
             yield Registry(store, server, clock)
 

@@ -193,7 +193,7 @@ def test_a_bug_is_500_in_json_and_the_log_has_the_rest(
     def broken(*_: object) -> cas.Record | None:
         raise ZeroDivisionError("insides")
 
-    monkeypatch.setattr(cas.Store, "get", broken)
+    monkeypatch.setattr(cas.Store, "read", broken)
     answer = registry.ask("GET", "/v1/repositories/a/b/tags")
     assert (answer.status, answer.body) == (500, refusal("Internal error: the server's log says more."))
     assert "insides" in caplog.text

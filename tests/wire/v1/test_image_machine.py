@@ -13,6 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from api.errors import ApiError
 from api.v1 import images, views
+from api.v1.homes import EVERYWHERE
 from api.v1.settings import V1Settings
 from cas import Store
 from tests.wire.v1.talk import image_json, payload
@@ -56,6 +57,10 @@ class Images(RuleBasedStateMachine):
 
     sendings = Bundle("sendings")
 
+    @property
+    def place(self) -> images.Place:
+        return images.Place(self.store, LIMITS)
+
     def refused(self, status: int | None, step: object, *arguments: object) -> None:
         assert callable(step)
         outcome = None
@@ -80,7 +85,7 @@ class Images(RuleBasedStateMachine):
             status = 400
         elif before is not None and before.complete:
             status = 409
-        self.refused(status, images.put_json, self.store, LIMITS, image_id, body, checksum)
+        self.refused(status, images.put_json, self.place, image_id, body, checksum)
         if status is None:
             same = before is not None and before.json == body
             layer = before.layer if before is not None and same else None
@@ -97,8 +102,8 @@ class Images(RuleBasedStateMachine):
     def begin_layer(self, image_id: str) -> object:
         image = self.model.get(image_id)
         if image is not None and not (image.complete and not image.contended):
-            return Sending(self.store, image_id, image.json, images.LayerUpload(self.store, LIMITS, image_id))
-        self.refused(404 if image is None else 409, images.LayerUpload, self.store, LIMITS, image_id)
+            return Sending(self.store, image_id, image.json, images.LayerUpload(self.place, image_id))
+        self.refused(404 if image is None else 409, images.LayerUpload, self.place, image_id)
         return multiple()
 
     @rule(sending=consumes(sendings), choice=CHOICES)
@@ -139,7 +144,7 @@ class Images(RuleBasedStateMachine):
         elif image.layer != layer:
             status = 400
         claim = images.Claim(checksum, None)
-        self.refused(status, images.put_checksum, self.store, LIMITS, image_id, claim)
+        self.refused(status, images.put_checksum, self.place, image_id, claim)
         if image is not None and status is None:
             image.complete = True
 
@@ -154,10 +159,10 @@ class Images(RuleBasedStateMachine):
         for image_id in IDS:
             image = self.model.get(image_id)
             if image is None or not image.complete:
-                self.refused(404 if image is None else 400, views.read_json, self.store, image_id)
+                self.refused(404 if image is None else 400, views.read_json, self.store, EVERYWHERE, image_id)
                 continue
-            view = views.read_json(self.store, image_id)
-            with views.open_layer(self.store, image_id) as reader:
+            view = views.read_json(self.store, EVERYWHERE, image_id)
+            with views.open_layer(self.store, EVERYWHERE, image_id) as reader:
                 layer = reader.read()
             assert (view.body, layer) == (image.json, image.layer)
             assert view.checksum == payload(view.body, layer)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from api.v1.image import EMPTY_LAYER, Image, find
+from api.v1.homes import EVERYWHERE, find
+from api.v1.image import EMPTY_LAYER, Image
 from api.v1.settings import V1Settings
 from cas import Digest
 from tests.wire.v1.talk import TRUE, Registry, image_json, new_id, payload, refusal, running
@@ -242,7 +243,7 @@ def test_ancestry_grown_behind_an_images_back_has_the_same_limit(tmp_path: Path)
 
 
 def stored(registry: Registry, image_id: str) -> Image:
-    image = find(registry.store, image_id)
+    image = find(registry.store, EVERYWHERE, image_id)
     assert image is not None
     return image
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from api.app import KEY, build
+from api.access.settings import AccessSettings, Mode
+from api.app import build
 from api.config import HttpSettings
 from api.v1.settings import V1Settings
-from cas import Record, Store
 from tests.wire.v1.talk import Registry, new_id, refusal, running
 
 
@@ -28,10 +28,19 @@ def test_ping_says_what_engines_look_for(registry: Registry, path: str) -> None:
     assert answer.headers["Expires"] == "-1"
 
 
-def test_ping_can_say_that_the_registry_is_not_standalone(tmp_path: Path) -> None:
-    """Then clients send tokens over https; the answer of everything else is the same."""
-    with running(tmp_path / "root", v1=V1Settings(standalone=False)) as registry:
-        assert registry.ask("GET", "/v1/_ping").headers["X-Docker-Registry-Standalone"] == "false"
+def test_ping_tells_clients_of_a_server_with_accounts_to_send_tokens(tmp_path: Path) -> None:
+    """It says so to everybody, whatever they show: clients ask before they have anything."""
+    with running(tmp_path / "root", access=AccessSettings(mode=Mode.AUTH)) as registry:
+        for headers in ({}, {"Authorization": "Basic nonsense"}):
+            answer = registry.ask("GET", "/v1/_ping", headers=headers)
+            assert (answer.status, answer.headers["X-Docker-Registry-Standalone"]) == (200, "false")
+
+
+def test_an_index_of_several_registries_names_each_on_a_line_of_its_own(tmp_path: Path) -> None:
+    """Old engines do not split at commas; newer ones merge the lines."""
+    with running(tmp_path / "root", v1=V1Settings(endpoints="a.example, b.example:5000")) as registry:
+        answer = registry.ask("PUT", "/v1/repositories/a/b/", b"[]")
+    assert answer.headers.get_all("X-Docker-Endpoints") == ["a.example", "b.example:5000"]
 
 
 @pytest.mark.parametrize("authorization", ["Basic Og==", "Basic nonsense", "Token", "Token ", "Bearer x", "x" * 5000])
@@ -58,12 +67,10 @@ def test_status_says_that_the_storage_answers(registry: Registry, path: str) -> 
     assert answer.value == {"services": ["storage"], "failures": {}, "host": registry.host}
 
 
-def test_v2_is_not_here(registry: Registry) -> None:
-    """With its header, engines since 1.10 would never try v1 again."""
-    for path in ("/v2/", "/v2"):
-        answer = registry.ask("GET", path)
-        assert answer.status == 404
-        assert answer.headers["Docker-Distribution-Api-Version"] is None
+def test_no_route_of_ours_says_that_it_is_another_protocol(registry: Registry) -> None:
+    """Only what begins with /v2 carries the header by which engines tell the two apart."""
+    for path, expected in (("/v1/_ping", None), ("/", None), ("/v2x", None), ("/v2/", "registry/2.0")):
+        assert registry.ask("GET", path).headers["Docker-Distribution-Api-Version"] == expected
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/v1", "/v1/", "/v1/images", "/v1/images/x", "/v1/nothing/at/all", "//"])
@@ -83,7 +90,7 @@ def test_an_unknown_path_is_404_in_json(registry: Registry, path: str) -> None:
         ("PUT", "/v1/repositories/a/b/tags", "DELETE, GET, HEAD"),
         ("PUT", "/v1/repositories/a/b/tags/x/json", "GET, HEAD"),
         ("GET", "/v1/repositories/a/b", "DELETE, PUT"),
-        ("PATCH", "/v1/repositories/a/b/images", "GET, HEAD, PUT"),
+        ("PATCH", "/v1/repositories/a/b/images", "DELETE, GET, HEAD, PUT"),
         ("OPTIONS", "/", "GET, HEAD"),
     ],
 )
@@ -208,24 +215,6 @@ def test_both_slash_forms_are_the_same_and_nothing_redirects(registry: Registry)
 
 def test_a_configured_host_is_what_clients_are_sent_to(tmp_path: Path) -> None:
     """For a registry behind a proxy that hides the name its clients use."""
-    with running(tmp_path / "root", v1=V1Settings(public_host="registry.example")) as registry:
+    with running(tmp_path / "root", http=HttpSettings(public_url="https://registry.example")) as registry:
         answer = registry.ask("PUT", "/v1/repositories/a/b/", b"[]", {"Host": "inside:5000"})
     assert answer.headers["X-Docker-Endpoints"] == "registry.example"
-
-
-def test_workers_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
-    """Whoever comes second takes the first one's."""
-    made: list[bytes] = []
-    with Store.open(tmp_path / "root", create=True) as store:
-
-        def new_key(size: int) -> bytes:
-            key = b"%d" % len(made) * size
-            made.append(key)
-            if len(made) == 1:  # between this worker's look and its write, another one starts
-                build(store, HttpSettings(), new_key=new_key)
-            return key
-
-        for _ in range(2):
-            build(store, HttpSettings(), new_key=new_key)
-            assert store.get(KEY) == Record(made[1])
-    assert len(made) == 2

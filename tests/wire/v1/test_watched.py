@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 from api.v1.image import EMPTY_LAYER
-from tests.wire.v1.talk import Registry, payload
+from tests.wire.v1.talk import Guarded, Registry, payload
 
 AGENT = (
     "User-Agent: docker/1.13.1 go/go1.7.5 git-commit/092cba3 kernel/4.4.0 os/linux arch/amd64 "
@@ -57,6 +58,19 @@ def test_a_push_and_a_pull_as_they_were_watched(empty_registry: Registry) -> Non
     """The requests of engine 1.13.1, byte by byte, and the answers it was given."""
     push_watched(empty_registry)
     pull_watched(empty_registry)
+    search_watched(empty_registry)
+
+
+def test_the_same_push_and_pull_with_accounts(guarded: Guarded) -> None:
+    """Bob may, in a name space that was granted to him; the registry's side sees his token and never his password."""
+    guarded.account("bob")
+    guarded.grant("bob", "foo/*", "pull", "push")
+    push_watched(guarded.registry)
+    pull_watched(guarded.registry, cache="private")
+    search_watched(guarded.registry)
+    nobody = "Authorization: Basic Og=="
+    assert spoken(guarded.registry, "GET /v1/repositories/foo/bar/images", nobody)[0] == "401"
+    assert spoken(guarded.registry, f"GET /v1/images/{TWO}/json", nobody)[0] == "401"
 
 
 INDEX = (BASIC, "X-Docker-Token: true")
@@ -90,7 +104,7 @@ def push_watched(registry: Registry) -> None:
     assert "access=write" in headers["x-docker-token"]
 
 
-def pull_watched(registry: Registry) -> None:
+def pull_watched(registry: Registry, *, cache: str = "public") -> None:
     # 13: a pull begins
     status, headers, content = spoken(registry, "GET /v1/repositories/foo/bar/images", *INDEX)
     assert (status, content) == ("200", f'[{{"id": "{ONE}"}}, {{"id": "{TWO}"}}]'.encode())
@@ -104,7 +118,7 @@ def pull_watched(registry: Registry) -> None:
     assert (status, content) == ("200", QUOTED)
     status, headers, content = spoken(registry, f"GET /v1/images/{TWO}/ancestry", token)
     assert (status, content) == ("200", f'["{TWO}", "{ONE}"]'.encode())
-    assert headers["cache-control"] == "public, max-age=31536000"
+    assert headers["cache-control"] == f"{cache}, max-age=31536000"
     # 17 – 20: the images
     for image_id, text, layer in ((TWO, JSON_2, LAYER_2), (ONE, JSON_1, EMPTY_LAYER)):
         status, headers, content = spoken(registry, f"GET /v1/images/{image_id}/json", token)
@@ -114,3 +128,13 @@ def pull_watched(registry: Registry) -> None:
         status, headers, content = spoken(registry, f"GET /v1/images/{image_id}/layer", token)
         assert (status, content) == ("200", layer)
         assert headers["accept-ranges"] == "bytes"
+
+
+def search_watched(registry: Registry) -> None:
+    # 21: and found it is
+    status, headers, content = spoken(registry, "GET /v1/search?q=foo&n=25", *INDEX)
+    assert (status, headers["cache-control"]) == ("200", "no-cache")
+    result = {"name": "foo/bar", "description": "", "star_count": 0}
+    flags = {"is_official": False, "is_automated": False, "is_trusted": False}
+    page = {"query": "foo", "num_results": 1, "num_pages": 1, "page": 1, "page_size": 25}
+    assert json.loads(content) == {**page, "results": [{**result, **flags}]}

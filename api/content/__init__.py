@@ -1,0 +1,1 @@
+"""What repositories consist of in the store, in every protocol: names, tags, the catalogue."""

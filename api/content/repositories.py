@@ -1,0 +1,108 @@
+"""The record of a repository: that it exists, since when, and who may see it.
+
+    repo    ns/repo    {"created": Unix seconds, "access": "public" | "private"}
+
+Blocking; no HTTP. Keeps the catalogue in step. How a repository is removed with all it consists of: `removal`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from api.content import catalogue
+from api.content.repository import Repository
+from api.content.values import content, record
+from api.errors import RETRY_AFTER_S, ApiError
+from cas import Name, Names, Reads, Record, Store
+
+REPO: Final = "repo"
+GONE: Final = "repo.gone"  # notes of `removal`
+
+
+class BeingRemoved(ApiError):
+    """A repository of that name was just deleted and is still being cleared away. Nobody's fault: try again."""
+
+    def __init__(self, repository: Repository) -> None:
+        message = f"{repository} was just deleted and is still being cleared away; try again in a moment"
+        super().__init__(503, message, {"Retry-After": str(RETRY_AFTER_S)}, code="UNAVAILABLE")
+
+
+class Access(StrEnum):
+    """Who may pull without being granted it: everybody, or nobody."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What is known of a repository."""
+
+    created: int
+    access: Access
+
+
+def find(reads: Reads | Store, repository: Repository) -> Info | None:
+    """Return what is known of a repository; None if nobody made it, or somebody deleted it."""
+    found = reads.get(_name(repository))
+    return None if found is None else _info(found)
+
+
+def page(reads: Reads, after: str, limit: int) -> list[tuple[Repository, Info]]:
+    """Return what is known of up to `limit` repositories that follow a full name, in byte order."""
+    return [(Repository.of(name.path), _info(found)) for name, found in reads.scan(REPO, after=after, limit=limit)]
+
+
+def any_below(reads: Reads, namespace: str) -> bool:
+    """Tell whether there is any repository in a name space."""
+    return bool(reads.paths(REPO, f"{namespace}/", limit=1))
+
+
+def ensure(names: Names, repository: Repository, now: float, access: Access) -> bool:
+    """Make a repository unless it is there; say whether it was made.
+
+    Raises:
+        BeingRemoved: rows of an older one of that name are left; `removal.change` sees to that.
+    """
+    if find(names, repository) is not None:
+        return False
+    if names.get(Name(GONE, str(repository))) is not None:
+        raise BeingRemoved(repository)
+    _put(names, repository, Info(int(now), access))
+    return True
+
+
+def set_access(names: Names, repository: Repository, access: Access) -> bool:
+    """Say who may see a repository; tell whether there is such a one."""
+    info = find(names, repository)
+    if info is None:
+        return False
+    if info.access != access:
+        catalogue.remove(names, str(info.access), str(repository))
+        _put(names, repository, Info(info.created, access))
+    return True
+
+
+def forget(names: Names, repository: Repository) -> bool:
+    """Remove the record and the catalogue's entry, nothing below them; tell whether there was one."""
+    info = find(names, repository)
+    if info is None:
+        return False
+    catalogue.remove(names, str(info.access), str(repository))
+    return names.delete(_name(repository))
+
+
+def _info(found: Record) -> Info:
+    value = content(found)
+    return Info(value["created"], Access(value["access"]))
+
+
+def _put(names: Names, repository: Repository, info: Info) -> None:
+    names.put(_name(repository), record({"created": info.created, "access": str(info.access)}))
+    catalogue.add(names, str(info.access), str(repository))
+
+
+def _name(repository: Repository) -> Name:
+    return Name(REPO, str(repository))

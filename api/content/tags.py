@@ -1,0 +1,90 @@
+"""Tags: one record for every protocol, whatever its target is.
+
+    tag    ns/repo:tag    {"target": …, "meta": {…}}
+
+    target    {"kind": "v1", "id": …} or {"kind": "manifest", "digest": …, "type": …, "size": …}
+
+What a protocol does not know it treats as not there. Blocking; no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from api.content.repository import Repository
+from api.content.values import content, record
+from cas import Digest, Name, Names, Reads
+
+TAG: Final = "tag"
+_STEP: Final = 1000  # tags looked at in one go
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A v1 image as a target."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest as a target, with what a HEAD of the tag says."""
+
+    digest: Digest
+    type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """What a tag points to; `meta` is whatever its last writer wanted to be remembered."""
+
+    target: Image | Manifest
+    meta: Mapping[str, Any]
+
+
+def find(reads: Reads, repository: Repository, tag: str) -> Tag | None:
+    """Return a tag, or None."""
+    found = reads.get(_name(repository, tag))
+    return None if found is None else _read(content(found))
+
+
+def put(names: Names, repository: Repository, tag: str, target: Image | Manifest, meta: Mapping[str, Any]) -> None:
+    """Set a tag, whatever it pointed to before."""
+    names.put(_name(repository, tag), record({"target": _write(target), "meta": dict(meta)}))
+
+
+def delete(names: Names, repository: Repository, tag: str) -> bool:
+    """Remove a tag; tell whether it was there."""
+    return names.delete(_name(repository, tag))
+
+
+def walk(reads: Reads, repository: Repository, after: str = "", *, step: int = _STEP) -> Iterator[tuple[str, Tag]]:
+    """Yield the tags that follow `after`, in byte order, reading no more than `step` ahead."""
+    prefix = f"{repository}:"
+    low = prefix + after
+    while found := reads.scan(TAG, prefix, after=low, limit=min(step, _STEP)):
+        for name, each in found:
+            yield name.path.removeprefix(prefix), _read(content(each))
+        low = found[-1][0].path
+
+
+def _write(target: Image | Manifest) -> dict[str, Any]:
+    match target:
+        case Image(id):
+            return {"kind": "v1", "id": id}
+        case Manifest(digest, media_type, size):
+            return {"kind": "manifest", "digest": str(digest), "type": media_type, "size": size}
+
+
+def _read(value: Mapping[str, Any]) -> Tag:
+    target = value["target"]
+    if target["kind"] == "v1":
+        return Tag(Image(target["id"]), value["meta"])
+    return Tag(Manifest(Digest.parse(target["digest"]), target["type"], target["size"]), value["meta"])
+
+
+def _name(repository: Repository, tag: str) -> Name:
+    return Name(TAG, f"{repository}:{tag}")

@@ -1,0 +1,224 @@
+"""Homes: from where an image can be seen, and where it is being uploaded.
+
+    v1.member    ns/repo:id    {"checksum": text, "began": Unix seconds, "at": Unix seconds}    each where known
+    v1.in        id:ns/repo    {}    the same turned round, for images that can be seen from there
+
+A home is a repository by its full name, `~USER~STAMP` for what an account pushed by password and no repository was
+named, or `EVERYWHERE`, from which every image can be seen. From a repository an image is seen if its very bytes were
+proven there, or if somebody tagged it there who saw it already; it has `at` then. Listing an id opens nothing: ids are
+no secrets. Blocking; no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final
+
+from api.access import policy
+from api.access.principal import NOBODY, Action, Caller, Principal
+from api.access.settings import AccessSettings
+from api.content import repositories
+from api.content.repository import Repository
+from api.content.values import content, record
+from api.errors import ApiError
+from api.v1 import refusals
+from api.v1.image import Image, find_complete, find_upload
+from cas import Name, Names, Reads, Store
+
+MEMBER: Final = "v1.member"
+IN: Final = "v1.in"
+EVERYWHERE: Final = ""
+LATE_S: Final = 3600  # how long after an image was completed its tag may still come with a token that expired meanwhile
+MOST_HOMES: Final = 10_000  # looked at for who named none; past it the image is not there, except for a token
+_STEP: Final = 1000  # homes looked at in one go
+
+
+def of_account(who: Principal) -> str:
+    """Return the home of what an account pushes without naming a repository.
+
+    The stamp is in it so that a later account of the same name does not inherit anything.
+    """
+    return f"~{who.name}~{who.stamp}"
+
+
+# --- seeing -----------------------------------------------------------------------------------------------
+
+
+def find(reads: Reads | Store, home: str, image_id: str) -> Image | None:
+    """Look an image up as it is seen from a home: complete, or being uploaded there; None for everything else."""
+    if home == EVERYWHERE or _is_proven(reads, home, image_id):
+        image = find_complete(reads, image_id)
+        if image is not None:
+            return image
+    return find_upload(reads, home, image_id)
+
+
+def known(reads: Reads | Store, home: str, image_id: str) -> Image:
+    """Look up an image that must at least be uploading.
+
+    Raises:
+        ApiError: 404.
+    """
+    image = find(reads, home, image_id)
+    if image is None:
+        raise ApiError(*refusals.IMAGE_NOT_FOUND)
+    return image
+
+
+def complete(reads: Reads | Store, home: str, image_id: str) -> Image:
+    """Look up an image that may be served.
+
+    Raises:
+        ApiError: 404 if it is unknown, 400 if it is still being uploaded.
+    """
+    image = known(reads, home, image_id)
+    if not image.complete:
+        raise ApiError(*refusals.IMAGE_UPLOADING)
+    return image
+
+
+def seen_by(reads: Reads, settings: AccessSettings, caller: Caller, image_id: str) -> str | None:
+    """Return a home from which somebody may look at an image, who named none; None if there is none."""
+    who = caller.principal
+    if who.admin:
+        return EVERYWHERE
+    own = None if who.name is None else find(reads, of_account(who), image_id)
+    if own is not None and own.complete:
+        return of_account(who)
+    for prefix in policy.sight(reads, settings, caller).prefixes:
+        home = _first(reads, settings, caller, image_id, prefix)
+        if home is not None:
+            return home
+    public = _first(reads, settings, NOBODY, image_id, "")  # what is left is what everybody may pull
+    return of_account(who) if public is None and own is not None else public
+
+
+def _first(reads: Reads, settings: AccessSettings, caller: Caller, image_id: str, prefix: str) -> str | None:
+    for name in islice(_homes(reads, image_id, prefix), MOST_HOMES):
+        may_pull = Action.PULL in policy.rights(reads, settings, caller, Repository.of(name))
+        if may_pull and _is_proven(reads, name, image_id):
+            return name
+    return None
+
+
+def _homes(reads: Reads, image_id: str, prefix: str) -> Iterator[str]:
+    start = f"{image_id}:"
+    low = ""
+    while found := reads.paths(IN, start + prefix, after=low, limit=_STEP):
+        for path in found:
+            yield path.removeprefix(start)
+        low = found[-1]
+
+
+def in_time(reads: Reads | Store, home: str, image_id: str, expired: int, now: float) -> bool:
+    """Tell whether an image was begun before a token expired, and is still being uploaded or was until just now."""
+    image = find_upload(reads, home, image_id)
+    if image is not None:
+        return image.began <= expired
+    member = _member(reads, home, image_id) or {}
+    return "at" in member and member["began"] <= expired and now - member["at"] <= LATE_S
+
+
+# --- becoming seen ----------------------------------------------------------------------------------------
+
+
+def prove(names: Names, home: str, image: Image, now: float) -> None:
+    """Make an image seen from a home in which its bytes were proven.
+
+    Raises:
+        ApiError: 404 if that is a repository which is there no more.
+    """
+    if home == EVERYWHERE:
+        return
+    if not home.startswith("~"):
+        check(names, home)
+        names.put(Name(IN, f"{image.id}:{home}"), record({}))
+    before = _member(names, home, image.id) or {}
+    names.put(_name(home, image.id), record({**before, "began": image.began, "at": int(now)}))
+
+
+def check(reads: Reads | Store, home: str) -> None:
+    """Raise unless a home that is a repository is there.
+
+    Raises:
+        ApiError: 404.
+    """
+    is_repository = home != EVERYWHERE and not home.startswith("~")
+    if is_repository and repositories.find(reads, Repository.of(home)) is None:
+        raise ApiError(*refusals.REPOSITORY_NOT_FOUND)
+
+
+def adopt(names: Names, into: str, image: Image, home: str, now: float) -> None:
+    """Make an image and its ancestors seen from another home as well, as far as they are seen from the first.
+
+    An ancestor that is not: its id may be one that the pusher only pretends to have, and another one's image.
+    """
+    above: Image | None = image
+    for _ in range(image.chain):
+        if above is None or not above.complete:
+            return
+        if not _is_proven(names, into, above.id):
+            prove(names, into, above, now)
+        above = None if above.parent is None else find(names, home, above.parent)
+
+
+def borrow(store: Store, settings: AccessSettings, caller: Caller, image_id: str, now: float) -> None:
+    """Make what an account sees from some repository a parent for what it pushes without naming one."""
+    into = of_account(caller.principal)
+    home = store.read(lambda reads: seen_by(reads, settings, caller, image_id))
+    if home in {None, EVERYWHERE, into}:
+        return
+
+    def edit(names: Names) -> None:
+        image = find(names, str(home), image_id)
+        if image is not None:
+            adopt(names, into, image, str(home), now)
+
+    store.change(edit)
+
+
+# --- lists ------------------------------------------------------------------------------------------------
+
+
+def add(names: Names, repository: Repository, image_id: str, checksum: str | None) -> None:
+    """List an id; nobody sees more for it."""
+    before = _member(names, str(repository), image_id)
+    if before is None or (checksum is not None and "checksum" not in before):
+        names.put(_name(str(repository), image_id), record({**(before or {}), **_given(checksum)}))
+
+
+def adds(reads: Reads | Store, repository: Repository, image_id: str, checksum: str | None) -> bool:
+    """Tell whether listing an id would tell anything new."""
+    before = _member(reads, str(repository), image_id)
+    return before is None or (checksum is not None and "checksum" not in before)
+
+
+def is_listed(reads: Reads | Store, repository: Repository, image_id: str) -> bool:
+    """Tell whether an id is in a repository's list."""
+    return _member(reads, str(repository), image_id) is not None
+
+
+def listed(reads: Reads | Store, repository: Repository) -> list[dict[str, str]]:
+    """List a repository's images with the checksums that were given for them."""
+    prefix = f"{repository}:"
+    rows = ((name.path.removeprefix(prefix), content(found)) for name, found in reads.scan(MEMBER, prefix))
+    return [{"id": image_id, **_given(value.get("checksum"))} for image_id, value in rows]
+
+
+def _given(checksum: str | None) -> dict[str, str]:
+    return {"checksum": checksum} if checksum else {}
+
+
+def _is_proven(reads: Reads | Store, home: str, image_id: str) -> bool:
+    member = _member(reads, home, image_id)
+    return member is not None and "at" in member
+
+
+def _member(reads: Reads | Store, home: str, image_id: str) -> dict[str, Any] | None:
+    found = reads.get(_name(home, image_id))
+    return None if found is None else content(found)
+
+
+def _name(home: str, image_id: str) -> Name:
+    return Name(MEMBER, f"{home}:{image_id}")

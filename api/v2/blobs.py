@@ -1,0 +1,94 @@
+"""Routes of blobs: reading one, a part or several parts of one, and removing one from a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from api.content.repository import Repository
+from api.ranges import Part, Unsatisfiable, Whole, parse_ranges
+from api.streaming import BlobResponse
+from api.v2 import caching, links, names
+from api.v2.call import Call
+from api.v2.errors import BLOB_UNKNOWN, RANGE_UNSATISFIABLE, Refused
+from api.v2.multipart import Parts
+from cas import Digest, Reader, Store
+
+OCTETS: Final = "application/octet-stream"
+
+
+async def get(call: Call) -> ASGIApp:
+    """end-2."""
+    digest, threads = _digest(call), call.registry.threads
+    reader = await threads.run(_open, call.store, call.repository, digest)
+    headers = {
+        "Content-Type": OCTETS,
+        "Docker-Content-Digest": str(digest),
+        "Accept-Ranges": "bytes",
+        "ETag": caching.etag(digest),
+        "Cache-Control": caching.FOREVER,
+    }
+    try:
+        cached = caching.not_modified(call.header("if-none-match"), digest, headers)
+        if cached is None:
+            return _answer(call, reader, _wanted(call, digest), headers)
+    except BaseException:
+        await threads.run(reader.close)
+        raise
+    await threads.run(reader.close)
+    return cached
+
+
+async def delete(call: Call) -> ASGIApp:
+    """end-10: the link of this repository; whatever else shows the blob goes on doing so."""
+    digest, repository = _digest(call), call.repository
+    if not await call.registry.threads.run(_unlink, call.store, repository, digest):
+        raise Refused(BLOB_UNKNOWN, {"digest": str(digest)})
+    return Response(status_code=202)
+
+
+def _digest(call: Call) -> Digest:
+    digest = names.known_digest(call.variable)
+    if digest is None:
+        raise Refused(BLOB_UNKNOWN, {"digest": call.variable[:300]})
+    return digest
+
+
+def _open(store: Store, repository: Repository, digest: Digest) -> Reader:
+    if store.read(lambda reads: links.find(reads, repository, digest)) is None:
+        raise Refused(BLOB_UNKNOWN, {"digest": str(digest)})
+    return store.reader(digest)
+
+
+def _unlink(store: Store, repository: Repository, digest: Digest) -> bool:
+    if store.read(lambda reads: links.find(reads, repository, digest)) is None:
+        return False  # without waiting for a commit
+    return store.change(lambda changing: links.delete(changing, repository, digest))
+
+
+def _wanted(call: Call, digest: Digest) -> str | None:
+    """Return the `Range` header, unless the client has a part of something else (`If-Range`)."""
+    condition = call.header("if-range")
+    return call.header("range") if condition in (None, caching.etag(digest)) else None
+
+
+def _answer(call: Call, reader: Reader, wanted: str | None, headers: Mapping[str, str]) -> BlobResponse:
+    threads, size = call.registry.threads, reader.size
+    match parse_ranges(wanted, size):
+        case Whole():
+            return BlobResponse(reader, threads, headers=headers)
+        case Unsatisfiable() as nothing:
+            raise Refused(
+                RANGE_UNSATISFIABLE,
+                {"size": size},
+                headers={"Content-Range": nothing.content_range(size), "Accept-Ranges": "bytes"},
+            )
+        case (Part() as part,):
+            headers = {**headers, "Content-Range": part.content_range(size)}
+            return BlobResponse(reader, threads, status=206, headers=headers, start=part.start, stop=part.stop)
+        case several:
+            parts = Parts(reader, several, OCTETS)
+            return BlobResponse(parts, threads, status=206, headers={**headers, "Content-Type": parts.content_type})

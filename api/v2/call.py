@@ -1,0 +1,136 @@
+"""One request on its way through a v2 handler, and the registry it was sent to.
+
+Knows how to get at names, headers and bodies. Refuses to know any route, and how anybody is recognised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import final
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from api.access.authenticate import Authenticator
+from api.access.principal import NOBODY, Action, Caller
+from api.access.settings import AccessSettings, Mode
+from api.config import HttpSettings
+from api.content.repositories import Access
+from api.content.repository import Repository
+from api.origin import client
+from api.threads import Threads
+from api.v2.settings import V2Settings
+from cas import Store
+
+
+class Need(Enum):
+    """What somebody needs who uses a route; every route says it. The values are the rights to its repository."""
+
+    NOTHING = "nothing"  # where credentials are looked at by the handler itself: the token service
+    LOGIN = "login"  # the ping: whoever has credentials shows that they are good
+    CATALOGUE = "catalogue"  # the list of repositories: everybody gets what they may pull
+    PULL = frozenset({Action.PULL})
+    PUSH = frozenset({Action.PULL, Action.PUSH})
+    DELETE = frozenset({Action.DELETE})
+
+    @property
+    def actions(self) -> frozenset[Action]:
+        """The rights to the path's repository."""
+        return self.value if isinstance(self.value, frozenset) else frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Everything a handler may need that outlives a request.
+
+    Attributes:
+        authenticator: knows accounts and their passwords.
+        admit: says who calls, or refuses, before the handler runs and before a byte of the body is read.
+    """
+
+    store: Store
+    threads: Threads
+    http: HttpSettings
+    access: AccessSettings
+    v2: V2Settings
+    clock: Callable[[], float]
+    authenticator: Authenticator
+    admit: Callable[[Call, Need], Awaitable[Caller]]
+
+    @property
+    def first_access(self) -> Access:
+        """Who may pull a repository that a push makes."""
+        return Access.PUBLIC if self.access.mode is Mode.OPEN else Access(self.access.default_access)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request and its registry.
+
+    Attributes:
+        name: the repository's name as the client spelled it, which is how it is shown; empty on routes without.
+        repository: the same as the store means it; only on routes that have one.
+        variable: the path's other part: a digest, a reference or an upload's id; not checked.
+        caller: who was admitted.
+    """
+
+    registry: Registry
+    request: Request
+    name: str
+    variable: str
+    caller: Caller = NOBODY
+
+    @property
+    def store(self) -> Store:
+        """The engine."""
+        return self.registry.store
+
+    @property
+    def repository(self) -> Repository:
+        """The path's repository, which the dispatcher checked."""
+        return Repository.of(self.name)
+
+    @property
+    def now(self) -> float:
+        """The time, in Unix seconds."""
+        return self.registry.clock()
+
+    @property
+    def base(self) -> str:
+        """The path of the repository; what every relative Location begins with."""
+        return f"/v2/{self.name}"
+
+    def header(self, name: str) -> str | None:
+        """Return a request header, its first line."""
+        return self.request.headers.get(name)
+
+    def header_lines(self, name: str) -> str | None:
+        """Return a request header that is a list, all its lines as one."""
+        return ", ".join(self.request.headers.getlist(name)) or None
+
+    def query(self) -> list[tuple[str, str]]:
+        """Return the query's parameters in order; each may occur more than once."""
+        return parse_qsl(self.request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+
+    def parameter(self, name: str) -> str | None:
+        """Return a query parameter, the first of that name."""
+        return next((value for key, value in self.query() if key == name), None)
+
+    @property
+    def address(self) -> str:
+        """Where the request came from: what wrong passwords are counted by."""
+        return client(self.request.scope, self.registry.http)
+
+    @property
+    def announced_bytes(self) -> int | None:
+        """How long the body is going to be, if its sender said so."""
+        text = self.header("content-length")
+        return int(text) if text is not None else None
+
+
+Handler = Callable[[Call], Awaitable[ASGIApp]]
+Methods = Mapping[str, tuple[Handler, Need]]

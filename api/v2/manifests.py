@@ -1,0 +1,96 @@
+"""Routes of manifests: parse, one step in a thread, render."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from api.content.repository import Repository
+from api.streaming import BlobResponse, receive_bytes
+from api.v2 import caching, names, push
+from api.v2.call import Call
+from api.v2.errors import MANIFEST_UNKNOWN, TOO_MANY_TAGS, Refused
+from api.v2.manifest import Manifest
+from api.v2.push import Conditions, Push
+from cas import Digest, Reader, Store
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    manifest: Manifest
+    reader: Reader | None = None
+
+
+async def get(call: Call) -> ASGIApp:
+    """end-3. `Accept` is a hint that is not needed: what is stored is what is sent."""
+    reference, threads = _wanted(call), call.registry.threads
+    found = await threads.run(_open, call.store, call.repository, reference)
+    manifest = found.manifest
+    headers = {
+        "Content-Type": manifest.media_type,
+        "Docker-Content-Digest": str(manifest.digest),
+        "ETag": caching.etag(manifest.digest),
+        "Cache-Control": caching.NEVER if isinstance(reference, str) else caching.FOREVER,
+    }
+    cached = caching.not_modified(call.header_lines("if-none-match"), manifest.digest, headers)
+    if found.reader is None:
+        return cached or Response(manifest.body, headers=headers)
+    if cached is not None:
+        await threads.run(found.reader.close)
+        return cached
+    return BlobResponse(found.reader, threads, headers=headers)
+
+
+async def put(call: Call) -> ASGIApp:
+    """end-7a and end-7b."""
+    registry, reference, more = call.registry, names.reference(call.variable), _more_tags(call)
+    limit = registry.v2.max_manifest_bytes
+    body = await receive_bytes(call.request.receive, limit_bytes=limit, announced_bytes=call.announced_bytes)
+    pushed = Push(
+        repository=call.repository,
+        body=body,
+        content_type=call.header("content-type"),
+        digest=reference if isinstance(reference, Digest) else None,
+        tags=(*([reference] if isinstance(reference, str) else []), *more),
+        conditions=Conditions(call.header_lines("if-match"), call.header_lines("if-none-match")),
+    )
+    meta = {"at": int(call.now)}
+    manifest = await registry.threads.run(pushed.store, call.store, registry.first_access, meta, call.now)
+    answer = Response(status_code=201)
+    answer.headers["Location"] = f"{call.base}/manifests/{manifest.digest}"
+    answer.headers["Docker-Content-Digest"] = str(manifest.digest)
+    if manifest.subject is not None:
+        answer.headers["OCI-Subject"] = str(manifest.subject)
+    for tag in more:
+        answer.headers.append("OCI-Tag", tag)
+    return answer
+
+
+async def delete(call: Call) -> ASGIApp:
+    """end-9."""
+    await call.registry.threads.run(push.delete, call.store, call.repository, _wanted(call))
+    return Response(status_code=202)
+
+
+def _wanted(call: Call) -> str | Digest:
+    """Return what is asked for, which another algorithm's digest cannot be."""
+    if ":" not in call.variable:
+        return names.tag(call.variable)
+    digest = names.known_digest(call.variable)
+    if digest is None:
+        raise Refused(MANIFEST_UNKNOWN, {"reference": call.variable[:300]})
+    return digest
+
+
+def _more_tags(call: Call) -> tuple[str, ...]:
+    tags = dict.fromkeys(names.tag(value) for key, value in call.query() if key == "tag")
+    if len(tags) > call.registry.v2.max_push_tags:
+        raise Refused(TOO_MANY_TAGS, {"most": call.registry.v2.max_push_tags})
+    return tuple(tags)
+
+
+def _open(store: Store, repository: Repository, reference: str | Digest) -> _Found:
+    manifest = store.read(lambda reads: push.find(reads, repository, reference))
+    return _Found(manifest, None if manifest.blob is None else store.reader(manifest.blob))

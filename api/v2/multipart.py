@@ -1,0 +1,56 @@
+"""Several ranges of one blob as one body, `multipart/byteranges`, without copying a byte of it.
+
+Knows the framing of RFC 9110, section 14.6. Blocking where the blob's reader is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import final
+
+from api.ranges import Part
+from cas import Digest, FileRange, Reader
+
+
+@final
+class Parts:
+    """A reader's bytes, part by part, each behind a head of its own."""
+
+    def __init__(self, reader: Reader, parts: Sequence[Part], content_type: str) -> None:
+        # A digest never occurs in the content it is the digest of, so it can separate the content's parts.
+        self._boundary = reader.digest.hex
+        self._reader, self._parts = reader, parts
+        self._heads = [
+            (
+                f"\r\n--{self._boundary}\r\n"
+                f"Content-Type: {content_type}\r\nContent-Range: {part.content_range(reader.size)}\r\n\r\n"
+            ).encode()
+            for part in parts
+        ]
+        self._end = f"\r\n--{self._boundary}--\r\n".encode()
+
+    @property
+    def content_type(self) -> str:
+        """What the answer as a whole is."""
+        return f"multipart/byteranges; boundary={self._boundary}"
+
+    @property
+    def digest(self) -> Digest:
+        """The blob's digest."""
+        return self._reader.digest
+
+    @property
+    def size(self) -> int:
+        """The length of the body, heads included."""
+        return sum(map(len, self._heads)) + sum(part.stop - part.start for part in self._parts) + len(self._end)
+
+    def pieces(self, _start: int, _stop: int, /) -> Iterator[FileRange | bytes]:
+        """Yield the whole body, lazily; there are no ranges of it."""
+        for head, part in zip(self._heads, self._parts, strict=True):
+            yield head
+            yield from self._reader.pieces(part.start, part.stop)
+        yield self._end
+
+    def close(self) -> None:
+        """Let go of the blob's files."""
+        self._reader.close()

@@ -1,0 +1,186 @@
+"""How manifests come and go: each with its tags and its entry among referrers, in one change.
+
+Knows what must be there before one is taken. Blocking; no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, final
+
+from api.content import removal, repositories, tags
+from api.content.repositories import Access
+from api.content.repository import Repository
+from api.v2 import caching, document, links, manifest, referrer
+from api.v2.document import Document, Place, Reference
+from api.v2.errors import DIGEST_MISMATCH, MANIFEST_BLOB_UNKNOWN, MANIFEST_UNKNOWN, PRECONDITION_FAILED, Refused
+from api.v2.manifest import INLINE_BYTES, Manifest
+from cas import Digest, Names, Reads, Staged, Store
+
+_MOST_TOLD: Final = 100  # missing things named in one refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What must be so for a push to happen: entity tags of the manifest that each of its tags points to."""
+
+    if_match: str | None = None
+    if_none_match: str | None = None
+
+    def check(self, there: str | None, what: str) -> None:
+        """Refuse unless what is there now is as the client expects; None is nothing.
+
+        Raises:
+            Refused: 412.
+        """
+        expected = self.if_match is None or caching.matches(self.if_match, there)
+        unexpected = self.if_none_match is not None and caching.matches(self.if_none_match, there)
+        if unexpected or not expected:
+            raise Refused(PRECONDITION_FAILED, {"reference": what, "there": there})
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A manifest on its way in.
+
+    Attributes:
+        repository: where to.
+        body: its bytes.
+        content_type: what its header says it is.
+        digest: what it is pushed as; None lets the server name it.
+        tags: what shall point to it.
+        conditions: what must be so.
+    """
+
+    repository: Repository
+    body: bytes
+    content_type: str | None
+    digest: Digest | None
+    tags: tuple[str, ...]
+    conditions: Conditions
+
+    def store(self, store: Store, access: Access, meta: Mapping[str, Any], now: float) -> Manifest:
+        """Store it, durably; `access` is for a repository that this makes, `meta` goes with the tags.
+
+        Raises:
+            Refused: 400, 412.
+        """
+        digest = self._prove()
+        read = document.parse(self.body, self.content_type)
+        store.read(partial(self._check, read.references))  # once before anybody waits for the writer
+        descriptor = None if read.subject is None else referrer.describe(read, digest, len(self.body))
+        with ExitStack() as stack:
+            staged = self._stage(store, stack)
+            entry = self._manifest(read, digest, staged)
+
+            def edit(names: Names) -> None:
+                self._check(read.references, names)
+                self._check_conditions(names, digest)
+                repositories.ensure(names, self.repository, now, access)
+                manifest.put(names, self.repository, entry, staged)
+                if descriptor is not None and read.subject is not None:
+                    referrer.put(names, self.repository, read.subject, digest, descriptor)
+                for tag in self.tags:
+                    target = tags.Manifest(digest, entry.media_type, entry.size)
+                    tags.put(names, self.repository, tag, target, meta)
+
+            removal.change(store, self.repository, edit)
+        return entry
+
+    def _prove(self) -> Digest:
+        if self.digest is None:
+            return Digest.of(self.body)
+        hasher = self.digest.hasher()
+        hasher.update(self.body)
+        found = Digest(self.digest.algorithm, hasher.digest())
+        if found != self.digest:
+            raise Refused(DIGEST_MISMATCH, {"digest": str(self.digest), "found": str(found)})
+        return found
+
+    def _stage(self, store: Store, stack: ExitStack) -> Staged | None:
+        if len(self.body) <= INLINE_BYTES:
+            return None
+        upload = stack.enter_context(store.upload())
+        upload.write(self.body)
+        return upload.finish()
+
+    def _manifest(self, read: Document, digest: Digest, staged: Staged | None) -> Manifest:
+        size = len(self.body)
+        if staged is None:
+            return Manifest(digest, read.media_type, size, read.subject, self.body)
+        return Manifest(digest, read.media_type, size, read.subject, blob=staged.digest)
+
+    def _check(self, references: Iterable[Reference], reads: Reads) -> None:
+        missing = [each for each in references if not self._has(reads, each)]
+        if missing:
+            told = [str(each.digest) for each in missing[:_MOST_TOLD]]
+            raise Refused(MANIFEST_BLOB_UNKNOWN, {"digest": told[0], "missing": told})
+
+    def _has(self, reads: Reads, reference: Reference) -> bool:
+        place, digest = reference.place, reference.digest
+        if place is not Place.MANIFEST and links.find(reads, self.repository, digest) is not None:
+            return True
+        return place is not Place.BLOB and manifest.find(reads, self.repository, digest) is not None
+
+    def _check_conditions(self, reads: Reads, digest: Digest) -> None:
+        if self.conditions == Conditions():
+            return
+        if not self.tags:
+            there = manifest.find(reads, self.repository, digest)
+            self.conditions.check(None if there is None else str(there.digest), str(digest))
+        for tag in self.tags:
+            found = tags.find(reads, self.repository, tag)
+            self.conditions.check(None if found is None else _entity(found.target), tag)
+
+
+def find(reads: Reads, repository: Repository, reference: str | Digest) -> Manifest:
+    """Return the manifest that a tag or a digest means.
+
+    Raises:
+        Refused: 404, also for a tag of what another protocol pushed.
+    """
+    digest = _tagged(reads, repository, reference) if isinstance(reference, str) else reference
+    found = None if digest is None else manifest.find(reads, repository, digest)
+    if found is None:
+        raise Refused(MANIFEST_UNKNOWN, {"reference": str(reference)})
+    return found
+
+
+def delete(store: Store, repository: Repository, reference: str | Digest) -> None:
+    """Remove a tag and no more; or a manifest, every tag that points to it, and its entry among referrers.
+
+    Raises:
+        Refused: 404.
+    """
+    store.read(lambda reads: find(reads, repository, reference))  # a 404 waits for no writer
+
+    def edit(names: Names) -> None:
+        found = find(names, repository, reference)
+        if isinstance(reference, str):
+            tags.delete(names, repository, reference)
+            return
+        for tag in [tag for tag, its in tags.walk(names, repository) if _points_to(its, reference)]:
+            tags.delete(names, repository, tag)
+        if found.subject is not None:
+            referrer.delete(names, repository, found.subject, reference)
+        manifest.delete(names, repository, reference)
+
+    store.change(edit)
+
+
+def _entity(target: tags.Image | tags.Manifest) -> str:
+    """Name a tag's target as an entity tag would; what another protocol pushed is there, too."""
+    return str(target.digest) if isinstance(target, tags.Manifest) else target.id
+
+
+def _points_to(tag: tags.Tag, digest: Digest) -> bool:
+    return isinstance(tag.target, tags.Manifest) and tag.target.digest == digest
+
+
+def _tagged(reads: Reads, repository: Repository, tag: str) -> Digest | None:
+    found = tags.find(reads, repository, tag)
+    return found.target.digest if found is not None and isinstance(found.target, tags.Manifest) else None

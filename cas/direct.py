@@ -1,0 +1,59 @@
+"""Memory that can be written past the page cache: aligned to pages, used again and again.
+
+Layer: L2. A large upload fills no page that anybody will ask for soon, and each fresh page of the cache costs more CPU
+than the bytes it holds; so its windows go from here straight to the disk (`O_DIRECT`). The kernel wants memory, offset
+and length in whole blocks: a window is laid into a buffer so that both have the same place within a block, and its
+two ragged ends are written the ordinary way.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BLOCK = 4096
+
+
+class Aligned:
+    """A window's bytes in memory, at the same place within a block as they will have in the file.
+
+    Attributes:
+        memory: the whole buffer.
+        bytes: the part of it that holds the window.
+    """
+
+    def __init__(self, memory: mmap.mmap, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> None:
+        at = start = offset % BLOCK
+        view = memoryview(memory)
+        for data in buffers:
+            view[at : at + len(data)] = data
+            at += len(data)
+        self.memory, self.bytes = memory, view[start:at]
+
+
+class Buffers:
+    """A few such buffers, each as large as the largest window that it held: a bound of memory (I5)."""
+
+    def __init__(self, count: int) -> None:
+        self._free: list[mmap.mmap | None] = [None] * count
+        self._room = threading.Semaphore(count)
+
+    def take(self, buffers: Sequence[bytes | bytearray | memoryview], offset: int, *, wait: bool) -> Aligned | None:
+        """Copy a window in; None if every buffer is in use and the caller would rather not wait for one."""
+        if not self._room.acquire(blocking=wait):
+            return None
+        size = offset % BLOCK + sum(map(len, buffers))
+        memory = self._free.pop()
+        if memory is None or len(memory) < size:
+            memory = mmap.mmap(-1, -(-size // BLOCK) * BLOCK)
+        return Aligned(memory, buffers, offset)
+
+    def give_back(self, window: Aligned) -> None:
+        """Let the next one have it."""
+        window.bytes.release()
+        self._free.append(window.memory)
+        self._room.release()

@@ -1,0 +1,380 @@
+"""The chunks of one upload on their way into a pack: compared with what is stored, appended, recorded, filed.
+
+Layer: L7. New chunks go to a pack at once, a commit record follows each run, and what a run says is filed in the
+index in the background while the next run arrives. A key found in the index is a hint; a chunk is reused only after its
+stored bytes compared equal (I3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from cas.errors import CasError, Closed, Damaged, DiskFailed, NoSpace
+from cas.extent import Codec, Extent, coalesce
+from cas.index import ChunkState
+from cas.reader import Reader
+from cas.records import BlobEntry, Body, ChunkEntry, ChunkRef, Segment, link, pack_refs
+from cas.staged import Filing
+from cas.turns import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from cas.claims import Claim, SessionClaim
+    from cas.commit import Draft
+    from cas.digest import Digest
+    from cas.direct import Aligned
+    from cas.index import ChunkRow, Edit, View
+    from cas.packs import PackWriter
+    from cas.parts import Parts
+
+_READ_BYTES = 1 << 20  # of stored bytes, at a time
+
+
+@dataclass(slots=True)
+class _Run:
+    """What was cut since the last commit record."""
+
+    start: int
+    refs: list[ChunkRef] = field(default_factory=list)
+    extents: list[Extent] = field(default_factory=list)
+    entries: list[ChunkEntry] = field(default_factory=list)
+    raw: int = 0
+
+
+@dataclass(slots=True)
+class _Fresh:
+    """A chunk this upload wrote that the index does not know yet; `data` only while its window is in memory."""
+
+    ref: ChunkRef
+    extent: Extent
+    data: memoryview | None
+
+
+class Runs:
+    """The runs of one upload. For one thread at a time."""
+
+    def __init__(self, parts: Parts, claim: Claim | SessionClaim, start: int = 0, chain: bytes = b"") -> None:
+        self.chain = chain  # of the last segment recorded
+        self.filed = False  # something may stand in the index
+        self.wrote = False  # a record with new chunks was written
+        self._parts, self._claim = parts, claim
+        self._run = _Run(start)
+        self._fresh: dict[bytes, list[_Fresh]] = {}
+        self._buffers: list[bytes | memoryview] = []
+        self._buffered = 0
+        self._base = 0  # where in the lent pack the buffers will lie
+        self._appending: Future[object] | None = None
+        self._in_window: list[_Fresh] = []
+        self._writer: PackWriter | None = None
+        self._kept = 0  # bytes of the lent pack that a record of ours, or somebody before us, stands on
+        self._pending: tuple[Future[object], Filing] | None = None
+
+    @property
+    def start(self) -> int:
+        """Where in the blob the present run began."""
+        return self._run.start
+
+    @property
+    def end(self) -> int:
+        """How far in the blob the chunks taken reach."""
+        return self._run.start + self._run.raw
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the present run should end: at places that depend on the blob alone, so that twins keep in step."""
+        run, step = self._run, self._parts.settings.run_bytes
+        due = self.end // step > run.start // step
+        return (due and bool(run.entries)) or len(run.refs) >= self._parts.settings.segment_chunks
+
+    def take(self, chunks: Sequence[memoryview], *, compress: bool) -> None:
+        """Take the next chunks; what is new of them is appended to a pack."""
+        keys = [xxhash.xxh3_128_digest(chunk) for chunk in chunks]
+        rows = self._parts.index.read(lambda view: view.chunks(keys))
+        for chunk, key, candidates in zip(chunks, keys, rows, strict=True):
+            ref, extent = self._match(chunk, key, candidates) or self._add(chunk, key, compress=compress)
+            self._run.refs.append(ref)
+            self._run.extents.append(extent)
+            self._run.raw += ref.raw
+        self._append()
+
+    def end_run(self) -> None:
+        """Write the run's record; sync and file it in the background, at most one run behind."""
+        self._settle_pending()
+        turn = Turn(self._parts.layout, self._run.refs[-1].key if self.has_new else b"")
+        try:
+            filing = self._write_record()
+            if not filing.entries:
+                turn.end()  # nobody gains by waiting for this one
+            writer = self._lend()
+            if writer.end >= self._parts.settings.pack_bytes:
+                self._writer = None  # full: it goes back once this run is filed, and the next run begins a new one
+            self.filed = True
+            self._pending = submit(self._parts.syncers, self._sync_and_file, writer, filing, turn), filing
+        except BaseException:
+            turn.end()
+            raise
+
+    def last(self) -> Filing | None:
+        """Record and sync what is left, and return it unfiled; None if the last run ended with the last byte."""
+        self._settle_pending()
+        if not self._run.refs:
+            return None
+        filing = self._write_record()
+        self._lend().sync()
+        return filing
+
+    def settle(self) -> None:
+        """Wait until every run that was ended is filed."""
+        self._settle_pending()
+
+    def read(self, start: int, digest: Digest) -> Iterator[bytes | bytearray]:
+        """Yield all bytes taken so far from `start` on, as they are stored.
+
+        Raises:
+            Damaged: some are not to be had.
+        """
+        self._settle_append()
+        self._settle_pending()
+        blob = BlobEntry(digest, self._run.start, 0, self._claim.recipe)
+        with Reader(self._parts, blob) as reader:
+            for at in range(start, blob.size, _READ_BYTES):
+                yield reader.read(at, at + _READ_BYTES)
+        skip = max(start - blob.size, 0)
+        for extent in self._run.extents:
+            data = self._stored(extent)
+            if data is None:
+                raise Damaged("what arrived of this upload cannot be read back; begin a new one")
+            yield data[skip:]
+            skip = max(skip - extent.raw, 0)
+
+    def look_again(self) -> None:
+        """Give the run's bytes back if all its new chunks have been filed by somebody else since they were cut."""
+        run, found = self._run, {}
+        keys = [entry.key for entry in run.entries]
+        rows = self._parts.index.read(lambda view: view.chunks(keys))
+        if not run.entries or not all(rows):
+            return
+        self._settle_append()
+        places = dict(zip(run.refs, run.extents, strict=True))
+        for entry, candidates in zip(run.entries, rows, strict=True):
+            own = ChunkRef(entry.key, entry.salt, entry.raw)
+            data = self._stored(places[own])
+            match = None if data is None else self._stored_alike(memoryview(data), own.key, candidates)
+            if match is None:
+                return
+            found[own] = match
+        self._run = _Run(run.start, raw=run.raw)
+        for ref, extent in zip(run.refs, run.extents, strict=True):
+            ref, extent = found.get(ref, (ref, extent))  # noqa: PLW2901 - the twin takes its place
+            self._run.refs.append(ref)
+            self._run.extents.append(extent)
+        for own in found:
+            self._fresh.pop(own.key, None)
+        self._roll_back()
+
+    def are_recipe_of(self, blob: BlobEntry) -> bool:
+        """Whether a stored blob has exactly these chunks, each of which compared equal when it arrived."""
+
+        def look(view: View) -> bool:
+            ours, theirs = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+            for refs in _refs(view, self._claim.recipe, self._run.start):
+                ours.update(refs)
+            ours.update(pack_refs(tuple(self._run.refs)))
+            for refs in _refs(view, blob.recipe, blob.size):
+                theirs.update(refs)
+            return ours.digest() == theirs.digest()
+
+        try:
+            return self._parts.index.read(look)
+        except Damaged:
+            return False  # then ours takes the place of the damaged recipe
+
+    @property
+    def has_new(self) -> bool:
+        """Whether the present run has chunks that were not stored before."""
+        return bool(self._run.entries)
+
+    def abandon(self) -> None:
+        """Give the space of unfiled bytes back, and the pack."""
+        with contextlib.suppress(CasError):
+            self._settle_append()
+        with contextlib.suppress(CasError):
+            self._settle_pending()
+        self._roll_back()
+        self.release()
+
+    def release(self) -> None:
+        """Give the pack back."""
+        self._fresh.clear()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            self._parts.packs.give_back(writer)
+
+    def _roll_back(self) -> None:
+        self._buffers, self._in_window = [], []
+        self._base, self._buffered = self._kept, 0
+        if self._writer is not None:
+            self._writer.roll_back(self._kept)
+
+    def _match(self, chunk: memoryview, key: bytes, candidates: Sequence[ChunkRow]) -> tuple[ChunkRef, Extent] | None:
+        for fresh in self._fresh.get(key, ()):
+            if fresh.data is None:
+                self._settle_append()
+            data = self._stored(fresh.extent) if fresh.data is None else bytearray(fresh.data)
+            if _same(data, chunk):
+                return fresh.ref, fresh.extent
+        return self._stored_alike(chunk, key, candidates)
+
+    def _stored_alike(
+        self, chunk: memoryview, key: bytes, candidates: Sequence[ChunkRow]
+    ) -> tuple[ChunkRef, Extent] | None:
+        for row in candidates:
+            usable = row.state is ChunkState.GOOD and row.extent.raw == len(chunk)
+            if usable and _same(self._stored(row.extent), chunk):
+                return ChunkRef(key, row.salt, len(chunk)), row.extent
+        return None
+
+    def _stored(self, extent: Extent) -> bytearray | None:
+        """Return a stored chunk's raw bytes, None if unreadable."""
+        try:
+            stored = self._parts.files.read(extent.pack, extent.offset, extent.stored)
+            if extent.codec is Codec.RAW:
+                return stored
+            return bytearray(self._parts.codec.decode(stored, extent.raw))
+        except (FileNotFoundError, Damaged, DiskFailed):
+            return None  # then these bytes are stored anew; a blob is healed when it is pushed itself
+
+    def _add(self, chunk: memoryview, key: bytes, *, compress: bool) -> tuple[ChunkRef, Extent]:
+        codec, stored = self._parts.codec.encode(chunk) if compress else (Codec.RAW, chunk)
+        writer = self._lend()
+        ref = ChunkRef(key, int.from_bytes(self._parts.disk.random(4), "big"), len(chunk))
+        extent = Extent(writer.pack, self._base + self._buffered, len(stored), len(chunk), codec)
+        entry = ChunkEntry(
+            key, ref.salt, extent.offset, len(stored), len(chunk), codec, xxhash.xxh3_64_intdigest(stored)
+        )
+        self._buffers.append(stored)
+        self._buffered += len(stored)
+        self._run.entries.append(entry)
+        fresh = _Fresh(ref, extent, chunk)
+        self._fresh.setdefault(key, []).append(fresh)
+        self._in_window.append(fresh)
+        return ref, extent
+
+    def _append(self) -> None:
+        if not self._buffers:
+            return
+        settings = self._parts.settings
+        free, whole = self._parts.disk.free_bytes(self._parts.layout.root)
+        if free < self._buffered + min(settings.reserve_bytes, int(whole * settings.reserve_share)):
+            raise NoSpace("the disk is full (its last part is kept for deletes); free some space and send it again")
+        self._settle_append()
+        past_cache = self._run.start >= settings.direct_bytes
+        window = self._parts.windows.take(self._buffers, self._base, wait=past_cache)
+        if window is None:
+            self._lend().append(self._buffers)
+        else:
+            self._append_aside(window, past_cache=past_cache)
+        self._base, self._buffered, self._buffers = self._base + self._buffered, 0, []
+        for fresh in self._in_window:
+            fresh.data = None
+        self._in_window = []
+
+    def _append_aside(self, window: Aligned, *, past_cache: bool) -> None:
+        """Write a copy of the window in another thread, so that the next one can be cut meanwhile."""
+
+        def append(writer: PackWriter) -> None:
+            try:
+                if past_cache:
+                    writer.append_direct(window)
+                else:
+                    writer.append([window.bytes])
+            finally:
+                self._parts.windows.give_back(window)
+
+        try:
+            self._appending = submit(self._parts.appenders, append, self._lend())
+        except Closed:
+            self._parts.windows.give_back(window)
+            raise
+
+    def _settle_append(self) -> None:
+        appending, self._appending = self._appending, None
+        if appending is not None:
+            appending.result()
+
+    def _lend(self) -> PackWriter:
+        if self._writer is None:
+            self._writer = self._parts.packs.take()
+            self._kept = self._base = self._writer.end
+        return self._writer
+
+    def _write_record(self) -> Filing:
+        self._parts.index.read(lambda view: self._claim.check(view, self._run.start))
+        self.look_again()
+        self._settle_append()
+        run, writer = self._run, self._lend()
+        self.wrote |= bool(run.entries)
+        self.chain = link(self.chain, tuple(run.refs))
+        segment = Segment(self._claim.recipe, run.start, tuple(run.refs), self.chain)
+        end = writer.commit(Body(chunks=run.entries, segments=[segment]))
+        self._run = _Run(run.start + segment.raw)
+        self._kept = self._base = end
+        return Filing(writer.pack, end, tuple(run.entries), segment, tuple(coalesce(run.extents)))
+
+    def _sync_and_file(self, writer: PackWriter, filing: Filing, turn: Turn) -> None:
+        owner, now = self._parts.owner, int(self._parts.clock())
+
+        def file(edit: Edit, _draft: Draft) -> None:
+            self._claim.file(edit, filing.segment, None, now)
+            filing.put(edit, owner)
+
+        try:
+            writer.sync()
+            self._parts.committer.run(file)
+        finally:
+            turn.end()
+            if writer is not self._writer:
+                self._parts.packs.give_back(writer)
+
+    def _settle_pending(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            future, filing = pending
+            future.result()
+            for entry in filing.entries:  # the index knows them now
+                self._fresh.pop(entry.key, None)
+
+
+def _refs(view: View, recipe: int, size: int) -> Iterator[bytes]:
+    """Yield the packed chunk lists of a recipe's first `size` bytes, as far as they are there."""
+    at = 0
+    while at < size:
+        stretch = view.stretch(recipe, at)
+        if stretch is None or stretch.start != at:
+            return
+        yield pack_refs(stretch.refs)
+        at += sum(ref.raw for ref in stretch.refs)
+
+
+def submit(pool: ThreadPoolExecutor, work: Callable[..., object], *arguments: object) -> Future[object]:
+    """Hand work to a pool.
+
+    Raises:
+        Closed: the store was closed.
+    """
+    try:
+        return pool.submit(work, *arguments)
+    except RuntimeError:  # how a pool says that it was shut down
+        raise Closed("this store was closed; open it anew") from None
+
+
+def _same(stored: bytearray | None, chunk: memoryview) -> bool:
+    """Compare by memcmp: with a memoryview on both sides Python would compare item by item, twenty times slower."""
+    return stored is not None and stored.__eq__(chunk) is True

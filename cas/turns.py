@@ -1,0 +1,40 @@
+"""Taking turns: of uploads that are about to store the same content, one goes first and the others find it stored.
+
+Layer: L3. A lock of the kernel, across threads and processes, so nobody's death has to be noticed; waiting for it is
+bounded, because it only saves space: two that go at once store the content twice and both are right.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from cas.disk import lock_byte
+
+if TYPE_CHECKING:
+    from cas.layout import Layout
+
+_WAIT_S = 5.0
+
+
+class Turn:
+    """Somebody's turn with some content; to be ended by any thread, several times if need be."""
+
+    def __init__(self, layout: Layout, content: bytes, wait_s: float = _WAIT_S) -> None:
+        """Wait for it; when it does not come, go on without.
+
+        Args:
+            layout: where the lock lies.
+            content: at least 7 bytes that stand for the content, spread evenly; none if there is nothing to store.
+            wait_s: patience.
+        """
+        self._fd = lock_byte(layout.turns, int.from_bytes(content[:7], "big"), wait_s) if content else None
+        self._lock = threading.Lock()
+
+    def end(self) -> None:
+        """Let the next one go."""
+        with self._lock:
+            fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)

@@ -1,0 +1,87 @@
+"""`cas repo`: who may see a repository, and which there are.
+
+Layer: tools. Works beside a live server, which goes by it from the next request on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+
+import click
+
+from api.access import grants
+from api.access.errors import InvalidPattern
+from api.content import repositories
+from api.content.repositories import Access, Info
+from api.content.repository import Repository
+from cas import Missing, Store
+from tools.settings import Settings, SettingsCommand, with_settings
+
+_AT_ONCE = 1000
+
+
+@click.group()
+def repo() -> None:
+    """Say who may see a repository, and list them all.
+
+    Each of them takes --root DIR and --config FILE like every command, and its own --help.
+
+    \b
+    Examples:
+      cas repo set acme/app --public --root /srv/cas
+      cas repo list --root /srv/cas
+    """
+
+
+@repo.command("set", cls=SettingsCommand)
+@with_settings()
+@click.argument("repo", metavar="REPO")
+@click.option("--public/--private", default=None, help="Whether everybody may pull it.")
+def set_(settings: Settings, repo: str, *, public: bool | None) -> None:
+    """Make a repository public or private. It is there once somebody pushed to it; foo is library/foo.
+
+    \b
+    Examples:
+      cas repo set acme/app --public
+      cas repo set busybox --private
+    """
+    name = grants.parse_pattern(repo)
+    if name.endswith(grants.EVERYTHING):
+        raise InvalidPattern(repo)
+    if public is None:
+        raise click.UsageError("say --public or --private")
+    access = Access.PUBLIC if public else Access.PRIVATE
+    with Store.open(settings.root, settings.engine) as store:
+        if not store.change(partial(repositories.set_access, repository=Repository.of(name), access=access)):
+            raise Missing(f"there is no repository {name}; the first push makes it. `cas repo list` shows all")
+    click.echo(f"{name} is {access}")
+
+
+@repo.command("list", cls=SettingsCommand)
+@with_settings()
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+def list_(settings: Settings, *, as_json: bool) -> None:
+    """List all repositories, by name.
+
+    \b
+    Examples:
+      cas repo list
+      cas repo list --json
+    """
+    with Store.open(settings.root, settings.engine) as store:
+        if as_json:
+            rows = [{"name": str(one), "access": info.access, "created": info.created} for one, info in _all(store)]
+            click.echo(json.dumps(rows, indent=2))
+            return
+        for one, info in _all(store):
+            click.echo(f"{info.access:<8} {datetime.fromtimestamp(info.created, UTC):%Y-%m-%d}  {one}")
+
+
+def _all(store: Store) -> Iterator[tuple[Repository, Info]]:
+    after = ""
+    while found := store.read(partial(repositories.page, after=after, limit=_AT_ONCE)):
+        yield from found
+        after = str(found[-1][0])
