@@ -102,7 +102,7 @@ class AccountGate:
 
     def _by_bearer(self, ask: Ask, text: str, reads: Reads) -> Admission:
         caller = bearer.read(reads, text, principal=self._authenticator.principal, now=self._clock())
-        if caller is None:
+        if caller is None or not caller.lists:  # a token for one repository tells of no other
             raise refused(ask.side)
         return Admission(caller)
 

@@ -8,6 +8,7 @@ import secrets
 import pytest
 
 from api.access import bearer
+from api.access.bearer import Resource
 from api.access.principal import Principal
 from tests.v1client import Answer
 from tests.wire.v1.talk import NOW, Guarded, Registry, basic, token
@@ -112,20 +113,19 @@ def test_everybody_finds_what_they_may_pull_and_nothing_else(guarded: Guarded) -
     def search(headers: dict[str, str]) -> list[str]:
         return found(ask("GET", "/v1/search?q=app", None, headers))
 
-    def by_bearer(name: str) -> dict[str, str]:
-        def make(names: object) -> str:
-            assert names is not None
-            stamp = guarded.registry.store.scan("user", name)[0][1].value
-            who = Principal(name, stamp=json.loads(stamp)["stamp"])
-            return guarded.registry.store.read(
-                lambda reads: bearer.issue(reads, who, [], now=NOW, life_s=60, unique=secrets.token_hex(4))
-            )
+    def by_bearer(name: str, *granted: Resource) -> dict[str, str]:
+        stamp = guarded.registry.store.scan("user", name)[0][1].value
+        who = Principal(name, stamp=json.loads(stamp)["stamp"])
+        text = guarded.registry.store.read(
+            lambda reads: bearer.issue(reads, who, granted, now=NOW, life_s=60, unique=secrets.token_hex(4))
+        )
+        return {"Authorization": f"Bearer {text}"}
 
-        return {"Authorization": f"Bearer {make(name)}"}
+    lists, one = Resource("registry", "catalog", ("search",)), Resource("repository", "bob/app", ("pull",))
 
     bobs = ["alice/shown-app", "bob/app", "bob/shown-app"]
     assert search({}) == search({"Authorization": "Basic Og=="}) == shown
-    assert search(basic("bob")) == search(by_bearer("bob")) == bobs
+    assert search(basic("bob")) == search(by_bearer("bob", lists)) == bobs
     assert search(token(ask("PUT", "/v1/repositories/bob/app/", b"[]", basic("bob")))) == bobs
     assert search(basic("root")) == everything
     guarded.grant("bob", "alice/*", "pull")
@@ -134,5 +134,11 @@ def test_everybody_finds_what_they_may_pull_and_nothing_else(guarded: Guarded) -
     assert search(basic("bob")) == bobs
     assert ask("DELETE", "/v1/repositories/bob/app/", None, basic("bob")).status == 200
     assert search(basic("bob")) == shown
-    for wrong in (basic("bob", "wrong"), {"Authorization": "Bearer a.b.c"}, {"Authorization": "Token signature=1"}):
+    wrong_ones = (
+        basic("bob", "wrong"),
+        {"Authorization": "Bearer a.b.c"},
+        {"Authorization": "Token signature=1"},
+        by_bearer("bob", one),  # good, but for one repository: it tells of no other
+    )
+    for wrong in wrong_ones:
         assert ask("GET", "/v1/search?q=app", None, wrong).status == 401
