@@ -50,15 +50,20 @@ def user() -> None:
 def add(settings: Settings, name: str, *, admin: bool, email: str | None, password_stdin: bool) -> None:
     """Make an account: it may do everything to repositories below its own name, NAME/..., and pull public ones.
 
+    The first account may be made before the server runs: then this makes the store.
+
     \b
     Examples:
       cas user add alice --admin
       cas user add ci --password-stdin < secret.txt
     """
-    with Store.open(settings.root, settings.engine) as store:
+    users.check_name(name)  # before anybody types a password in vain
+    password = _password(from_stdin=password_stdin)
+    is_new = not settings.root.exists()
+    with Store.open(settings.root, settings.engine, create=is_new) as store:
+        if is_new:
+            click.echo(f"made a new store at {settings.root}", err=True)
         accounts = Accounts(store, settings.access, time.time)
-        users.check_name(name)  # before anybody types a password in vain
-        password = _password(from_stdin=password_stdin)
         accounts.add(name, password, email=email, admin=admin, inherit=True)
         owns = store.read(lambda reads: repositories.any_below(reads, name))
     click.echo(f"added {'the admin ' if admin else ''}{name}" + (f", who has the repositories in {name}/" * owns))

@@ -216,7 +216,7 @@ class TestAccounts:
         "arguments",
         [
             ("user", "list"),
-            ("user", "add", "bob", "--password-stdin"),
+            ("user", "passwd", "bob", "--password-stdin"),
             ("grant", "bob", "acme/app", "pull"),
             ("revoke", "bob", "acme/app"),
             ("repo", "list"),
@@ -224,11 +224,32 @@ class TestAccounts:
             ("key", "rotate"),
         ],
     )
-    def test_no_command_makes_a_store_where_there_is_none(self, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    def test_no_other_command_makes_a_store_where_there_is_none(self, tmp_path: Path, arguments: tuple[str, ...]) -> None:
         """A mistyped root stays mistyped."""
         ended = run_cas(*arguments, "--root", tmp_path / "nowhere")
         assert ended.returncode == 66
         assert not (tmp_path / "nowhere").exists()
+
+    def test_the_first_account_may_come_before_the_first_start(self, server: StartServer, tmp_path: Path) -> None:
+        """A store is made for it and said so; a folder that is something else stays what it is."""
+        made = subprocess.run(
+            [CAS, "user", "add", "bob", "--password-stdin", "--root", tmp_path / "new"],
+            env=clean_environment(),
+            input="secret",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (made.returncode, made.stdout) == (0, "added bob\n")
+        assert f"made a new store at {tmp_path / 'new'}" in made.stderr
+        serving = server(tmp_path / "new", flags=["--mode", "auth"])
+        credentials = base64.b64encode(b"bob:secret").decode()
+        assert serving.get("/v1/users/", {"Authorization": f"Basic {credentials}"})[0] == 200
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "file").touch()
+        assert run_cas("user", "add", "bob", "--root", tmp_path / "other").returncode != 0
+        assert [path.name for path in (tmp_path / "other").iterdir()] == ["file"]
 
 
 class TestRights:
