@@ -224,7 +224,9 @@ class TestAccounts:
             ("key", "rotate"),
         ],
     )
-    def test_no_other_command_makes_a_store_where_there_is_none(self, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    def test_no_other_command_makes_a_store_where_there_is_none(
+        self, tmp_path: Path, arguments: tuple[str, ...]
+    ) -> None:
         """A mistyped root stays mistyped."""
         ended = run_cas(*arguments, "--root", tmp_path / "nowhere")
         assert ended.returncode == 66
