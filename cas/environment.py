@@ -99,6 +99,7 @@ class Environment:
                 map_size=map_bytes,
                 max_dbs=len(tables),
                 max_readers=max_readers,
+                mode=0o640,  # hashes of passwords are in it, and keys
                 lib_version=_FORMAT,
             )
             self._tables = {name: self._env.open_db(name.encode(), dupsort=several) for name, several in tables.items()}

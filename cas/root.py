@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+FOLDER_MODE = 0o750  # what is in a store is nobody else's business: passwords' hashes, keys, private layers
 FORMAT = 1
 _ID_SIZE = 16  # bytes
 
@@ -53,11 +54,12 @@ def find(
         Busy: another process is opening it and does not get done.
     """
     layout = Layout(root)
-    if root.exists() and not root.is_dir():
-        raise NotAStore(f"{root} is a file; give --root a folder")
-    if not root.exists():
+    if not _is_folder(root):
         if not create:
-            raise NotAStore(f"{root} does not exist; `cas serve --root {root}` makes a store there")
+            raise NotAStore(
+                f"{root.absolute()} does not exist; name your store by --root or CAS_ROOT, "
+                f"or let `cas serve --root {root}` make one there"
+            )
         _make_folder(root)
     kind = filesystem(root)
     if kind in NETWORK_FILESYSTEMS:
@@ -96,9 +98,20 @@ def check_index(layout: Layout) -> bool:
     )
 
 
+def _is_folder(root: Path) -> bool:
+    try:
+        if root.exists() and not root.is_dir():
+            raise NotAStore(f"{root} is a file; give --root a folder")
+        return root.exists()
+    except PermissionError as error:
+        raise RootReadOnly(
+            f"{root} is out of this user's reach ({error.strerror}); mend its permissions, or choose another --root"
+        ) from error
+
+
 def _make_folder(root: Path) -> None:
     try:
-        root.mkdir(parents=True)
+        root.mkdir(FOLDER_MODE, parents=True)
     except OSError as error:
         raise RootReadOnly(f"{root} cannot be made ({error.strerror}); choose another --root") from error
 
@@ -127,7 +140,7 @@ def _make_folders(layout: Layout, disk: Disk) -> None:
     missing = [folder for folder in (layout.locks, *layout.pack_folders()) if not folder.is_dir()]
     try:
         for folder in missing:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
         if missing:
             disk.sync_folder(layout.packs)
             disk.sync_folder(layout.root)
@@ -141,7 +154,7 @@ def _make(layout: Layout, disk: Disk) -> Manifest:
     manifest = Manifest(FORMAT, disk.random(_ID_SIZE))
     _make_folders(layout, disk)
     try:
-        layout.index.mkdir(exist_ok=True)
+        layout.index.mkdir(FOLDER_MODE, exist_ok=True)
         disk.sync_folder(layout.root)
         content: dict[str, Any] = {
             "format": manifest.format,

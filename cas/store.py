@@ -29,7 +29,7 @@ from cas.parts import Parts
 from cas.reader import Reader
 from cas.rebuild import RebuildReport, rebuild
 from cas.receive import begin, resume
-from cas.root import check_index, find
+from cas.root import FOLDER_MODE, check_index, find
 from cas.scan import pack_paths
 from cas.settle import settle
 
@@ -363,7 +363,7 @@ def rebuild_index(
             layout.index.rename(next(path for path in aside if not path.exists()))
         for leftover in (layout.index_unfinished, layout.index):  # an index without data is none
             shutil.rmtree(leftover, ignore_errors=True)
-        layout.index_unfinished.mkdir()
+        layout.index_unfinished.mkdir(FOLDER_MODE)
         try:
             report = rebuild(layout, settings)
         except CasError:

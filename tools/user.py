@@ -18,7 +18,7 @@ from api.access import users
 from api.access.accounts import Accounts
 from api.access.errors import InvalidUser
 from api.content import repositories
-from cas import Names, Store
+from cas import Names, NotAStore, Store
 from tools.settings import Settings, SettingsCommand, with_settings
 
 _MOST_CHARS = 1 << 20  # of stdin; a password is far shorter, and told so
@@ -59,14 +59,20 @@ def add(settings: Settings, name: str, *, admin: bool, email: str | None, passwo
     """
     users.check_name(name)  # before anybody types a password in vain
     password = _password(from_stdin=password_stdin)
-    is_new = not settings.root.exists()
-    with Store.open(settings.root, settings.engine, create=is_new) as store:
-        if is_new:
-            click.echo(f"made a new store at {settings.root}", err=True)
+    with _opened_or_made(settings) as store:
         accounts = Accounts(store, settings.access, time.time)
         accounts.add(name, password, email=email, admin=admin, inherit=True)
         owns = store.read(lambda reads: repositories.any_below(reads, name))
     click.echo(f"added {'the admin ' if admin else ''}{name}" + (f", who has the repositories in {name}/" * owns))
+
+
+def _opened_or_made(settings: Settings) -> Store:
+    try:
+        return Store.open(settings.root, settings.engine)
+    except NotAStore:
+        store = Store.open(settings.root, settings.engine, create=True)  # refuses what is not blank
+        click.echo(f"made a new store at {settings.root}", err=True)
+        return store
 
 
 @user.command(cls=SettingsCommand)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from cas import (
     rebuild_index,
 )
 from cas.disk import Disk, filesystem_type, lock_folder
-from tests.support.engine import KIB, SMALL, noise, opened, push, read
+from tests.support.engine import KIB, MIB, SMALL, noise, opened, push, read
 from tests.support.processes import can_mount, run_python
 
 
@@ -46,7 +47,7 @@ class TestRefusals:
 
     def test_a_folder_that_does_not_exist_is_not_made_unasked(self, tmp_path: Path) -> None:
         """Without `create` the error names the command that makes a store."""
-        with pytest.raises(NotAStore, match="does not exist; `cas serve --root"):
+        with pytest.raises(NotAStore, match="does not exist; name your store by --root or CAS_ROOT, or let `cas serve --root"):
             Store.open(tmp_path / "nowhere")
         assert not (tmp_path / "nowhere").exists()
 
@@ -334,3 +335,16 @@ with Store.open(Path(sys.argv[1]), create=True) as store:
             store.close()
             store.close()
         assert [path.name for path in (tmp_path / "locks").iterdir()] == ["journal"]
+
+
+def test_a_store_is_nobody_elses_business(tmp_path: Path) -> None:
+    """Hashes of passwords, keys and private layers: nothing in it can be read by other users of the machine."""
+    before = os.umask(0)
+    try:
+        with Store.open(tmp_path / "root", SMALL, create=True) as store:
+            push(store, "blob", noise(MIB))
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
+    assert [path.name for path in files if path.stat().st_mode & 0o007] == ["store.json"]  # its format and its id
+    assert not (tmp_path / "root").stat().st_mode & 0o007
