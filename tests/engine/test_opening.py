@@ -47,7 +47,9 @@ class TestRefusals:
 
     def test_a_folder_that_does_not_exist_is_not_made_unasked(self, tmp_path: Path) -> None:
         """Without `create` the error names the command that makes a store."""
-        with pytest.raises(NotAStore, match="does not exist; name your store by --root or CAS_ROOT, or let `cas serve --root"):
+        with pytest.raises(
+            NotAStore, match="does not exist; name your store by --root or CAS_ROOT, or let `cas serve --root"
+        ):
             Store.open(tmp_path / "nowhere")
         assert not (tmp_path / "nowhere").exists()
 
