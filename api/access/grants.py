@@ -22,7 +22,7 @@ GRANT: Final = "grant"
 EVERYTHING: Final = "*"
 MOST_CHARS: Final = 255  # of a repository's name, in every protocol
 # Whatever any protocol lets a part of a name be; a pattern for a name that nobody can use does no harm.
-_PART = re.compile(r"[a-z0-9_]+(?:[._-]+[a-z0-9_]+)*", re.ASCII)
+_PART = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?", re.ASCII)
 
 
 def parse_pattern(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_PAIR = re.compile(r"([^\s/]+)/([^\s/]+)")
+_PAIR = re.compile(r"(?<![^\s/])([^\s/]{1,128})/([^\s/]+)")
 _VERSIONS: Final = {"docker": "docker_version", "go": "docker_go_version"}
 _PLATFORM: Final = ("arch", "kernel", "os")
 _MAX_VALUE: Final = 128  # characters kept of what a stranger says of himself

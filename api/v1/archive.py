@@ -48,6 +48,7 @@ class Entry:
 class _Extensions:
     """What came ahead of an entry's own header."""
 
+    size: int = 0
     records: dict[bytes, bytes] = field(default_factory=dict)
     name: bytes | None = None
     linkname: bytes | None = None
@@ -64,7 +65,8 @@ def entries(source: Unpacked) -> Iterator[tuple[Entry, Iterator[bytes]]]:
         kind = header[156:157]
         size = _number(header[124:136])
         if kind in {b"x", b"X", b"g", b"L", b"K"}:
-            _extend(extensions, kind, _extension(source, size))
+            extensions.size += size
+            _extend(extensions, kind, _extension(source, extensions.size, size))
             continue
         entry = _entry(header, size, extensions)
         extensions = _Extensions()
@@ -90,9 +92,9 @@ def _next_header(source: Unpacked) -> bytes | None:
     return header
 
 
-def _extension(source: Unpacked, size: int) -> bytes:
-    if size > _MAX_EXTENSION_BYTES:
-        raise Unreadable(f"a name or PAX record of {size} bytes")
+def _extension(source: Unpacked, so_far: int, size: int) -> bytes:
+    if so_far > _MAX_EXTENSION_BYTES:
+        raise Unreadable(f"names and PAX records of {so_far} bytes for one entry")
     return b"".join(_data(source, size))
 
 
@@ -107,14 +109,16 @@ def _extend(extensions: _Extensions, kind: bytes, data: bytes) -> None:
 
 def _pax(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Read `length key=value newline` records; the length counts itself."""
-    while data:
-        digits, blank, _ = data.partition(b" ")
-        length = int(digits) if digits.isdigit() and len(digits) <= 7 else 0  # noqa: PLR2004  1 MiB has 7 digits
-        key, equals, value = data[len(digits) + 1 : length - 1].partition(b"=")
-        if not blank or not equals or not key or length > len(data) or data[length - 1 : length] != b"\n":
+    at = 0
+    while at < len(data):
+        blank = data.find(b" ", at, at + 8)  # 1 MiB has 7 digits
+        digits = data[at : max(blank, at)]
+        end = at + (int(digits) if digits.isdigit() else 0)
+        key, equals, value = data[blank + 1 : max(end - 1, 0)].partition(b"=")
+        if not equals or not key or end > len(data) or data[end - 1 : end] != b"\n":
             raise Unreadable("a PAX record is malformed")
         yield key, value
-        data = data[length:]
+        at = end
 
 
 def _entry(header: bytes, size: int, extensions: _Extensions) -> Entry:

@@ -21,7 +21,8 @@ from api.v1 import names
 
 Access = Literal["read", "write", "delete"]
 
-_FIELD = re.compile(r'(\w+)[:=][\s"]?([^",]+)', re.ASCII)
+# Begins where a word does, and no word is long: a header of one endless word is looked through once.
+_FIELD = re.compile(r'(?<!\w)(\w{1,32})[:=][\s"]?([^",]+)', re.ASCII)
 _PREFIX = re.compile(r"\s*token\b", re.IGNORECASE)  # clients put the word before a text that may have it already
 _EXPIRES = re.compile(r"[0-9a-f]{1,12}", re.ASCII)
 _BETWEEN: Final = "~"  # in no key's id, user's name or stamp

@@ -5,9 +5,11 @@ Knows how to get at names, headers and bodies. Refuses to know any route, and ho
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import final
 from urllib.parse import parse_qsl
 
@@ -49,6 +51,7 @@ class Registry:
     Attributes:
         authenticator: knows accounts and their passwords.
         admit: says who calls, or refuses, before the handler runs and before a byte of the body is read.
+        large: whose turn it is to have a large document parsed: that takes many times its size in memory.
     """
 
     store: Store
@@ -59,6 +62,7 @@ class Registry:
     clock: Callable[[], float]
     authenticator: Authenticator
     admit: Callable[[Call, Need], Awaitable[Caller]]
+    large: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
 
     @property
     def first_access(self) -> Access:

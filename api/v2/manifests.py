@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Final
 
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -15,6 +17,8 @@ from api.v2.errors import MANIFEST_UNKNOWN, TOO_MANY_TAGS, Refused
 from api.v2.manifest import Manifest
 from api.v2.push import Conditions, Push
 from cas import Digest, Reader, Store
+
+LARGE_BYTES: Final = 256 << 10  # real manifests are far smaller; those beyond are parsed one at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ async def put(call: Call) -> ASGIApp:
         conditions=Conditions(call.header_lines("if-match"), call.header_lines("if-none-match")),
     )
     meta = {"at": int(call.now)}
-    manifest = await registry.threads.run(pushed.store, call.store, registry.first_access, meta, call.now)
+    async with registry.large if len(body) > LARGE_BYTES else nullcontext():
+        manifest = await registry.threads.run(pushed.store, call.store, registry.first_access, meta, call.now)
     answer = Response(status_code=201)
     answer.headers["Location"] = f"{call.base}/manifests/{manifest.digest}"
     answer.headers["Docker-Content-Digest"] = str(manifest.digest)

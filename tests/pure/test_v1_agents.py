@@ -34,3 +34,9 @@ def test_the_last_of_two_wins_and_platforms_are_lower_case() -> None:
 def test_a_stranger_cannot_store_much() -> None:
     """Header values have a limit of their own here."""
     assert tag_meta("docker/" + "x" * 60_000, NOW)["docker_version"] == "x" * 128
+
+
+def test_an_endless_agent_is_looked_through_once() -> None:
+    """A word of a million letters would keep a worker busy for hours if each of them began a search of its own."""
+    assert "docker_version" not in tag_meta("a" * 1_000_000, 0)
+    assert tag_meta("x" * 1_000_000 + " docker/1.2", 0)["docker_version"] == "1.2"

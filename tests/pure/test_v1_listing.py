@@ -103,3 +103,34 @@ def test_a_listing_ends_at_its_limit() -> None:
     data = layer(*((f"./{n}", b"5", 0) for n in range(100)))
     with pytest.raises(TooMuch):
         listing([data], limit_bytes=1 << 20, limit_listing_bytes=1000)
+
+
+def extended(*bodies: bytes) -> bytes:
+    """A file behind PAX headers of these contents."""
+    out = b""
+    for body in bodies:
+        info = tarfile.TarInfo("x")
+        info.type, info.size = tarfile.XHDTYPE, len(body)
+        out += info.tobuf() + body + bytes(-len(body) % 512)
+    return out + layer(("file", tarfile.REGTYPE, 0o644))
+
+
+def test_what_extends_one_entry_is_bounded_in_sum() -> None:
+    """However many headers it comes in."""
+    with pytest.raises(Unreadable, match="for one entry"):
+        listing(
+            [extended(*(pax(number, 600_000) for number in range(3)))], limit_bytes=4 << 20, limit_listing_bytes=1 << 20
+        )
+    assert len(rows(extended(pax(0, 600_000)))) == 1
+
+
+def pax(number: int, size: int) -> bytes:
+    """One record of about that many bytes, with a key of its own."""
+    body = b" k%06d=" % number + b"v" * size + b"\n"
+    length = len(body) + 6
+    return b"%06d" % length + body
+
+
+def test_many_small_records_are_read_in_one_pass() -> None:
+    """A megabyte of them; what is left is not read again for each of them."""
+    assert len(rows(extended(b"6 a=b\n" * 150_000))) == 1

@@ -103,3 +103,9 @@ def test_no_header_breaks_the_reader(text: str) -> None:
     for header in (text, "Token " + text):
         assert read(header) is None
         tokens.fields(header)
+
+
+def test_an_endless_word_is_looked_through_once() -> None:
+    """It comes from anybody, and is read before anything is known of its sender."""
+    assert tokens.claim("Token " + "a" * 1_000_000) is None
+    assert tokens.fields("Token " + "a" * 1_000_000) is None
