@@ -46,10 +46,8 @@ def modes_of(verb: str) -> tuple[str, ...]:
 
 
 def marks_of(client: str) -> list[pytest.MarkDecorator]:
-    """Say what must be on the machine for a client's tests; those of one daemon run in one process."""
-    if client not in DAEMONS:
-        return [pytest.mark.needs(client)]
-    return [pytest.mark.needs(client, DAEMONS[client]), pytest.mark.xdist_group(DAEMONS[client])]
+    """Say what must be on the machine for a client's tests."""
+    return [pytest.mark.needs(client, *([DAEMONS[client]] if client in DAEMONS else []))]
 
 
 def table() -> str:

@@ -144,16 +144,22 @@ class TestLargeRecords:
                 self.largest = max(self.largest, sum(map(len, buffers)))
                 return super().write(fd, buffers, offset)
 
-        disk, held = Watched(), threading.Event()
+        disk, begun, held = Watched(), threading.Event(), threading.Event()
+
+        def hold(_: Names) -> bool:
+            begun.set()
+            return held.wait(60)
+
         with Store.open(tmp_path, SMALL, create=True, disk=disk) as store, ThreadPoolExecutor(31) as pool:
-            first = pool.submit(store.change, lambda _: held.wait())
+            first = pool.submit(store.change, hold)
+            assert begun.wait(60)  # alone in its group: all the others wait behind it
             rest = [
                 pool.submit(store.change, lambda names, n=n: names.put(Name("m", f"{n:02}"), Record(noise(MIB, n))))
                 for n in range(30)
             ]
             committer = store._parts.committer
             with committer._wake:
-                assert committer._wake.wait_for(lambda: len(committer._waiting) == len(rest), 20)
+                assert committer._wake.wait_for(lambda: len(committer._waiting) == len(rest), 60)
             held.set()
             assert first.result()
             for one in rest:
