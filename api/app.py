@@ -23,6 +23,7 @@ from api.config import HttpSettings
 from api.content import removal
 from api.errors import ApiError, Errors
 from api.paths import Paths
+from api.request import Bodies
 from api.threads import Threads
 from api.v1 import answers, refusals
 from api.v1 import call as v1_call
@@ -78,8 +79,9 @@ def build(
         authenticator.close()
         threads.close()
 
-    hub = v1_call.Registry(store, http, v1, access, clock, threads, authenticator, gate)
-    oci = v2_call.Registry(store, threads, http, access, v2, clock, authenticator, auth.admit)
+    bodies = Bodies(http.large_bodies)
+    hub = v1_call.Registry(store, threads, http, access, clock, authenticator, bodies, v1, gate)
+    oci = v2_call.Registry(store, threads, http, access, clock, authenticator, bodies, v2, auth.admit)
     router = Router(routes(hub), redirect_slashes=False, default=_nowhere, lifespan=lifespan)
     hubs = Errors(Paths(router), answers.refuse)
     if index is not None:

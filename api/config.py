@@ -19,6 +19,8 @@ class HttpSettings:
             under a quarter of it. Past it: 431, and the connection is closed.
         max_json_bytes: a JSON body, which is held in memory whole. Real image configurations stay under 1
             MiB. Past it: 413.
+        large_bodies: bodies beyond 64 KiB that one worker holds at once. With the limit on each it bounds what
+            they take; nobody needs more. Past it: their senders wait.
         max_layer_bytes: a layer's body; None is no limit, because a layer never sits in memory and the disk
             has a limit of its own. Past it: 413.
         max_connections: connections one worker holds. Each costs up to about 1 MiB while it transfers. Past
@@ -60,6 +62,7 @@ class HttpSettings:
 
     max_header_bytes: int = 64 * KIB
     max_json_bytes: int = 4 * MIB
+    large_bodies: int = 16
     max_layer_bytes: int | None = None
     max_connections: int = 1024
     backlog: int = 1024

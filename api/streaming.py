@@ -68,7 +68,7 @@ async def receive_into(
     size = 0
     writer = _Writer(upload, run)
     try:
-        async with aclosing(_body(receive, limit_bytes, announced_bytes)) as body:
+        async with aclosing(pieces(receive, limit_bytes, announced_bytes)) as body:
             async for data in body:
                 size += len(data)
                 await writer.add(data)
@@ -78,14 +78,12 @@ async def receive_into(
     return size
 
 
-async def receive_bytes(receive: Receive, *, limit_bytes: int, announced_bytes: int | None = None) -> bytes:
-    """Take a small request body whole; raises what receive_into raises."""
-    async with aclosing(_body(receive, limit_bytes, announced_bytes)) as body:
-        return b"".join([data async for data in body])
+async def pieces(receive: Receive, limit_bytes: int | None, announced_bytes: int | None) -> AsyncGenerator[bytes, None]:
+    """Yield the pieces of a body until it is whole, and only if it is.
 
-
-async def _body(receive: Receive, limit_bytes: int | None, announced_bytes: int | None) -> AsyncGenerator[bytes, None]:
-    """Yield the pieces of a body until it is whole, and only if it is."""
+    Raises:
+        ClientGone, BodyTooLarge: see `receive_into`.
+    """
     size, more = 0, True
     if limit_bytes is not None and (announced_bytes or 0) > limit_bytes:
         raise BodyTooLarge(limit_bytes)

@@ -38,6 +38,8 @@ TABLES = {  # name → whether a key has several values
     "holders": True,  # digest → keys of the names that keep it
     "uploads": False,  # recipe 8 → owner: segments whose blob is still arriving, in one request
     "sessions": False,  # number 8 → a resumable upload; number 8 and a zero byte → all of its bytes while they are few
+    "touched": False,  # recipe 8 | raw offset 8 → nothing: segments filed while a collection marks what is in use
+    "lost": False,  # digest → the row it had in `blobs`: bytes of it are damaged, so it is not here until it is whole
 }
 MOST_CANDIDATES = 16  # chunks of one key that a push compares itself with; beyond, it is stored once more
 _U64 = struct.Struct(">Q")
@@ -57,7 +59,8 @@ class ChunkState(IntEnum):
     """Whether a chunk may be used. On disk: append only."""
 
     GOOD = 0
-    BAD = 1
+    BAD = 1  # its stored bytes are damaged
+    DYING = 2  # nobody names it: readers may still use it, pushes do not, and the collection takes it
 
 
 class PackState(IntEnum):
@@ -66,6 +69,7 @@ class PackState(IntEnum):
     OPEN = 0
     CLOSED = 1  # no footer: its process ended; never appended to again
     SEALED = 2
+    DYING = 3  # all that lived in it was moved; its file is being unlinked
 
 
 class ChunkRow(NamedTuple):

@@ -74,6 +74,7 @@ ACCESS: dict[str, Row] = {
 HTTP: dict[str, Row] = {
     "max_header_bytes": Row("Request line and headers together.", "431, connection closed", least=1024),
     "max_json_bytes": Row("A JSON body, held in memory whole.", "413", least=1024),
+    "large_bodies": Row("JSON bodies beyond 64 KiB held by one worker at once.", "their senders wait"),
     "max_layer_bytes": Row("A layer's body, never held in memory; `none` is no limit.", "413"),
     "max_connections": Row("Connections of one worker.", "newcomers wait to be accepted"),
     "backlog": Row("Connections waiting for any worker.", "the client's kernel tries again, then times out"),

@@ -46,6 +46,11 @@ def rights(reads: Reads, settings: AccessSettings, caller: Caller, repository: R
     return given
 
 
+def first_access(settings: AccessSettings) -> Access:
+    """Return who may pull a repository that a push makes."""
+    return Access.PUBLIC if settings.mode == Mode.OPEN else Access(settings.default_access)
+
+
 def sight(reads: Reads, settings: AccessSettings, caller: Caller) -> Sight:
     """Return which repositories a caller may pull, for lists and searches; good within one read.
 

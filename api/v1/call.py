@@ -8,39 +8,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
 from typing import final
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.access.authenticate import Authenticator
-from api.access.settings import AccessSettings, Mode
-from api.config import HttpSettings
-from api.content.repositories import Access
+from api.access.settings import Mode
 from api.content.repository import Repository
 from api.errors import ApiError
-from api.origin import client, origin
-from api.streaming import receive_bytes
-from api.threads import Threads
-from api.v1 import names, refusals
+from api.origin import origin
+from api.request import Asked, Server
+from api.v1 import homes, names, refusals
 from api.v1.images import Place
 from api.v1.rights import UNASKED, Admission, Ask, Gate, Need, Side
 from api.v1.settings import V1Settings
-from cas import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(Server):
     """Everything a handler may need that outlives a request."""
 
-    store: Store
-    http: HttpSettings
     v1: V1Settings
-    access: AccessSettings
-    clock: Callable[[], float]
-    threads: Threads
-    authenticator: Authenticator
     gate: Gate
     unpackers: asyncio.Semaphore = field(init=False)
 
@@ -48,29 +38,17 @@ class Registry:
         """Bound what unpacking may cost at any one time."""
         object.__setattr__(self, "unpackers", asyncio.Semaphore(self.v1.unpackers))
 
-    @property
-    def first_access(self) -> Access:
-        """Who may pull a repository that a push makes."""
-        return Access.PUBLIC if self.access.mode == Mode.OPEN else Access(self.access.default_access)
-
 
 @final
 @dataclass(frozen=True, slots=True)
-class Call:
+class Call(Asked[Registry]):
     """A request and its registry.
 
     Attributes:
         admission: to what the gate let it in.
     """
 
-    registry: Registry
-    request: Request
     admission: Admission = UNASKED
-
-    @property
-    def store(self) -> Store:
-        """The engine."""
-        return self.registry.store
 
     @property
     def image_id(self) -> str:
@@ -89,11 +67,6 @@ class Call:
         return tag
 
     @property
-    def now(self) -> float:
-        """The time, in Unix seconds."""
-        return self.registry.clock()
-
-    @property
     def home(self) -> str:
         """From where images are seen on this route, which has one in its path."""
         assert self.admission.home is not None, "the gate said so"
@@ -103,7 +76,8 @@ class Call:
     def place(self) -> Place:
         """Where this request pushes its image to."""
         makes = self.registry.first_access if self.admission.vouch is not None else None
-        return Place(self.store, self.registry.v1, self.home, self.now, self.admission.expired, makes)
+        sees = homes.sight_of(self.registry.access, self.admission.caller)
+        return Place(self.store, self.registry.v1, self.home, self.now, self.admission.expired, makes, sees=sees)
 
     @property
     def host(self) -> str:
@@ -115,30 +89,6 @@ class Call:
         """The hosts that clients are to push to and pull from."""
         told = self.registry.v1.endpoints
         return [self.host] if told is None else [each.strip() for each in told.split(",")]
-
-    @property
-    def address(self) -> str:
-        """Where the request came from: what wrong passwords are counted by."""
-        return client(self.request.scope, self.registry.http)
-
-    def header(self, name: str) -> str | None:
-        """Return a request header."""
-        return self.request.headers.get(name)
-
-    @property
-    def announced_bytes(self) -> int | None:
-        """How long the body is going to be, if its sender said so."""
-        text = self.header("content-length")
-        return int(text) if text is not None else None
-
-    async def body(self) -> bytes:
-        """Take the whole body.
-
-        Raises:
-            BodyTooLarge: at once, if its length was announced.
-        """
-        limit = self.registry.http.max_json_bytes
-        return await receive_bytes(self.request.receive, limit_bytes=limit, announced_bytes=self.announced_bytes)
 
 
 Handler = Callable[[Call], Awaitable[ASGIApp]]
@@ -172,9 +122,10 @@ class Methods:
             raise ApiError(*refusals.NO_SUCH_METHOD, headers={"Allow": ", ".join(sorted(self._entries))})
         if entry.side is Side.INDEX and self._registry.access.mode == Mode.TOKEN:
             raise ApiError(*refusals.NO_SUCH_ROUTE)
-        call = Call(self._registry, Request(scope, receive))
-        admission = await self._registry.gate.admit(_ask(call, entry))
-        answer = await entry.handler(Call(self._registry, call.request, admission))
+        async with AsyncExitStack() as held:
+            call = Call(self._registry, Request(scope, receive), held)
+            admission = await self._registry.gate.admit(_ask(call, entry))
+            answer = await entry.handler(replace(call, admission=admission))
         await answer(scope, receive, send)
 
 

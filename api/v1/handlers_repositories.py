@@ -37,13 +37,13 @@ async def put_tag(call: Call) -> ASGIApp:
 
 def _place(call: Call, image_id: str) -> Place:
     """Tell from where the image is seen that is to be tagged; a password may open more places than one."""
-    registry, home = call.registry, call.admission.home
+    registry, caller, home = call.registry, call.admission.caller, call.admission.home
     if home is None:
-        caller = call.admission.caller
         home = call.store.read(lambda reads: homes.seen_by(reads, registry.access, caller, image_id))
     if home is None:
         raise ApiError(*refusals.IMAGE_NOT_FOUND)
-    return Place(call.store, registry.v1, home, call.now, call.admission.expired)
+    sees = homes.sight_of(registry.access, caller)
+    return Place(call.store, registry.v1, home, call.now, call.admission.expired, sees=sees)
 
 
 async def delete_tag(call: Call) -> ASGIApp:

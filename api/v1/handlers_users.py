@@ -28,7 +28,7 @@ async def post_users(call: Call) -> ASGIApp:
     registry = call.registry
     if registry.access.mode != Mode.OPEN and not registry.access.signup:
         raise ApiError(*refusals.NO_SIGN_UP)
-    name, password, email = parsing.new_account(await call.body())
+    name, password, email = parsing.new_account(await _body(call))
     if registry.access.mode == Mode.OPEN:  # nobody is asked for an account, so none is made in a stranger's name
         return answer("User Created", 201)
     add = partial(registry.authenticator.accounts.add, name, password, email=email)
@@ -45,8 +45,20 @@ async def put_user(call: Call) -> ASGIApp:
     who = call.admission.caller.principal
     if registry.access.mode != Mode.OPEN and not (who.admin or who.name == name):
         raise ApiError(*refusals.OTHER_USER)
-    password, email = parsing.account_change(await call.body())
+    password, email = parsing.account_change(await _body(call))
     if registry.access.mode != Mode.OPEN:
         change = partial(registry.authenticator.accounts.change, name, password=password, email=email)
         await registry.authenticator.work(call.address, change)
     return Response(status_code=204, headers=NEVER_CACHE)
+
+
+async def _body(call: Call) -> bytes:
+    """Take what somebody sends of whom nothing is known yet: not more of it than an account needs is held.
+
+    Raises:
+        ApiError: 400 for more.
+    """
+    body = await call.small_body()
+    if body is None:
+        raise ApiError(*refusals.ACCOUNT_TOO_LARGE)
+    return body

@@ -1,17 +1,18 @@
 """Homes: from where an image can be seen, and where it is being uploaded.
 
-    v1.member    ns/repo:id    {"checksum": text, "began": Unix seconds, "at": Unix seconds}    each where known
+    v1.member    ns/repo:id    {"checksum": text, "began": Unix s, "at": Unix s, "from": ns/repo}    each where known
     v1.in        id:ns/repo    {}    the same turned round, for images that can be seen from there
 
 A home is a repository by its full name, `~USER~STAMP` for what an account pushed by password and no repository was
 named, or `EVERYWHERE`, from which every image can be seen. From a repository an image is seen if its very bytes were
-proven there, or if somebody tagged it there who saw it already; it has `at` then. Listing an id opens nothing: ids are
-no secrets. Blocking; no HTTP.
+proven there, or if somebody tagged it there who saw it already; it has `at` then. What an account only named as a
+parent is in its own home with the repository it was seen `from`, and counts for as long as that may be pulled from.
+Listing an id opens nothing: ids are no secrets. Blocking; no HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -42,31 +43,50 @@ def of_account(who: Principal) -> str:
     return f"~{who.name}~{who.stamp}"
 
 
+Sight = Callable[[Reads, Repository], bool]  # whether somebody may pull from a repository
+
+
+def _all(_reads: Reads, _repository: Repository) -> bool:
+    return True
+
+
+def _none(_reads: Reads, _repository: Repository) -> bool:
+    return False
+
+
+def sight_of(settings: AccessSettings, caller: Caller) -> Sight:
+    """Return from which repositories somebody may pull, as it is when it is asked."""
+    return lambda reads, repository: Action.PULL in policy.rights(reads, settings, caller, repository)
+
+
 # --- seeing -----------------------------------------------------------------------------------------------
 
 
-def find(reads: Reads | Store, home: str, image_id: str) -> Image | None:
-    """Look an image up as it is seen from a home: complete, or being uploaded there; None for everything else."""
-    if home == EVERYWHERE or _is_proven(reads, home, image_id):
+def find(reads: Reads, home: str, image_id: str, sees: Sight = _all) -> Image | None:
+    """Look an image up as it is seen from a home: complete, or being uploaded there; None for everything else.
+
+    Only within one read: an image that is completed between two looks is in neither place.
+    """
+    if home == EVERYWHERE or _is_proven(reads, home, image_id, sees):
         image = find_complete(reads, image_id)
         if image is not None:
             return image
     return find_upload(reads, home, image_id)
 
 
-def known(reads: Reads | Store, home: str, image_id: str) -> Image:
+def known(reads: Reads, home: str, image_id: str, sees: Sight = _all) -> Image:
     """Look up an image that must at least be uploading.
 
     Raises:
         ApiError: 404.
     """
-    image = find(reads, home, image_id)
+    image = find(reads, home, image_id, sees)
     if image is None:
         raise ApiError(*refusals.IMAGE_NOT_FOUND)
     return image
 
 
-def complete(reads: Reads | Store, home: str, image_id: str) -> Image:
+def complete(reads: Reads, home: str, image_id: str) -> Image:
     """Look up an image that may be served.
 
     Raises:
@@ -83,7 +103,7 @@ def seen_by(reads: Reads, settings: AccessSettings, caller: Caller, image_id: st
     who = caller.principal
     if who.admin:
         return EVERYWHERE
-    own = None if who.name is None else find(reads, of_account(who), image_id)
+    own = None if who.name is None else find(reads, of_account(who), image_id, _none)
     if own is not None and own.complete:
         return of_account(who)
     for prefix in policy.sight(reads, settings, caller).prefixes:
@@ -95,9 +115,9 @@ def seen_by(reads: Reads, settings: AccessSettings, caller: Caller, image_id: st
 
 
 def _first(reads: Reads, settings: AccessSettings, caller: Caller, image_id: str, prefix: str) -> str | None:
+    may_pull = sight_of(settings, caller)
     for name in islice(_homes(reads, image_id, prefix), MOST_HOMES):
-        may_pull = Action.PULL in policy.rights(reads, settings, caller, Repository.of(name))
-        if may_pull and _is_proven(reads, name, image_id):
+        if may_pull(reads, Repository.of(name)) and _is_proven(reads, name, image_id):
             return name
     return None
 
@@ -111,7 +131,7 @@ def _homes(reads: Reads, image_id: str, prefix: str) -> Iterator[str]:
         low = found[-1]
 
 
-def in_time(reads: Reads | Store, home: str, image_id: str, expired: int, now: float) -> bool:
+def in_time(reads: Reads, home: str, image_id: str, expired: int, now: float) -> bool:
     """Tell whether an image was begun before a token expired, and is still being uploaded or was until just now."""
     image = find_upload(reads, home, image_id)
     if image is not None:
@@ -123,8 +143,8 @@ def in_time(reads: Reads | Store, home: str, image_id: str, expired: int, now: f
 # --- becoming seen ----------------------------------------------------------------------------------------
 
 
-def prove(names: Names, home: str, image: Image, now: float) -> None:
-    """Make an image seen from a home in which its bytes were proven.
+def prove(names: Names, home: str, image: Image, now: float, *, seen_from: str | None = None) -> None:
+    """Make an image seen from a home in which its bytes were proven; or, in an account's, seen from a repository.
 
     Raises:
         ApiError: 404 if that is a repository which is there no more.
@@ -134,11 +154,11 @@ def prove(names: Names, home: str, image: Image, now: float) -> None:
     if not home.startswith("~"):
         check(names, home)
         names.put(Name(IN, f"{image.id}:{home}"), record({}))
-    before = _member(names, home, image.id) or {}
-    names.put(_name(home, image.id), record({**before, "began": image.began, "at": int(now)}))
+    row = {**(_member(names, home, image.id) or {}), "began": image.began, "at": int(now), "from": seen_from}
+    names.put(_name(home, image.id), record({key: value for key, value in row.items() if value is not None}))
 
 
-def check(reads: Reads | Store, home: str) -> None:
+def check(reads: Reads, home: str) -> None:
     """Raise unless a home that is a repository is there.
 
     Raises:
@@ -149,33 +169,39 @@ def check(reads: Reads | Store, home: str) -> None:
         raise ApiError(*refusals.REPOSITORY_NOT_FOUND)
 
 
-def adopt(names: Names, into: str, image: Image, home: str, now: float) -> None:
-    """Make an image and its ancestors seen from another home as well, as far as they are seen from the first.
+def adopt(names: Names, into: Repository, image: Image, home: str, now: float, sees: Sight) -> None:
+    """Make an image and its ancestors seen from a repository as well, as far as they are seen from a home.
 
     An ancestor that is not: its id may be one that the pusher only pretends to have, and another one's image.
     """
-    above: Image | None = image
-    for _ in range(image.chain):
-        if above is None or not above.complete:
-            return
-        if not _is_proven(names, into, above.id):
-            prove(names, into, above, now)
-        above = None if above.parent is None else find(names, home, above.parent)
+    for above in _line(names, home, image, sees):
+        if not _is_proven(names, str(into), above.id):
+            prove(names, str(into), above, now)
 
 
 def borrow(store: Store, settings: AccessSettings, caller: Caller, image_id: str, now: float) -> None:
     """Make what an account sees from some repository a parent for what it pushes without naming one."""
-    into = of_account(caller.principal)
-    home = store.read(lambda reads: seen_by(reads, settings, caller, image_id))
-    if home in {None, EVERYWHERE, into}:
-        return
+    own = of_account(caller.principal)
 
     def edit(names: Names) -> None:
-        image = find(names, str(home), image_id)
+        home = seen_by(names, settings, caller, image_id)
+        image = None if home in {None, EVERYWHERE, own} else find(names, str(home), image_id)
         if image is not None:
-            adopt(names, into, image, str(home), now)
+            for above in _line(names, str(home), image, _all):
+                if not _is_proven(names, own, above.id, _none):
+                    prove(names, own, above, now, seen_from=str(home))
 
-    store.change(edit)
+    if store.read(lambda reads: seen_by(reads, settings, caller, image_id)) not in {None, EVERYWHERE, own}:
+        store.change(edit)
+
+
+def _line(reads: Reads, home: str, image: Image, sees: Sight) -> Iterator[Image]:
+    above: Image | None = image
+    for _ in range(image.chain):
+        if above is None or not above.complete:
+            return
+        yield above
+        above = None if above.parent is None else find(reads, home, above.parent, sees)
 
 
 # --- lists ------------------------------------------------------------------------------------------------
@@ -188,18 +214,18 @@ def add(names: Names, repository: Repository, image_id: str, checksum: str | Non
         names.put(_name(str(repository), image_id), record({**(before or {}), **_given(checksum)}))
 
 
-def adds(reads: Reads | Store, repository: Repository, image_id: str, checksum: str | None) -> bool:
+def adds(reads: Reads, repository: Repository, image_id: str, checksum: str | None) -> bool:
     """Tell whether listing an id would tell anything new."""
     before = _member(reads, str(repository), image_id)
     return before is None or (checksum is not None and "checksum" not in before)
 
 
-def is_listed(reads: Reads | Store, repository: Repository, image_id: str) -> bool:
+def is_listed(reads: Reads, repository: Repository, image_id: str) -> bool:
     """Tell whether an id is in a repository's list."""
     return _member(reads, str(repository), image_id) is not None
 
 
-def listed(reads: Reads | Store, repository: Repository) -> list[dict[str, str]]:
+def listed(reads: Reads, repository: Repository) -> list[dict[str, str]]:
     """List a repository's images with the checksums that were given for them."""
     prefix = f"{repository}:"
     rows = ((name.path.removeprefix(prefix), content(found)) for name, found in reads.scan(MEMBER, prefix))
@@ -210,12 +236,14 @@ def _given(checksum: str | None) -> dict[str, str]:
     return {"checksum": checksum} if checksum else {}
 
 
-def _is_proven(reads: Reads | Store, home: str, image_id: str) -> bool:
+def _is_proven(reads: Reads, home: str, image_id: str, sees: Sight = _all) -> bool:
     member = _member(reads, home, image_id)
-    return member is not None and "at" in member
+    if member is None or "at" not in member:
+        return False
+    return "from" not in member or sees(reads, Repository.of(member["from"]))
 
 
-def _member(reads: Reads | Store, home: str, image_id: str) -> dict[str, Any] | None:
+def _member(reads: Reads, home: str, image_id: str) -> dict[str, Any] | None:
     found = reads.get(_name(home, image_id))
     return None if found is None else content(found)
 

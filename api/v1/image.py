@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cas import Digest, Name, Reads, Record, Store
+from cas import Digest, Name, Reads, Record
 
 KIND: Final = "v1.image"
 UPLOAD: Final = "v1.upload"
@@ -104,13 +104,13 @@ class Image:
         return (self.json, self.layer, self.checksum) == (other.json, other.layer, other.checksum)
 
 
-def find_complete(reads: Reads | Store, image_id: str) -> Image | None:
+def find_complete(reads: Reads, image_id: str) -> Image | None:
     """Look a complete image up, whoever may see it."""
     record = reads.get(Name(KIND, image_id))
     return None if record is None else Image.read(image_id, record)
 
 
-def find_upload(reads: Reads | Store, home: str, image_id: str) -> Image | None:
+def find_upload(reads: Reads, home: str, image_id: str) -> Image | None:
     """Look up what is being uploaded in one home."""
     record = reads.get(Name(UPLOAD, f"{home}:{image_id}"))
     return None if record is None else Image.read(image_id, record, home)

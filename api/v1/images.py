@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, final
 
@@ -19,7 +19,7 @@ from api.content.repositories import Access
 from api.content.repository import Repository
 from api.errors import ApiError
 from api.v1 import homes, parsing, refusals
-from api.v1.homes import EVERYWHERE
+from api.v1.homes import EVERYWHERE, Sight
 from api.v1.image import EMPTY_LAYER, Image, find_complete
 from api.v1.settings import V1Settings
 from api.v1.tarsum import TARSUM, Form, payload_checksum, payload_hash, tarsum
@@ -37,6 +37,7 @@ class Place:
         home: see `homes`.
         expired: when the pusher's token expired, if it did. Then only what began before is let through.
         makes: who may pull the repository that is made here if need be; None if an index route has made it.
+        sees: from which repositories the pusher may pull: what he borrowed from others is not seen from his home.
     """
 
     store: Store
@@ -45,6 +46,7 @@ class Place:
     now: float = 0.0
     expired: int | None = None
     makes: Access | None = None
+    sees: Sight = field(kw_only=True)
 
     def prepare(self, names: Names) -> None:
         """See to it that the home is there, if it is a repository.
@@ -56,19 +58,33 @@ class Place:
             repositories.ensure(names, Repository.of(self.home), self.now, self.makes)
         homes.check(names, self.home)
 
-    def find(self, names: Names | Store, image_id: str) -> Image | None:
+    def find(self, reads: Reads, image_id: str) -> Image | None:
         """Look an image up as it is seen from here."""
-        return homes.find(names, self.home, image_id)
+        return homes.find(reads, self.home, image_id, self.sees)
 
-    def known(self, names: Names | Store, image_id: str) -> Image:
+    def known(self, reads: Reads, image_id: str) -> Image:
         """Look up an image that must at least be uploading here.
 
         Raises:
             ApiError: 404.
         """
-        return homes.known(names, self.home, image_id)
+        return homes.known(reads, self.home, image_id, self.sees)
 
-    def check_time(self, reads: Reads | Store, *image_ids: str | None) -> None:
+    def begun(self, image_id: str) -> Image:
+        """Look up an image that must at least be uploading here, with a token that is good for it.
+
+        Raises:
+            ApiError: 404, 401.
+        """
+
+        def look(reads: Reads) -> Image:
+            image = self.known(reads, image_id)
+            self.check_time(reads, image_id)
+            return image
+
+        return self.store.read(look)
+
+    def check_time(self, reads: Reads, *image_ids: str | None) -> None:
         """Raise unless the token is good, or one of these images was begun while it was.
 
         Raises:
@@ -88,10 +104,14 @@ def put_json(place: Place, image_id: str, body: bytes, announced: str) -> None:
             image is complete.
     """
     parent = parsing.image_json(body, image_id)
-    place.check_time(place.store, image_id, parent)
     digest = Digest.of(body)
     begun = partial(_begun, place=place, json=digest, json_bytes=len(body), parent=parent, announced=announced)
-    begun(place.store, image_id)  # refuses the common cases before anything is written
+
+    def look(reads: Reads) -> None:
+        place.check_time(reads, image_id, parent)
+        begun(reads, image_id)
+
+    place.store.read(look)  # refuses the common cases before anything is written
     with place.store.upload() as upload:
         upload.write(body)
         staged = upload.finish(digest)
@@ -106,7 +126,7 @@ def put_json(place: Place, image_id: str, body: bytes, announced: str) -> None:
 
 
 def _begun(
-    names: Names | Store,
+    names: Reads,
     image_id: str,
     *,
     place: Place,
@@ -139,7 +159,7 @@ def _begun(
     return replace(before, chain=chain, announced=announced, contended=True)
 
 
-def _chain(names: Names | Store, place: Place, image_id: str, parent: str | None, *, may_loop: bool) -> int:
+def _chain(names: Reads, place: Place, image_id: str, parent: str | None, *, may_loop: bool) -> int:
     """Return the length of an ancestry; refuse one that is too long, broken, or comes back to its top."""
     length, above = 1, parent
     while above is not None:
@@ -169,8 +189,7 @@ class LayerUpload:
             ApiError: 404 if no json came before; 409 if the image is complete.
         """
         self._at, self._store = place, place.store
-        self._image = place.known(place.store, image_id)
-        place.check_time(place.store, image_id)
+        self._image = place.begun(image_id)
         if self._image.complete and not self._image.contended:
             raise ApiError(*refusals.IMAGE_EXISTS)
         with place.store.reader(self._image.json) as reader:
@@ -268,8 +287,7 @@ def put_checksum(place: Place, image_id: str, claim: Claim) -> None:
             on uploading.
     """
     text = claim.text
-    image = place.known(place.store, image_id)
-    place.check_time(place.store, image_id)
+    image = place.begun(image_id)
     if image.complete and not image.contended:
         raise ApiError(*refusals.CHECKSUM_FINAL)
     good = image.checksum == text if claim.payload is not None else _matches(place, image, text)

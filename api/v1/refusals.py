@@ -44,6 +44,7 @@ INVALID_REPOSITORY = (
     ),
 )
 INVALID_DATA = (400, "Invalid data")
+ACCOUNT_TOO_LARGE = (400, "A username, a password and an address are shorter than that")
 NO_NAME_OR_PASSWORD = (400, "An account needs a username and a password")
 NOT_JSON = (400, "Error Decoding JSON")
 TAG_NOT_FOUND = (404, "Tag not found")

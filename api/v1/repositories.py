@@ -74,7 +74,7 @@ def list_images(store: Store, repository: Repository) -> list[dict[str, str]]:
 
 def is_listed(store: Store, repository: Repository, image_id: str) -> bool:
     """Tell whether an id is in a repository's list."""
-    return homes.is_listed(store, repository, image_id)
+    return store.read(lambda reads: homes.is_listed(reads, repository, image_id))
 
 
 # --- tags -------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def put_tag(
         place.check_time(names, image_id)
         target = _target(place, names, image_id)
         repositories.ensure(names, repository, place.now, access)
-        homes.adopt(names, str(repository), target, place.home, place.now)
+        homes.adopt(names, repository, target, place.home, place.now, place.sees)
         tags.put(names, repository, tag, tags.Image(image_id), meta)
 
     removal.change(place.store, repository, edit)

@@ -16,7 +16,7 @@ from api.v1.listing import listing
 from api.v1.settings import V1Settings
 from api.v1.tarsum import payload_checksum, payload_hash
 from api.v1.unpack import TooMuch, Unreadable
-from cas import Digest, Reader, Store
+from cas import Digest, Reader, Reads, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class JsonView:
 
 def read_json(store: Store, home: str, image_id: str) -> JsonView:
     """Read an image's json."""
-    image = complete(store, home, image_id)
+    image = _complete(store, home, image_id)
     with store.reader(image.json) as reader:
         body = reader.read()
     return JsonView(body, image.layer_bytes, _served_checksum(image, body))
@@ -47,12 +47,16 @@ def _served_checksum(image: Image, body: bytes) -> str:
 
 def open_layer(store: Store, home: str, image_id: str) -> Reader:
     """Open an image's layer; the caller closes it."""
-    return store.reader(_layer(complete(store, home, image_id)))
+    return store.reader(_layer(_complete(store, home, image_id)))
 
 
 def check(store: Store, home: str, image_id: str) -> None:
     """Raise unless this image may be served."""
-    complete(store, home, image_id)
+    _complete(store, home, image_id)
+
+
+def _complete(store: Store, home: str, image_id: str) -> Image:
+    return store.read(lambda reads: complete(reads, home, image_id))
 
 
 def ancestry(store: Store, settings: V1Settings, home: str, image_id: str) -> list[str]:
@@ -61,13 +65,17 @@ def ancestry(store: Store, settings: V1Settings, home: str, image_id: str) -> li
     Raises:
         ApiError: 404, or 400 if it or an ancestor is still being uploaded: a client fetches them all.
     """
+    return store.read(lambda reads: _ancestry(reads, settings, home, image_id))
+
+
+def _ancestry(reads: Reads, settings: V1Settings, home: str, image_id: str) -> list[str]:
     ids: list[str] = []
-    image = complete(store, home, image_id)
+    image = complete(reads, home, image_id)
     while True:
         ids.append(image.id)
         if image.parent is None:
             return ids
-        above = find(store, home, image.parent)
+        above = find(reads, home, image.parent)
         if above is None or not above.complete:
             raise ApiError(*refusals.IMAGE_UPLOADING)
         if len(ids) >= settings.max_chain:
@@ -81,7 +89,7 @@ def files(store: Store, settings: V1Settings, home: str, image_id: str) -> bytes
     Raises:
         ApiError: 400 for a layer that is no archive, or a very large one.
     """
-    layer = read_blob(store, _layer(complete(store, home, image_id)))
+    layer = read_blob(store, _layer(_complete(store, home, image_id)))
     limits = {"limit_bytes": settings.max_unpacked_bytes, "limit_listing_bytes": settings.max_listing_bytes}
     try:
         return listing(layer, **limits)

@@ -22,7 +22,7 @@ from api.content.repository import Repository
 from api.origin import origin
 from api.v2 import names, token_scopes
 from api.v2.call import Call, Need
-from api.v2.errors import DENIED, UNAUTHORIZED, Refused
+from api.v2.errors import DENIED, ONE_LINE, UNAUTHORIZED, Refused
 from cas import Reads
 
 SERVICE_PATH: Final = "/v2/token"  # no repository's: all of theirs have something behind the name
@@ -30,7 +30,6 @@ _INVALID: Final = "invalid_token"
 _TOO_LITTLE: Final = "insufficient_scope"
 _NOT_GOOD: Final = "the token is not, or no longer, good; get another one"
 _SAY_WHO: Final = "authentication required: say who you are, or get a token for this"
-_ONE_LINE: Final = "send one Authorization header, not several"
 
 
 class Verdict(Enum):
@@ -53,7 +52,7 @@ async def admit(call: Call, need: Need) -> Caller:
         return NOBODY
     shown = call.request.headers.getlist("authorization")
     if len(shown) > 1:
-        raise _challenge(call, need, _ONE_LINE)
+        raise _challenge(call, need, ONE_LINE)
     scheme, _, token = (shown[0] if shown else "").strip().partition(" ")
     if scheme.lower() == "bearer":
         caller, verdict = await call.registry.threads.run(_judge_token, call, need, token.strip())

@@ -13,19 +13,12 @@ from functools import partial
 from typing import final
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from api.access.authenticate import Authenticator
 from api.access.principal import NOBODY, Action, Caller
-from api.access.settings import AccessSettings, Mode
-from api.config import HttpSettings
-from api.content.repositories import Access
 from api.content.repository import Repository
-from api.origin import client
-from api.threads import Threads
+from api.request import Asked, Server
 from api.v2.settings import V2Settings
-from cas import Store
 
 
 class Need(Enum):
@@ -45,34 +38,22 @@ class Need(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(Server):
     """Everything a handler may need that outlives a request.
 
     Attributes:
-        authenticator: knows accounts and their passwords.
         admit: says who calls, or refuses, before the handler runs and before a byte of the body is read.
         large: whose turn it is to have a large document parsed: that takes many times its size in memory.
     """
 
-    store: Store
-    threads: Threads
-    http: HttpSettings
-    access: AccessSettings
     v2: V2Settings
-    clock: Callable[[], float]
-    authenticator: Authenticator
     admit: Callable[[Call, Need], Awaitable[Caller]]
     large: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
-
-    @property
-    def first_access(self) -> Access:
-        """Who may pull a repository that a push makes."""
-        return Access.PUBLIC if self.access.mode is Mode.OPEN else Access(self.access.default_access)
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Call:
+class Call(Asked[Registry]):
     """A request and its registry.
 
     Attributes:
@@ -82,16 +63,9 @@ class Call:
         caller: who was admitted.
     """
 
-    registry: Registry
-    request: Request
     name: str
     variable: str
     caller: Caller = NOBODY
-
-    @property
-    def store(self) -> Store:
-        """The engine."""
-        return self.registry.store
 
     @property
     def repository(self) -> Repository:
@@ -99,18 +73,9 @@ class Call:
         return Repository.of(self.name)
 
     @property
-    def now(self) -> float:
-        """The time, in Unix seconds."""
-        return self.registry.clock()
-
-    @property
     def base(self) -> str:
         """The path of the repository; what every relative Location begins with."""
         return f"/v2/{self.name}"
-
-    def header(self, name: str) -> str | None:
-        """Return a request header, its first line."""
-        return self.request.headers.get(name)
 
     def header_lines(self, name: str) -> str | None:
         """Return a request header that is a list, all its lines as one."""
@@ -123,17 +88,6 @@ class Call:
     def parameter(self, name: str) -> str | None:
         """Return a query parameter, the first of that name."""
         return next((value for key, value in self.query() if key == name), None)
-
-    @property
-    def address(self) -> str:
-        """Where the request came from: what wrong passwords are counted by."""
-        return client(self.request.scope, self.registry.http)
-
-    @property
-    def announced_bytes(self) -> int | None:
-        """How long the body is going to be, if its sender said so."""
-        text = self.header("content-length")
-        return int(text) if text is not None else None
 
 
 Handler = Callable[[Call], Awaitable[ASGIApp]]

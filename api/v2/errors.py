@@ -27,6 +27,7 @@ class Problem:
     message: str
 
 
+ONE_LINE: Final = "send one Authorization header, not several"
 BLOB_UNKNOWN: Final = Problem(404, "BLOB_UNKNOWN", "this repository has no such blob")
 BLOB_UPLOAD_INVALID: Final = Problem(400, "BLOB_UPLOAD_INVALID", "this upload cannot go on; begin a new one")
 BLOB_UPLOAD_UNKNOWN: Final = Problem(404, "BLOB_UPLOAD_UNKNOWN", "there is no such upload; begin a new one")

@@ -26,7 +26,7 @@ from api.v2.errors import (
 )
 from api.v2.mount import Mount
 from api.v2.uploads import Arrival, NoSession, OutOfStep, Uploads
-from cas import Digest
+from cas import Digest, Superseded
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -102,6 +102,7 @@ async def _receive(call: Call, arrival: Arrival, chunk: Chunk | None) -> None:
 
     Raises:
         ClientGone: what came is kept.
+        Refused: 416, another request went on with the session meanwhile; 404, it was ended.
         BodyTooLarge: the blob is larger than the limit; nothing more is taken.
         Refused: 400, the body is not as long as the chunk; nothing more is taken.
     """
@@ -117,6 +118,8 @@ async def _receive(call: Call, arrival: Arrival, chunk: Chunk | None) -> None:
     except ClientGone:
         await run(arrival.save)
         raise
+    except Superseded:
+        await _step(call, arrival.give_way)
     except BodyTooLarge:
         await run(arrival.drop)
         if chunk is not None and most == chunk.size:

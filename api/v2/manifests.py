@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from api.content.repository import Repository
-from api.streaming import BlobResponse, receive_bytes
+from api.streaming import BlobResponse
 from api.v2 import caching, names, push
 from api.v2.call import Call
 from api.v2.errors import MANIFEST_UNKNOWN, TOO_MANY_TAGS, Refused
@@ -50,8 +50,7 @@ async def get(call: Call) -> ASGIApp:
 async def put(call: Call) -> ASGIApp:
     """end-7a and end-7b."""
     registry, reference, more = call.registry, names.reference(call.variable), _more_tags(call)
-    limit = registry.v2.max_manifest_bytes
-    body = await receive_bytes(call.request.receive, limit_bytes=limit, announced_bytes=call.announced_bytes)
+    body = await call.body(registry.v2.max_manifest_bytes)
     pushed = Push(
         repository=call.repository,
         body=body,

@@ -8,6 +8,7 @@ that was looked at.
 from __future__ import annotations
 
 import re
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Final, final
 
@@ -94,9 +95,9 @@ class Dispatcher:
         if name is not None:
             names.repository(name)
         handler, need = methods[scope["method"]]
-        call = Call(self._registry, Request(scope, receive), name or "", variable or "")
-        call = replace(call, caller=await self._registry.admit(call, need))
-        answer = await handler(call)
+        async with AsyncExitStack() as held:
+            call = Call(self._registry, Request(scope, receive), held, name or "", variable or "")
+            answer = await handler(replace(call, caller=await self._registry.admit(call, need)))
         await answer(scope, receive, send)
 
 

@@ -23,10 +23,9 @@ from api.access.errors import BadCredentials
 from api.access.principal import Caller, Principal
 from api.access.settings import Mode
 from api.content.repository import Repository
-from api.streaming import receive_bytes
 from api.v2 import token_scopes
 from api.v2.call import Call
-from api.v2.errors import JSON, NO_SUCH_ROUTE, UNAUTHORIZED, Problem, Refused
+from api.v2.errors import JSON, NO_SUCH_ROUTE, ONE_LINE, UNAUTHORIZED, Problem, Refused
 from cas import Names, Reads
 
 MAX_FORM_BYTES: Final = 64 * 1024  # as much as a query can have
@@ -57,7 +56,10 @@ class Order:
 async def get(call: Call) -> ASGIApp:
     """Answer GET: a password in the header, or nobody in particular."""
     _offered(call)
-    caller = await _logged_in(call, call.header("authorization"))
+    shown = call.request.headers.getlist("authorization")
+    if len(shown) > 1:
+        raise _wrong(ONE_LINE)
+    caller = await _logged_in(call, shown[0] if shown else None)
     wanted = token_scopes.parse(value for key, value in call.query() if key == "scope")
     offline = call.parameter("offline_token") == "true"
     return await call.registry.threads.run(_answer, call, Order(caller.principal, wanted, offline))
@@ -96,7 +98,7 @@ async def _logged_in(call: Call, header: str | None) -> Caller:
 
 
 async def _form(call: Call) -> dict[str, str]:
-    body = await receive_bytes(call.request.receive, limit_bytes=MAX_FORM_BYTES, announced_bytes=call.announced_bytes)
+    body = await call.body(MAX_FORM_BYTES)
     try:
         # Passwords are bytes to whoever checks them: what is no UTF-8 comes out as it went in.
         text = body.decode("utf-8", "surrogateescape")

@@ -9,7 +9,7 @@ import contextlib
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import NoReturn, final
 
 from api.access import keys
 from api.content import repositories
@@ -190,15 +190,23 @@ class Arrival:
         """Take nothing more; what was safe before stays."""
         self.upload.discard()
 
+    def give_way(self) -> NoReturn:
+        """Take nothing more, because another request went on with the session.
+
+        Raises:
+            OutOfStep, NoSession: as for `suspend`.
+        """
+        self.drop()
+        assert self._session is not None, "nobody can go on with an upload of one request"
+        raise OutOfStep(self._uploads.held_of(self._session)) from None
+
     @contextlib.contextmanager
     def _dropping(self) -> Iterator[None]:
         """Drop the upload on any error; one that came too late says how far the session is."""
         try:
             yield
         except Superseded:
-            self.drop()
-            assert self._session is not None, "nobody can go on with an upload of one request"
-            raise OutOfStep(self._uploads.held_of(self._session)) from None
+            self.give_way()
         except BaseException:
             self.drop()
             raise

@@ -16,7 +16,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.config import HttpSettings
 from api.server import NewestContext, serve
 
+NOW = 1_795_437_699.0
 PATIENCE_S = 30.0  # how long a test waits for what must happen before it calls that a failure
+
+
+@dataclass
+class Clock:
+    """The registry's time, as far as a test moves it."""
+
+    now: float = NOW
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @dataclass

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import cast
 
 import pytest
 from starlette.types import Message, Receive
 
 from api.config import MIB
-from api.streaming import BodyIncomplete, BodyTooLarge, ClientGone, receive_bytes, receive_into
+from api.request import SMALL_BYTES, Bodies
+from api.streaming import BodyIncomplete, BodyTooLarge, ClientGone, receive_into
 from api.threads import Threads
 from cas import Upload
 from tests.wire.harness import PATIENCE_S
@@ -27,6 +28,11 @@ def messages(*bodies: bytes, end: str = "http.request") -> Receive:
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
     return receive
+
+
+async def taken_whole(receive: Receive, limit: int) -> bytes:
+    async with AsyncExitStack() as held:
+        return await Bodies(1).take(receive, held, limit, None)
 
 
 class Sink:
@@ -96,7 +102,7 @@ def test_a_limit_is_the_last_size_that_fits(threads: Threads, size: int, fits: b
     """For streams and for small bodies."""
     for call in (
         lambda: into(Sink(), threads, messages(b"a" * size), limit=10),
-        lambda: receive_bytes(messages(b"a" * size), limit_bytes=10),
+        lambda: taken_whole(messages(b"a" * size), limit=10),
     ):
         if fits:
             asyncio.run(call())
@@ -108,7 +114,33 @@ def test_a_limit_is_the_last_size_that_fits(threads: Threads, size: int, fits: b
 def test_a_small_body_that_breaks_off_is_no_body() -> None:
     """ClientGone, and no part of it."""
     with pytest.raises(ClientGone):
-        asyncio.run(receive_bytes(messages(b'{"a', end="http.disconnect"), limit_bytes=100))
+        asyncio.run(taken_whole(messages(b'{"a', end="http.disconnect"), limit=100))
+
+
+def test_large_bodies_are_held_a_few_at_a_time_and_small_ones_always() -> None:
+    """Of the second large one no more than the first piece is taken until the first is done with; nobody is refused."""
+
+    async def main() -> None:
+        bodies, taken, first, enough = Bodies(1), list[int](), AsyncExitStack(), asyncio.Event()
+        large = b"a" * SMALL_BYTES
+
+        async def told() -> Message:
+            taken.append(1)
+            if len(taken) == 2:
+                enough.set()
+            return {"type": "http.request", "body": large, "more_body": len(taken) < 4}
+
+        assert len(await bodies.take(messages(large, large), first, MIB, None)) == 2 * SMALL_BYTES
+        async with AsyncExitStack() as held:
+            waiting = asyncio.create_task(bodies.take(told, held, MIB, None))
+            await asyncio.wait_for(enough.wait(), PATIENCE_S)
+            async with AsyncExitStack() as other:
+                assert await bodies.take(messages(large), other, MIB, None) == large
+            assert (len(taken), waiting.done()) == (2, False)
+            await first.aclose()
+            assert len(await asyncio.wait_for(waiting, PATIENCE_S)) == 4 * SMALL_BYTES
+
+    asyncio.run(main())
 
 
 def test_the_next_block_is_received_while_the_last_is_written(threads: Threads) -> None:

@@ -27,9 +27,8 @@ from api.v1.settings import V1Settings
 from cas import EngineSettings, Store
 from cas.disk import Disk
 from tests.v1client import Answer, Client, chain
-from tests.wire.harness import Running, read_all, serving
+from tests.wire.harness import Clock, Running, read_all, serving
 
-NOW = 1_795_437_699.0
 TRUE = b"true"
 _numbers = itertools.count(1)
 
@@ -52,16 +51,6 @@ def image_json(image_id: str, parent: str | None = None, **more: object) -> byte
 def payload(body: bytes, layer: bytes) -> str:
     """Compute the payload checksum of an image."""
     return "sha256:" + hashlib.sha256(body + b"\n" + layer).hexdigest()
-
-
-@dataclass
-class Clock:
-    """The registry's time, as far as a test moves it."""
-
-    now: float = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from api.v1 import homes, image
 from api.v1.homes import EVERYWHERE, find
 from api.v1.image import EMPTY_LAYER, Image
 from api.v1.settings import V1Settings
-from cas import Digest
+from cas import Digest, Reads
 from tests.wire.v1.talk import TRUE, Registry, image_json, new_id, payload, refusal, running
 
 UPLOADING = refusal("Image is being uploaded, retry later")
@@ -243,7 +244,7 @@ def test_ancestry_grown_behind_an_images_back_has_the_same_limit(tmp_path: Path)
 
 
 def stored(registry: Registry, image_id: str) -> Image:
-    image = find(registry.store, EVERYWHERE, image_id)
+    image = registry.store.read(lambda reads: find(reads, EVERYWHERE, image_id))
     assert image is not None
     return image
 
@@ -364,3 +365,28 @@ def test_an_image_holds_its_blobs_and_says_all_of_itself(registry: Registry) -> 
     assert record.logical_bytes == len(image_json(image_id)) + 5
     assert record.holds == (Digest.of(image_json(image_id)), Digest.of(b"layer"))
     assert Image.read(image_id, image.record()) == image
+
+
+def test_an_image_is_there_at_every_moment_while_it_becomes_complete(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It moves from the uploads to the images in one change; whoever looks at both sees it in one of them."""
+    image_id = new_id()
+    body = image_json(image_id)
+    registry.put_json(image_id, body)
+    registry.ask("PUT", f"/v1/images/{image_id}/layer", b"a layer")
+    proof = {"X-Docker-Checksum-Payload": payload(body, b"a layer")}
+    look, found = image.find_complete, []
+
+    def overtaken(reads: Reads, sought: str) -> Image | None:
+        """Let another request complete the image between the two looks of this one."""
+        before = look(reads, sought)
+        monkeypatch.undo()
+        if before is None:
+            found.append(registry.ask("PUT", f"/v1/images/{image_id}/checksum", None, proof).status)
+        return before
+
+    monkeypatch.setattr(homes, "find_complete", overtaken)
+    assert registry.ask("GET", f"/v1/images/{image_id}/json").status == 400
+    assert found == [200]
+    assert registry.ask("GET", f"/v1/images/{image_id}/json").status == 200

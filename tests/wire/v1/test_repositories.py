@@ -7,7 +7,8 @@ import json
 import pytest
 
 from tests.v1client import AGENT
-from tests.wire.v1.talk import NOW, TRUE, Registry, image_json, new_id, new_repository, payload, refusal
+from tests.wire.harness import NOW
+from tests.wire.v1.talk import TRUE, Registry, image_json, new_id, new_repository, payload, refusal
 
 NO_TAG = refusal("Tag not found")
 NO_REPOSITORY = refusal("Repository not found")

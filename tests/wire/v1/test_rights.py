@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from api.access import grants
 from api.access.settings import AccessSettings, Mode
 from api.content.repositories import Access
 from api.v1.image import EMPTY_LAYER
@@ -149,6 +150,29 @@ def test_passwords_alone_build_on_what_their_owner_may_pull(shop: Guarded) -> No
     assert ask("PUT", f"/v1/images/{child}/checksum", None, puller | proof).status == 200
     assert ask("PUT", "/v1/repositories/puller/own/tags/1", json.dumps(child).encode(), puller).status == 200
     assert [pulled.id for pulled in shop.client("puller").pull("puller/own", "1")] == [base, child]
+
+
+def test_a_parent_that_was_only_named_is_seen_as_long_as_its_repository_may_be_pulled(shop: Guarded) -> None:
+    """Named by password while it could be pulled, it stays no longer than the right; nor does a tag bring it along."""
+    ask, guest = shop.registry.ask, basic("guest")
+    shop.account("guest")
+    shop.grant("guest", "alice/app", "pull")
+    base, child = ask("GET", f"{REPO}/tags/latest", None, guest).value, new_id()
+    body = image_json(child, base)
+    proof = {"X-Docker-Checksum-Payload": payload(body, EMPTY_LAYER)}
+    assert ask("PUT", f"/v1/images/{child}/json", body, guest).status == 200
+    assert ask("PUT", f"/v1/images/{child}/layer", EMPTY_LAYER, guest).status == 200
+    assert ask("PUT", f"/v1/images/{child}/checksum", None, guest | proof).status == 200
+    assert ask("GET", f"/v1/images/{base}/layer", None, guest).status == 200
+    assert shop.registry.store.change(lambda names: grants.delete(names, "guest", "alice/app"))
+    assert ask("GET", f"/v1/images/{base}/layer", None, guest).status == 404
+    other = new_id()
+    refused = ask("PUT", f"/v1/images/{other}/json", image_json(other, base), guest)
+    assert (refused.status, refused.value) == (400, {"error": "Image depends on a non existing parent"})
+    for target, status in ((child, 200), (base, 404)):
+        tagged = ask("PUT", "/v1/repositories/guest/own/tags/1", json.dumps(target).encode(), guest)
+        assert tagged.status == status
+    assert ask("GET", f"/v1/images/{base}/layer", None, guest).status == 404
 
 
 def test_what_is_private_is_kept_by_private_caches_only(shop: Guarded) -> None:

@@ -11,7 +11,8 @@ from api.access import bearer
 from api.access.bearer import Resource
 from api.access.principal import Principal
 from tests.v1client import Answer
-from tests.wire.v1.talk import NOW, Guarded, Registry, basic, token
+from tests.wire.harness import NOW
+from tests.wire.v1.talk import Guarded, Registry, basic, token
 
 
 def found(answer: Answer) -> list[str]:

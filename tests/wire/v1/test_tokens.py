@@ -10,7 +10,8 @@ import pytest
 from api.access import grants, keys, users
 from tests.support.serving import StartServer
 from tests.v1client import AGENT, Client, chain
-from tests.wire.v1.talk import NOW, WANT, Guarded, basic, image_json, new_id, payload, token
+from tests.wire.harness import NOW
+from tests.wire.v1.talk import WANT, Guarded, basic, image_json, new_id, payload, token
 
 REPO = "/v1/repositories/bob/app"
 DAY_S = 24 * 3600

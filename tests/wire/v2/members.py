@@ -25,8 +25,8 @@ from api.config import HttpSettings
 from api.content import repositories
 from api.content.repositories import Access
 from api.content.repository import Repository
-from tests.wire.harness import PATIENCE_S, read_all
-from tests.wire.v2.pushing import Clock, Pushed, pushing
+from tests.wire.harness import PATIENCE_S, Clock, read_all
+from tests.wire.v2.pushing import Pushed, pushing
 
 ANN, BOB = "ann:ann's secret", "bob:bob's secret"
 AUTH = AccessSettings(mode=Mode.AUTH)

@@ -21,9 +21,8 @@ from cas import EngineSettings, Store
 from cas.disk import Disk
 from tests.support.engine import noise
 from tests.wire.blobs import trusting
-from tests.wire.harness import PATIENCE_S, Running, serving
+from tests.wire.harness import PATIENCE_S, Clock, Running, serving
 
-NOW = 1_795_437_699.0
 KIB, MIB = 1 << 10, 1 << 20
 _numbers = itertools.count(1)
 
@@ -46,16 +45,6 @@ def new_repository() -> str:
 def new_data(size: int) -> bytes:
     """Bytes that no other test of this process uses, if they are more than a few."""
     return noise(size, next(_numbers))
-
-
-@dataclass
-class Clock:
-    """The registry's time, as far as a test moves it."""
-
-    now: float = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass

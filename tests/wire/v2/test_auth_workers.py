@@ -16,9 +16,8 @@ from api.app import build
 from api.config import HttpSettings
 from cas import Store
 from tests.support.serving import StartServer
-from tests.wire.harness import PATIENCE_S, serving
+from tests.wire.harness import PATIENCE_S, Clock, serving
 from tests.wire.v2.members import ANN, AUTH, BOB, basic, members
-from tests.wire.v2.pushing import Clock
 
 
 def serve(stack: ExitStack, root: Path, access: AccessSettings = AUTH) -> httpx2.Client:

@@ -15,8 +15,9 @@ from api.access import refresh, users
 from api.access.principal import Action
 from api.v2 import token_scopes
 from api.v2.token_service import MAX_FORM_BYTES
+from tests.wire.harness import NOW
 from tests.wire.v2.members import ANN, BOB, Members, basic, challenge, limited, members
-from tests.wire.v2.pushing import NOW, code
+from tests.wire.v2.pushing import code
 
 PATH = "/v2/token"
 BOX = "repository:ann/box:pull,push"
@@ -129,6 +130,13 @@ class TestGrants:
         """The intersection with what the account may do, perhaps nothing; never a refusal."""
         answer = registry.ask("GET", PATH, who and basic(who), params={"scope": scope})
         assert [actions for _, _, actions in granted(answer)] == ([] if expected is None else [expected])
+
+    def test_two_passwords_are_none(self, registry: Members) -> None:
+        """401, whichever of them is right: nobody can tell which was meant."""
+        for both in ((ANN, "ann:wrong"), ("ann:wrong", ANN)):
+            lines = "\n".join(f"Authorization: {basic(who)}" for who in both)
+            answer = registry.raw(f"GET {PATH} HTTP/1.1\nHost: x\n{lines}\n\n")
+            assert answer.status == 401
 
     def test_several_scopes_come_in_either_form(self, registry: Members) -> None:
         """As several parameters, or joined in one."""

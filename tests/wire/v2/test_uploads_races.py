@@ -70,7 +70,7 @@ def ask_until(client: Client, place: str, least: int) -> int:
 class TestOneSession:
     """Requests on one session never interleave: the first that ends has gone on with it."""
 
-    @pytest.mark.parametrize("size", [5000, 3 * MIB])
+    @pytest.mark.parametrize("size", [5000, 3 * MIB, 40 * MIB])  # the last is more than one run
     def test_the_second_of_two_patches_is_told_how_far_it_is(self, registry: Pushed, client: Client, size: int) -> None:
         """416 with the true Range; the bytes are the winner's alone."""
         repository, ours, theirs = new_repository(), noise(size, 1), noise(size + 7, 2)
