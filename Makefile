@@ -3,9 +3,12 @@
 #   make serve [ROOT=./data] [BIND=127.0.0.1:5000] [WORKERS=N] [CONFIG=FILE] [MODE=open|auth|token]
 #   make test  [T='tests/wire -k ranges']       every test, or those that T names
 #   make check                                  format, lint, types, who imports whom
-#   make bench [B=bench/bench_pull.py]          every benchmark, or one; answers are JSON lines
+#   make bench [B='pull push']                  the short set of benchmarks, or those; ours alone
+#   make bench-compare [B='pull push']          the whole set, the peers beside us in turns: see docs/benchmarks.md
+#   make bench-report                           the figures of docs/benchmarks.md from the newest results
 #   make conformance                            the OCI's own program against this server
 #   make soak  [MINUTES=10]                     the engine's promises under power cuts, at random, for that long
+#   make crash [ROUNDS=500] [SEED=1]            the crash campaign; a seed that failed replays with ROUNDS=1
 #   make venv | lock | format | docs | clean
 #
 # Stamps in .venv remember what was installed: a second make does nothing until a lock file changes.
@@ -29,7 +32,7 @@ PYTHON ?=
 PYTHONS := python3 python3.13 python3.12 python3.11 python3.14 python
 SEARCHED = $(if $(PYTHON),$(PYTHON),$(PYTHONS))
 
-.PHONY: help venv serve test conformance soak check format docs bench lock clean
+.PHONY: help venv serve test conformance soak crash check format docs bench bench-compare bench-report lock clean
 
 help:
 	@sed -n 's/^#\( \{1,\}make .*\)/\1/p' Makefile
@@ -86,6 +89,9 @@ conformance: $(DEV)
 soak: $(DEV)
 	$(BIN)/python -m tests.crash.soak $(or $(MINUTES),10)
 
+crash: $(DEV)
+	$(BIN)/python -m tests.crash.campaign $(or $(ROUNDS),500) $(or $(SEED),1)
+
 check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -102,9 +108,14 @@ docs: $(DEV)
 
 bench: $(DEV)
 	$(if $(B),,$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=min,median,max,ops)
-	@set -e; for file in $(if $(B),$(B),bench/bench_*.py); do \
-	  echo "# $$file" >&2; $(BIN)/python "$$file"; \
-	done
+	$(BIN)/python -m bench --scale short $(B)
+
+bench-compare: $(DEV)
+	$(BIN)/python -m bench.peers
+	$(BIN)/python -m bench --scale full --peers $(B)
+
+bench-report: $(DEV)
+	$(BIN)/python -m bench.report
 
 # Made with the oldest Python we support, because its needs include those of the newer ones.
 # Which server the packages come from is the machine's business, so no address is written down.

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 # In the order of our preference; HTTP/1.1 also for clients that name none.
 _ALPN: Final = ["h2", "http/1.1"]
+_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 # For TLS 1.2; those of 1.3 are all good. Every engine since 2014 has one of them.
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
@@ -66,11 +67,15 @@ def load(files: Files) -> ssl.SSLContext:
     Raises:
         BadCertificate: a file is missing, unreadable or no PEM, or key and certificate do not belong together.
     """
+    found: list[bytes] = []
     for file in (files.cert, files.key):
         try:
-            file.read_bytes()
+            found.append(file.read_bytes())
         except OSError as error:
-            raise BadCertificate(f"cannot read {file}: {error.strerror}") from error
+            remedy = "name the certificate and its key as PEM files that this user can read"
+            raise BadCertificate(f"cannot read {file}: {error.strerror}; {remedy}") from error
+    if b"PRIVATE KEY-----" in found[0] and _CERTIFICATE in found[1] and _CERTIFICATE not in found[0]:
+        raise BadCertificate(f"{files.cert} is a key and {files.key} a certificate: exchange the two")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)

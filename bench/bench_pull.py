@@ -1,135 +1,164 @@
-"""The cost of a pull: CPU-seconds of all server processes a GiB, beside a bare `sendfile` loop in the same run.
+"""What a pull costs: large and small layers, scattered ones, compressed ones, and over TLS.
 
-One random layer that nobody shared, pulled whole from a real `cas serve`; the bytes that left by `sendfile` are counted
-by strace in a pull of its own (`--strace`), the extents by the engine. Alternating rounds; one JSON line each, then the
-ratio of the medians.
+Everything is pulled once before it is measured, so all servers read the page cache. Rows named `pull/…`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import re
 import socket
-import statistics
-import subprocess
-import sys
-import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import psutil
+import zstandard
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+from bench.corpus import Blob
+from bench.field import Field, Runner
+from bench.load import MIB, Address, Job, drive
+from bench.measure import Load, Row, Run, compare, limit, same
+from bench.registry import give, pull
 
-from bench.bench_push import MIB, random_file
-from cas import Digest, FileRange, Store
-from tests.support.serving import Server, starting
-from tests.v1client import Client, Layer, chain
-
-
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--mib", type=int, default=1024)
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--strace", action="store_true", help="count sendfile bytes (needs strace)")
-    options.add_argument("--sendfile-loop", type=Path, help=argparse.SUPPRESS)
-    given = options.parse_args()
-    if given.sendfile_loop:
-        sendfile_loop(given.sendfile_loop)
-        return
-    with tempfile.TemporaryDirectory() as folder, starting(Path(folder)) as start:
-        into = Path(folder)
-        layer = random_file(into / "layer", given.mib)
-        server = start(into / "root", workers=1)
-        images = chain([layer], seed="pull")
-        Client(server.host, server.port).push("bench/pull", images, ["latest"])
-        cost = rounds(server, images[0], layer, given.rounds)
-        if given.strace:
-            print(json.dumps(traced(server, images[0])), flush=True)
-        server.stop()
-        print(json.dumps({"extents": extents(into / "root", images[0]), "mib": given.mib} | cost), flush=True)
+STREAMS = (1, 4, 16)
+SMALL = {"1m": MIB, "64k": 64 << 10}
+SMALL_BLOBS = 64
+CLIENTS = 16
+SOURCES = 16
+STRETCH = 4 * MIB
+FRAME = 64 << 10  # the middle size of a compressed chunk
+PEERS = ("docker-registry", "distribution", "nginx")
 
 
-def rounds(server: Server, image: Layer, layer: Path, count: int) -> dict[str, Any]:
-    """Pull from both, in turns."""
-    ours, bare, gib = [], [], layer.stat().st_size / (1 << 30)
-    loop = subprocess.Popen(
-        [sys.executable, __file__, "--sendfile-loop", str(layer)], stdout=subprocess.PIPE, text=True
-    )
-    assert loop.stdout is not None
-    port = int(loop.stdout.readline())
-    for _ in range(count):
-        ours.append(one("cas", server.port, f"/v1/images/{image.id}/layer", server.pids(), gib))
-        bare.append(one("bare sendfile", port, "/", [loop.pid], gib))
-    loop.kill()
-    loop.wait()
-    loop.stdout.close()
-    cpu = [statistics.median(row["cpu_s_per_gib"] for row in rows) for rows in (ours, bare)]
-    return {"cpu_s_per_gib": cpu[0], "bare_cpu_s_per_gib": cpu[1], "ratio": round(cpu[0] / cpu[1], 2)}
+def ask(run: Run) -> Iterator[Row]:
+    yield from large(run)
+    yield from small(run)
+    yield scattered(run)
+    yield compressed(run)
+    yield encrypted(run)
 
 
-def one(name: str, port: int, path: str, pids: list[int], gib: float) -> dict[str, Any]:
-    """Pull once with curl and report time and the servers' CPU."""
-    before, began = cpu_s(pids), time.monotonic()
-    subprocess.run(["curl", "-sf", "-o", "/dev/null", f"http://127.0.0.1:{port}{path}"], check=True)
-    wall = time.monotonic() - began
-    row = {"server": name, "seconds": round(wall, 3), "cpu_s_per_gib": round((cpu_s(pids) - before) / gib, 3)}
-    print(json.dumps(row), flush=True)
+def large(run: Run) -> Iterator[Row]:
+    """One layer, whole, by more and more clients at once; beside a bare loop of `sendfile`."""
+    layer = run.corpus.noise(run.scale.large)
+    with Field(run.folder) as field:
+        ready = [(runner, warmed(runner, layer)) for runner in map(field.start, run.among(*PEERS))]
+        for streams in STREAMS:
+            row = compare(
+                f"pull/large-{streams}",
+                [Load(runner, same([job] * streams), streams) for runner, job in ready],
+                min(run.scale.rounds, 3) if streams > 1 else run.scale.rounds,
+                per="GiB",
+            )
+            if streams == 1:
+                limit(row, "bare sendfile", [bare_sendfile(layer) for _ in range(run.scale.rounds)])
+            yield row
+    run.corpus.drop(layer)
+
+
+def small(run: Run) -> Iterator[Row]:
+    """Blobs of one size, all of them again and again."""
+    for name, size in SMALL.items():
+        blobs = run.corpus.many(SMALL_BLOBS, size)
+        with Field(run.folder) as field:
+            loads = []
+            for runner in map(field.start, run.among(*PEERS)):
+                jobs = [warmed(runner, blob) for blob in blobs]
+                times = max(1, run.scale.requests // len(jobs))
+                loads.append(Load(runner, same(jobs * times), CLIENTS))
+            yield compare(f"pull/{name}", loads, run.scale.rounds, per="1,000")
+        run.corpus.drop(*blobs)
+
+
+def scattered(run: Run) -> Row:
+    """A layer of stretches that lie in sixteen other layers, and so in many packs; beside one that lies in a row."""
+    sources = [run.corpus.noise(run.scale.large // SOURCES) for _ in range(SOURCES)]
+    woven = run.corpus.woven(sources, min(STRETCH, run.scale.large // SOURCES))
+    whole = run.corpus.noise(woven.size)
+    with Field(run.folder) as field:
+        runner = field.start("cas", "--pack-bytes", str(max(4 * MIB, run.scale.large // SOURCES)))
+        for source in sources:
+            give(runner, source)
+        before = runner.disk_bytes()
+        jobs = {"cas": warmed(runner, woven)}
+        added = runner.disk_bytes() - before
+        jobs["contiguous"] = warmed(runner, whole)
+        loads = [Load(renamed(runner, name), same([job]), 1) for name, job in jobs.items()]
+        row = compare("pull/scattered", loads, run.scale.rounds, per="GiB")
+    row["notes"] = {"stored_anew_share": round(added / woven.size, 3)}
+    run.corpus.drop(*sources, woven, whole)
     return row
 
 
-def cpu_s(pids: list[int]) -> float:
-    times = [psutil.Process(pid).cpu_times() for pid in pids]
-    return sum(spent.user + spent.system for spent in times)
+def compressed(run: Run) -> Row:
+    """A layer of text that is kept as zstd frames; beside one core that does nothing but decode such frames."""
+    layer = run.corpus.text(run.scale.large)
+    with Field(run.folder) as field:
+        runner = field.start("cas")
+        job = warmed(runner, layer)
+        row = compare("pull/zstd", [Load(runner, same([job]), 1)], run.scale.rounds, per="GiB")
+        row["notes"] = {"stored_share": round(runner.disk_bytes() / layer.size, 3)}
+    limit(row, "one core's zstd", [decoding(layer) for _ in range(run.scale.rounds)])
+    run.corpus.drop(layer)
+    return row
 
 
-def traced(server: Server, image: Layer) -> dict[str, Any]:
-    """Count, under strace, what one pull sends by sendfile and by other calls."""
-    watch = [flag for pid in server.pids() for flag in ("-p", str(pid))]
-    calls = "trace=sendfile,write,writev,send,sendto,sendmsg"
-    with tempfile.NamedTemporaryFile("r") as log:
-        strace = subprocess.Popen(["strace", "-f", "-qq", "-e", calls, "-o", log.name, *watch])
-        while not Path(f"/proc/{server.pids()[-1]}/status").read_text().count(f"TracerPid:\t{strace.pid}"):
-            pass
-        client = Client(server.host, server.port)
-        client.endpoint = f"{server.host}:{server.port}"
-        client.get_layer(image.id, lambda _: None)
-        strace.terminate()
-        strace.wait()
-        sent: dict[str, int] = {}
-        for call, size in re.findall(r"(sendfile|write|writev|send|sendto|sendmsg)\([^\n]*= (\d+)", log.read()):
-            sent[call] = sent.get(call, 0) + int(size)
-    return {"sent_by_call": sent}
+def encrypted(run: Run) -> Row:
+    """The large layer over TLS, one client."""
+    layer = run.corpus.noise(run.scale.large)
+    with Field(run.folder, run.authority) as field:
+        runners = map(field.start, run.among("docker-registry", "distribution"))
+        loads = [Load(runner, same([warmed(runner, layer)]), 1) for runner in runners]
+        row = compare("pull/tls", loads, run.scale.rounds, per="GiB")
+    run.corpus.drop(layer)
+    return row
 
 
-def extents(root: Path, image: Layer) -> int:
-    """Count the places in files that the layer is sent from."""
-    with Store.open(root) as store:
-        layer = next(
-            blob for name, record in store.scan("v1.image") for blob in record.holds if store.stat(blob).size > MIB
-        )
-        assert isinstance(layer, Digest), image
-        with store.reader(layer) as reader:
-            return sum(isinstance(piece, FileRange) for piece in reader.pieces())
+def warmed(runner: Runner, blob: Blob) -> Job:
+    """Give a blob to a server and pull it once."""
+    job = give(runner, blob)
+    drive(runner.address, 1, [job])
+    return job
 
 
-def sendfile_loop(path: Path) -> None:
-    """Serve a file by `sendfile` and nothing else: the least a server can do."""
-    size = path.stat().st_size
+def renamed(runner: Runner, name: str) -> Runner:
+    return Runner(name, runner.address, runner.data, runner.processes)
+
+
+def decoding(layer: Blob) -> float:
+    """MiB/s of decoding the layer, frame by frame, in one thread."""
+    frames, packer = [], zstandard.ZstdCompressor(level=3)
+    with layer.content.file.open("rb") as file:
+        frames += [packer.compress(file.read(FRAME)) for _ in range(min(layer.size, 64 * MIB) // FRAME)]
+    unpacker, began = zstandard.ZstdDecompressor(), time.perf_counter()
+    for frame in frames:
+        unpacker.decompress(frame)
+    return len(frames) * FRAME / MIB / (time.perf_counter() - began)
+
+
+def bare_sendfile(layer: Blob) -> float:
+    """MiB/s of a thread that accepts a connection and sends the file: the least that a server can do."""
+    with serving_bare(layer.content.file, layer.size) as port:
+        return drive(Address(port), 1, [partial(pull, "/", layer.size)]).mib_per_s
+
+
+@contextmanager
+def serving_bare(path: Path, size: int) -> Iterator[int]:
+    """Answer one request on one connection by `sendfile`."""
     with socket.create_server(("127.0.0.1", 0)) as listening, path.open("rb") as file:
-        print(listening.getsockname()[1], flush=True)
-        while True:
+
+        def serve() -> None:
             peer, _ = listening.accept()
             with peer:
-                peer.recv(65536)
-                peer.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size)
+                peer.recv(65_536)
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
                 at = 0
                 while at < size:
                     at += os.sendfile(peer.fileno(), file.fileno(), at, size - at)
 
-
-if __name__ == "__main__":
-    main()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join(60)

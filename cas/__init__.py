@@ -3,8 +3,12 @@
 This is its public face; `docs/design.md` tells what it promises and how.
 """
 
+from cas.backup import restore
 from cas.change import Blob, Names, Reads
+from cas.check import CHECKS, Depth, Finding
 from cas.claims import Progress
+from cas.collect import CollectReport
+from cas.compact import CompactReport
 from cas.config import EngineSettings
 from cas.digest import Digest
 from cas.errors import (
@@ -23,31 +27,42 @@ from cas.errors import (
     Missing,
     NoSpace,
     NotAStore,
+    Occupied,
     OpenError,
     ReadOnly,
     RootReadOnly,
     Superseded,
     UnsafeFilesystem,
 )
+from cas.mirror import CopyReport
 from cas.names import Name, Record
 from cas.reader import FileRange, Reader
-from cas.rebuild import RebuildReport
+from cas.rebuild import RebuildReport, rebuild_index
 from cas.receive import Tap, Upload
 from cas.session import UploadState
 from cas.staged import Staged
-from cas.store import Stats, Store, rebuild_index
+from cas.stats import Stats
+from cas.store import Store
+from cas.usage import Holder, Usage
 
 __all__ = [
+    "CHECKS",
     "Blob",
     "Busy",
     "CasError",
     "Closed",
+    "CollectReport",
+    "CompactReport",
+    "CopyReport",
     "Damaged",
+    "Depth",
     "Digest",
     "DiskFailed",
     "EngineSettings",
     "FileRange",
+    "Finding",
     "FormatTooNew",
+    "Holder",
     "InUse",
     "IndexMissing",
     "IndexPresent",
@@ -59,6 +74,7 @@ __all__ = [
     "Names",
     "NoSpace",
     "NotAStore",
+    "Occupied",
     "OpenError",
     "Progress",
     "ReadOnly",
@@ -75,5 +91,7 @@ __all__ = [
     "UnsafeFilesystem",
     "Upload",
     "UploadState",
+    "Usage",
     "rebuild_index",
+    "restore",
 ]

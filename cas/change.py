@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     from cas.commit import Draft
     from cas.digest import Digest
-    from cas.index import Edit, View
+    from cas.index import Edit
     from cas.parts import Parts
     from cas.records import BlobEntry
     from cas.staged import Staged
+    from cas.view import View
 
 T = TypeVar("T")
 
@@ -79,6 +80,7 @@ class Names(Reads):
         """Not for callers: use `Store.change`."""
         super().__init__(edit)
         self._edit, self._draft = edit, draft
+        self.kept: list[Staged] = []
 
     def put(self, name: Name, record: Record) -> None:
         """Set a name.
@@ -109,16 +111,26 @@ class Names(Reads):
             Busy: the blob the upload relied on was collected meanwhile; send it again.
         """
         staged.keep(self._edit, self._draft)
+        self.kept.append(staged)
 
 
-def change(parts: Parts, edit: Callable[[Names], T]) -> T:
+def change(parts: Parts, edit: Callable[[Names], T], *, frees: bool = False) -> T:
     """Run a change and wait until it is durable; see `Store.change`."""
+    kept: list[Staged] = []
 
     def run(inner: Edit, draft: Draft) -> T:
-        return edit(Names(inner, draft))
+        names = Names(inner, draft)
+        result = edit(names)
+        if draft.grows and not frees:
+            settings = parts.settings
+            parts.disk.check_room(parts.layout.root, draft.size, settings.reserve_bytes, settings.reserve_share)
+        kept[:] = names.kept
+        return result
 
     job = parts.committer.submit(run)
     result: T = job.wait(parts.settings.write_wait_s)
+    for staged in kept:
+        staged.release()
     return result
 
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
     from cas.digest import Digest
-    from cas.index import Edit, View
+    from cas.index import Edit
     from cas.records import BlobEntry, Segment
+    from cas.view import View
 
 _HASHES_KEPT = 1024  # a few hundred bytes each
 

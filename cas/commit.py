@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from cas.disk import Cell
 from cas.errors import Busy, CasError, Closed, DiskFailed, ReadOnly
-from cas.index import PackRow, PackState
 from cas.records import Body, NameChanges, NameEdit, Role
+from cas.tables import PackRow, PackState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +51,12 @@ class Draft:
         """Bytes it will take, about."""
         names = sum(len(edit.record or b"") for edit in self.edits)
         return names + sum(len(blob.inline or b"") for blob in self.blobs)
+
+    @property
+    def grows(self) -> bool:
+        """Whether there is more to keep than before; to move a name is not."""
+        removed = sum(edit.record is None for edit in self.edits)
+        return len(self.blobs) + len(self.edits) - removed > removed
 
 
 class Job:
@@ -211,6 +217,9 @@ class Committer:
                 break
             except _NeedsJournal:
                 assert self._packs is not None
+                journal, self._journal = self._journal, None
+                if journal is not None:
+                    journal.close()
                 self._journal = self._packs.take(Role.JOURNAL)
         for job in jobs[:done]:
             job.settle()
@@ -236,8 +245,9 @@ class Committer:
         return done
 
     def _write_journal(self, edit: Edit, body: Body) -> None:
-        if self._journal is None:
-            raise _NeedsJournal
+        row = None if self._journal is None else edit.pack(self._journal.pack)
+        if self._journal is None or row is None or row.state is not PackState.OPEN:
+            raise _NeedsJournal  # there is none, or maintenance closed it in our place
         assert body.names is not None
         self._cell.write(body.names.seq)
         end = self._journal.commit(body)

@@ -27,6 +27,7 @@ class EngineSettings:
         zstd_level: level for chunks of compressible blobs; 3 is where ratio stops paying for time.
         zstd_min_saving: a chunk is kept compressed only when this share of it goes away; below, `sendfile` is
         worth more.
+        compact_share: a pack of which this share is dead is rewritten; lower, and much is copied to win little.
         map_bytes: first size of the index's memory map; address space only, doubled when full.
         max_readers: reader slots of the index, fixed by the first opener.
         group_changes: changes of names taken into one durable commit.
@@ -46,6 +47,7 @@ class EngineSettings:
     pack_bytes: int = 512 * MIB
     zstd_level: int = 3
     zstd_min_saving: float = 0.10
+    compact_share: float = 0.40
     map_bytes: int = 16 * GIB
     max_readers: int = 4096
     group_changes: int = 256

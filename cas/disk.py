@@ -91,6 +91,15 @@ class Disk:
         with _refusals(f"open {path.name}"):
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
+    def open_write(self, path: Path) -> int:
+        """Open a file for writing on where it is to grow.
+
+        Raises:
+            DiskFailed: it could not be opened.
+        """
+        with _refusals(f"open {path.name}"):
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
     def write(self, fd: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
         """Write all buffers back to back at `offset`; return how many bytes that was.
 
@@ -103,25 +112,23 @@ class Disk:
         self.counts.bytes_written += total
         return total
 
-    def open_direct(self, path: Path) -> int | None:
-        """Open a file for `write_direct`; None where the filesystem has no such thing."""
+    def open_direct(self, path: Path) -> int:
+        """Open a file for `write_direct`; -1 where the filesystem has no such thing."""
         try:
             return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
         except OSError:
-            return None
+            return -1
 
     def write_direct(self, fd: int, direct: int, data: memoryview, offset: int) -> None:
-        """Write past the page cache by a descriptor from `open_direct`: memory, length and offset in whole blocks.
+        """Write past the page cache by what `open_direct` returned: memory, length and offset in whole blocks.
 
         Raises:
             NoSpace, DiskFailed: as for `write`.
         """
         try:
             done = os.pwrite(direct, data, offset)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise NoSpace("the disk is full (cannot write); free some space and try again") from error
-            done = 0  # some filesystems take the flag and then refuse; what really fails fails again
+        except OSError:
+            done = 0  # no such descriptor, or one that refuses nevertheless; a bad disk will say so again
         self.counts.bytes_past_cache += done
         self.counts.bytes_written += done
         if done < len(data):
@@ -192,6 +199,11 @@ class Disk:
         with _refusals(f"remove {path.name}"):
             path.unlink(missing_ok=True)
 
+    def rename(self, path: Path, to: Path) -> None:
+        """Give a file another name, in place of whatever had that; durable once the folder is synced."""
+        with _refusals(f"rename {path.name}"):
+            path.rename(to)
+
     def seal(self, fd: int) -> None:
         """Take the right to write from a file that will never change again."""
         os.fchmod(fd, 0o440)
@@ -200,6 +212,16 @@ class Disk:
         """Return `(free, whole)` bytes of the filesystem that holds `path`."""
         stat = os.statvfs(path)
         return stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
+
+    def check_room(self, path: Path, size: int, reserve: int, share: float) -> None:
+        """Refuse what would add `size` bytes where only the part is left that is kept for deletes.
+
+        Raises:
+            NoSpace: fewer would be left than `reserve`, or than that share of the whole, whichever is less.
+        """
+        free, whole = self.free_bytes(path)
+        if free < size + min(reserve, int(whole * share)):
+            raise NoSpace("the disk is full (its last part is kept for deletes); free some space and send it again")
 
     def random(self, size: int) -> bytes:
         """Return random bytes: ids, markers and salts come from here, so that a test can choose them."""
@@ -300,11 +322,16 @@ def try_lock(path: Path, *, create: bool = False) -> int | None:
 
 
 def lock_byte(path: Path, offset: int, wait_s: float) -> int | None:
-    """Lock one byte of a file against every other descriptor, in this process and all others.
+    """Lock one byte of a file; see `lock_bytes`."""
+    return lock_bytes(path, offset, 1, wait_s)
 
-    Returns the descriptor to close, or None if the byte was not to be had within `wait_s`, or never can be.
+
+def lock_bytes(path: Path, offset: int, count: int, wait_s: float) -> int | None:
+    """Lock bytes of a file against every other descriptor, in this process and all others.
+
+    Returns the descriptor to close, or None if they were not to be had within `wait_s`, or never can be.
     """
-    wanted = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+    wanted = _byte_lock(fcntl.F_WRLCK, offset, count)
     deadline = time.monotonic() + wait_s
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -319,6 +346,30 @@ def lock_byte(path: Path, offset: int, wait_s: float) -> int | None:
                 os.close(fd)
                 return None
             time.sleep(_LOCK_POLL_S)
+
+
+def open_shared(path: Path) -> int:
+    """Open a file whose bytes are to be locked by `share_byte`; it is made if it is not there."""
+    with _refusals(f"open {path.name}"):
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+
+def share_byte(fd: int, offset: int) -> bool:
+    """Lock one byte together with others who share it, without waiting; say whether nobody has it alone."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _byte_lock(fcntl.F_RDLCK, offset, 1))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def unlock_byte(fd: int, offset: int) -> None:
+    """Let go of one byte."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _byte_lock(fcntl.F_UNLCK, offset, 1))
+
+
+def _byte_lock(kind: int, offset: int, count: int) -> bytes:
+    return struct.pack("hhqqi0q", kind, os.SEEK_SET, offset, count, 0)
 
 
 @contextmanager

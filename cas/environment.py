@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _OPEN: set[str] = set()  # real paths: a second opening in one process would end the first one's locks
 _SEAL_BYTES = 4  # enough to notice rot; against ill will nothing in the index helps
+_ROOM = 1 << 20  # bytes: with fewer left a disk is full, whatever it says
 _FORMAT = 0  # the engine of LMDB 0.9; an environment variable must not choose our file format
 
 
@@ -93,7 +94,7 @@ class Environment:
         self._pid = os.getpid()
         self._gate = _Gate()
         self._closed = False
-        with _errors():
+        with _errors(self._place):
             self._env = lmdb.open(
                 str(path),
                 map_size=map_bytes,
@@ -109,7 +110,7 @@ class Environment:
         """Run `work` in a short read transaction and return its result."""
         while True:
             try:
-                with self._enter(), _errors(), self._env.begin(buffers=False) as txn:
+                with self._enter(), _errors(self._place), self._env.begin(buffers=False) as txn:
                     return work(Transaction(txn, self._tables, self._env))
             except lmdb.MapResizedError:
                 self._resize(0)
@@ -118,7 +119,7 @@ class Environment:
         """Run `work` in a write transaction, then commit durably. It runs again if the map had to grow."""
         while True:
             try:
-                with self._enter(), _errors(), self._env.begin(write=True) as txn:
+                with self._enter(), _errors(self._place), self._env.begin(write=True) as txn:
                     result = work(Transaction(txn, self._tables, self._env))
             except lmdb.MapResizedError:
                 self._resize(0)
@@ -127,9 +128,22 @@ class Environment:
             else:
                 return result
 
+    def copy(self, folder: Path, work: Callable[[Transaction], T]) -> T:
+        """Copy the environment as it is at one moment to an empty folder, and return what `work` saw of that moment.
+
+        Its pages are pinned meanwhile: what others change takes new ones, so the file may grow.
+        """
+        while True:
+            try:
+                with self._enter(), _errors(self._place), self._env.begin(buffers=False) as txn:
+                    self._env.copy(str(folder), compact=True, txn=txn)
+                    return work(Transaction(txn, self._tables, self._env))
+            except lmdb.MapResizedError:
+                self._resize(0)
+
     def check_readers(self) -> int:
         """Free the reader slots of dead processes; return how many there were."""
-        with self._enter(), _errors():
+        with self._enter(), _errors(self._place):
             return int(self._env.reader_check())
 
     def close(self) -> None:
@@ -141,7 +155,7 @@ class Environment:
                 _OPEN.discard(self._place)
 
     def _resize(self, size: int) -> None:
-        with self._gate.alone(), _errors():
+        with self._gate.alone(), _errors(self._place):
             self._env.set_mapsize(size)
 
     @contextmanager
@@ -207,7 +221,7 @@ class Transaction:
     def nested(self) -> Iterator[Transaction]:
         """Yield a transaction within this one: what raises inside leaves nothing behind, and the outer one goes on."""
         try:
-            with _errors(), self._env.begin(parent=self._txn, write=True) as child:
+            with _errors(self._env.path()), self._env.begin(parent=self._txn, write=True) as child:
                 yield Transaction(child, self._tables, self._env)
         except lmdb.MapFullError as error:
             raise MapFull from error
@@ -271,8 +285,13 @@ def _unsealed(key: bytes, stored: bytes) -> bytes:
     return value
 
 
+def _is_full(place: str) -> bool:
+    stat = os.statvfs(place)
+    return stat.f_bavail * stat.f_frsize < _ROOM
+
+
 @contextmanager
-def _errors() -> Iterator[None]:
+def _errors(place: str) -> Iterator[None]:
     try:
         yield
     except (lmdb.MapFullError, lmdb.MapResizedError):
@@ -291,6 +310,7 @@ def _errors() -> Iterator[None]:
             f"the index is damaged ({error}); stop the server and run cas fsck --rebuild-index --force"
         ) from error
     except lmdb.Error as error:
-        if error.args and os.strerror(errno.ENOSPC) in str(error):
+        # A write that the full disk took half comes back as an error of input or output.
+        if os.strerror(errno.ENOSPC) in str(error) or (os.strerror(errno.EIO) in str(error) and _is_full(place)):
             raise NoSpace("the disk is full (the index cannot grow); free some space and try again") from error
         raise DiskFailed(f"the index could not be read or written ({error}); look at the system's log") from error

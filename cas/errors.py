@@ -82,5 +82,9 @@ class IndexPresent(OpenError):
     """A new index was asked for and there is one. Keep it, or say that it is to be moved aside."""
 
 
+class Occupied(OpenError):
+    """The folder holds something else already, so no copy of a store can be put there. Choose an empty or new one."""
+
+
 class InUse(OpenError):
     """Another process has the store open, and this work needs it alone. Stop the other first."""

@@ -1,237 +1,49 @@
-"""The index: which tables there are, how their keys and values are laid out, and verbs over them.
+"""The index: what can be changed in its tables, and the database they lie in.
 
-Layer: L3, over `environment`. The only module that knows these layouts; nothing of LMDB leaves it. Integers are
-big-endian, so that LMDB's byte order is numeric order. The index is a cache of the packs: `rebuild` can make
-it anew (I4).
+Layer: L3, over `view`. Nothing of LMDB leaves it. The index is a cache of the packs: `rebuild` can make it anew (I4).
 """
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
-from enum import IntEnum
-from itertools import islice, takewhile
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cas.digest import Digest
-from cas.environment import Cursor, Environment, Transaction
-from cas.errors import Damaged
-from cas.extent import Codec, Extent
+from cas.environment import Environment
+from cas.extent import Extent, coalesce
 from cas.names import Record
-from cas.records import BlobEntry, ChunkRef, Role, Segment, pack_refs, unpack_refs
+from cas.records import BlobEntry, ChunkRef, Segment, pack_refs
 from cas.session import Session
+from cas.tables import (
+    BLOB,
+    BY_RECIPE,
+    CHUNK,
+    CHUNK_KEY,
+    EXTENT,
+    FEW,
+    INLINE,
+    MARKING,
+    PACK,
+    SEGMENT,
+    SEGMENT_KEY,
+    TABLES,
+    U64,
+    ChunkRow,
+    ChunkState,
+    PackRow,
+    PackState,
+    read_chunk,
+    read_chunk_ids,
+    read_stretch,
+)
+from cas.view import View, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from cas.config import EngineSettings
 
 T = TypeVar("T")
-TABLES = {  # name → whether a key has several values
-    "meta": False,  # counters
-    "chunks": False,  # key 16 | salt 4 → pack, offset, stored, raw, codec, state
-    "blobs": False,  # digest → size, created, recipe, form, inline bytes
-    "recipes": False,  # recipe 8 | raw offset 8 → chunk list (the truth), extents (a hint)
-    "packs": False,  # id 8 → state, role, owner, committed bytes
-    "refs": False,  # kind NUL path → record
-    "holders": True,  # digest → keys of the names that keep it
-    "uploads": False,  # recipe 8 → owner: segments whose blob is still arriving, in one request
-    "sessions": False,  # number 8 → a resumable upload; number 8 and a zero byte → all of its bytes while they are few
-    "touched": False,  # recipe 8 | raw offset 8 → nothing: segments filed while a collection marks what is in use
-    "lost": False,  # digest → the row it had in `blobs`: bytes of it are damaged, so it is not here until it is whole
-}
-MOST_CANDIDATES = 16  # chunks of one key that a push compares itself with; beyond, it is stored once more
-_U64 = struct.Struct(">Q")
-_CHUNK = struct.Struct(">QIIIBB")
-_CHUNK_KEY = struct.Struct(">16sI")
-_BLOB = struct.Struct(">QQQB")
-_SEGMENT = struct.Struct(">BHH")  # codec of the segment (0: chunk list), number of chunks, number of extents
-_SEGMENT_KEY = struct.Struct(">QQ")
-_EXTENT = struct.Struct(">QIIIB")
-_PACK = struct.Struct(">BB16sQ")
-_FEW = b"\0"  # ends the key of a session's bytes, which a walk over all sessions steps over unread
-_REF_SIZE = 24
-_INLINE, _BY_RECIPE = 0, 1
-
-
-class ChunkState(IntEnum):
-    """Whether a chunk may be used. On disk: append only."""
-
-    GOOD = 0
-    BAD = 1  # its stored bytes are damaged
-    DYING = 2  # nobody names it: readers may still use it, pushes do not, and the collection takes it
-
-
-class PackState(IntEnum):
-    """A pack's life. Only its owner appends, and only while it is open. On disk: append only."""
-
-    OPEN = 0
-    CLOSED = 1  # no footer: its process ended; never appended to again
-    SEALED = 2
-    DYING = 3  # all that lived in it was moved; its file is being unlinked
-
-
-class ChunkRow(NamedTuple):
-    """A chunk's place."""
-
-    salt: int
-    extent: Extent
-    state: ChunkState
-
-
-@dataclass(frozen=True, slots=True)
-class PackRow:
-    """A pack's state and how many of its bytes are committed."""
-
-    pack: int
-    state: PackState
-    role: Role
-    owner: bytes
-    committed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """A segment as a reader finds it."""
-
-    start: int
-    refs: tuple[ChunkRef, ...]
-    extents: tuple[Extent, ...]
-
-
-class View:
-    """Reading verbs, inside one transaction."""
-
-    __slots__ = ("_tx",)
-
-    def __init__(self, tx: Transaction) -> None:
-        self._tx = tx
-
-    def number(self, name: str) -> int:
-        """Return a counter."""
-        value = self._tx.get("meta", name.encode())
-        return _U64.unpack(value)[0] if value else 0
-
-    def count(self, table: str) -> int:
-        """Return a table's number of entries."""
-        return self._tx.count(table)
-
-    def chunks(self, keys: Sequence[bytes]) -> list[list[ChunkRow]]:
-        """Return, for each key, the chunks stored under it: at most `MOST_CANDIDATES`, since equal keys can be made."""
-        cursor = self._tx.cursor("chunks")
-        return [list(islice(self._rows(cursor, key), MOST_CANDIDATES)) for key in keys]
-
-    @staticmethod
-    def _rows(cursor: Cursor, key: bytes) -> Iterator[ChunkRow]:
-        found = cursor.seek(key)
-        while found and (at := cursor.key()).startswith(key):
-            yield _chunk_row(_CHUNK_KEY.unpack(at)[1], cursor.value())
-            found = cursor.next()
-
-    def chunk(self, ref: ChunkRef) -> ChunkRow | None:
-        """Return where one chunk lies."""
-        value = self._tx.get("chunks", _CHUNK_KEY.pack(ref.key, ref.salt))
-        return None if value is None else _chunk_row(ref.salt, value)
-
-    def blob(self, digest: Digest) -> BlobEntry | None:
-        """Return a blob's entry."""
-        value = self._tx.get("blobs", digest.pack())
-        if value is None:
-            return None
-        size, created, recipe, form = _BLOB.unpack_from(value)
-        return BlobEntry(digest, size, created, recipe, value[_BLOB.size :] if form == _INLINE else None)
-
-    def sound_blob(self, digest: Digest) -> BlobEntry | None:
-        """Return a blob's entry, or None if its row is damaged too: for a push, whose proven bytes take its place."""
-        try:
-            return self.blob(digest)
-        except Damaged:
-            return None
-
-    def digests(self) -> list[Digest]:
-        """Return every blob's digest."""
-        return [Digest.unpack(key) for key, _ in self._tx.cursor("blobs")]
-
-    def stretch(self, recipe: int, offset: int) -> Stretch | None:
-        """Return the segment that covers raw byte `offset` of a recipe."""
-        cursor = self._tx.cursor("recipes")
-        wanted = _SEGMENT_KEY.pack(recipe, offset)
-        found = cursor.seek(wanted)
-        if not found or cursor.key() != wanted:
-            found = cursor.prev() if found else cursor.last()
-        if not found:
-            return None
-        at, start = _SEGMENT_KEY.unpack(cursor.key())
-        return _stretch(start, cursor.value()) if at == recipe else None
-
-    def segments(self, recipe: int) -> list[Stretch]:
-        """Return all segments of a recipe, in order."""
-        cursor, found = self._tx.cursor("recipes"), []
-        more = cursor.seek(_SEGMENT_KEY.pack(recipe, 0))
-        while more and (key := _SEGMENT_KEY.unpack(cursor.key()))[0] == recipe:
-            found.append(_stretch(key[1], cursor.value()))
-            more = cursor.next()
-        return found
-
-    def packs(self) -> list[PackRow]:
-        """Return every pack."""
-        return [_pack_row(key, value) for key, value in self._tx.cursor("packs")]
-
-    def pack(self, pack: int) -> PackRow | None:
-        """Return one pack."""
-        value = self._tx.get("packs", _U64.pack(pack))
-        return None if value is None else _pack_row(_U64.pack(pack), value)
-
-    def record(self, key: bytes) -> Record | None:
-        """Return what stands under a name."""
-        value = self._tx.get("refs", key)
-        return None if value is None else Record.decode(value)
-
-    def records(self, prefix: bytes, after: bytes, limit: int | None) -> list[tuple[bytes, Record]]:
-        """Return up to `limit` names beginning with `prefix` and following `after`, in byte order."""
-        cursor = self._tx.cursor("refs")
-        return [(key, Record.decode(cursor.value())) for key in _walk(cursor, prefix, after, limit)]
-
-    def keys(self, prefix: bytes, after: bytes, limit: int | None) -> list[bytes]:
-        """Return the names alone of what `records` would return."""
-        return list(_walk(self._tx.cursor("refs"), prefix, after, limit))
-
-    def record_up_to(self, at_most: bytes, *, within: bytes) -> tuple[bytes, Record] | None:
-        """Return the last name that begins with `within` and is `at_most` or comes before it."""
-        cursor = self._tx.cursor("refs")
-        found = cursor.seek(at_most)
-        if not found or cursor.key() != at_most:
-            found = cursor.prev() if found else cursor.last()
-        return (cursor.key(), Record.decode(cursor.value())) if found and cursor.key().startswith(within) else None
-
-    def holders(self, digest: Digest, prefix: bytes = b"", limit: int | None = None) -> list[bytes]:
-        """Return the keys of up to `limit` names that keep a blob and begin with `prefix`, in byte order."""
-        found = self._tx.values("holders", digest.pack(), prefix, limit)
-        return list(takewhile(lambda key: key.startswith(prefix), found))
-
-    def uploads(self) -> list[tuple[int, bytes]]:
-        """Return `(recipe, owner)` of every upload that has segments here."""
-        return [(_U64.unpack(key)[0], owner) for key, owner in self._tx.cursor("uploads")]
-
-    def session(self, number: int) -> Session | None:
-        """Return a resumable upload's row, its bytes included."""
-        key = _U64.pack(number)
-        value = self._tx.get("sessions", key)
-        return None if value is None else Session.decode(value, self._tx.get("sessions", key + _FEW) or b"")
-
-    def sessions(self) -> Iterator[tuple[int, Session]]:
-        """Yield `(number, row)` of every resumable upload, without its bytes."""
-        cursor = self._tx.cursor("sessions")
-        more = cursor.seek(b"")
-        while more:
-            if len(key := cursor.key()) == _U64.size:
-                yield _U64.unpack(key)[0], Session.decode(cursor.value(), b"")
-            more = cursor.next()
-
-    def dump(self, table: str) -> Iterator[tuple[bytes, bytes]]:
-        """Yield a table's raw entries, for fsck and tests that compare whole indexes."""
-        yield from self._tx.rows(table)
 
 
 class Edit(View):
@@ -241,18 +53,58 @@ class Edit(View):
 
     def set_number(self, name: str, value: int) -> None:
         """Set a counter."""
-        self._tx.put("meta", name.encode(), _U64.pack(value))
+        self._tx.put("meta", name.encode(), U64.pack(value))
 
     def put_chunk(self, ref: ChunkRef, extent: Extent, state: ChunkState = ChunkState.GOOD) -> None:
         """Say where a chunk lies."""
-        value = _CHUNK.pack(extent.pack, extent.offset, extent.stored, extent.raw, extent.codec, state)
-        self._tx.put("chunks", _CHUNK_KEY.pack(ref.key, ref.salt), value)
+        value = CHUNK.pack(extent.pack, extent.offset, extent.stored, extent.raw, extent.codec, state)
+        self._tx.put("chunks", CHUNK_KEY.pack(ref.key, ref.salt), value)
+
+    def set_state(self, chunk: bytes, before: Collection[ChunkState], state: ChunkState) -> ChunkRow | None:
+        """Set the state of a chunk, known by its id, if it has one of these; return the row it had then."""
+        value = self._tx.get("chunks", chunk)
+        if value is None or (row := read_chunk(CHUNK_KEY.unpack(chunk)[1], value)).state not in before:
+            return None
+        self._tx.put("chunks", chunk, value[:-1] + bytes((state,)))
+        return row
+
+    def delete_dying(self, chunk: bytes) -> ChunkRow | None:
+        """Forget a chunk, known by its id, if it is dying still; return the row it had."""
+        value = self._tx.get("chunks", chunk)
+        if value is None or (row := read_chunk(CHUNK_KEY.unpack(chunk)[1], value)).state is not ChunkState.DYING:
+            return None
+        self._tx.delete("chunks", chunk)
+        return row
+
+    def touch(self, segment: Segment) -> None:
+        """Tell a collection that is marking what is in use of a segment that it may have walked past."""
+        if self.number(MARKING):
+            self._tx.put("touched", SEGMENT_KEY.pack(segment.recipe, segment.start), b"")
+
+    def absorb_touched(self, limit: int | None) -> list[list[bytes]]:
+        """Take up to `limit` segments off the list of those touched; return the ids of the chunks of each."""
+        places = list(walk(self._tx.cursor("touched"), b"", b"", limit))
+        for place in places:
+            self._tx.delete("touched", place)
+        values = (self._tx.get("recipes", place) for place in places)
+        return [[] if value is None else read_chunk_ids(value) for value in values]
+
+    def delete_lost(self, digest: Digest) -> None:
+        """Forget a blob that was lost; its recipe is another matter."""
+        self._tx.delete("lost", digest.pack())
 
     def put_blob(self, blob: BlobEntry) -> None:
         """Make a blob readable."""
-        form = _BY_RECIPE if blob.inline is None else _INLINE
-        value = _BLOB.pack(blob.size, blob.created, blob.recipe, form) + (blob.inline or b"")
+        form = BY_RECIPE if blob.inline is None else INLINE
+        value = BLOB.pack(blob.size, blob.created, blob.recipe, form) + (blob.inline or b"")
         self._tx.put("blobs", blob.digest.pack(), value)
+
+    def lose_blob(self, digest: Digest) -> None:
+        """Take a blob that cannot be served whole out of those that are here; whoever names it goes on naming it."""
+        value = self._tx.get("blobs", digest.pack())
+        if value is not None:
+            self._tx.put("lost", digest.pack(), value)
+            self._tx.delete("blobs", digest.pack())
 
     def delete_blob(self, digest: Digest) -> None:
         """Forget a blob; its recipe is another matter."""
@@ -260,48 +112,63 @@ class Edit(View):
 
     def put_segment(self, segment: Segment, extents: Sequence[Extent]) -> None:
         """Store a stretch of a recipe."""
-        head = _SEGMENT.pack(0, len(segment.refs), len(extents))
-        tail = b"".join(_EXTENT.pack(e.pack, e.offset, e.stored, e.raw, e.codec) for e in extents)
-        key = _SEGMENT_KEY.pack(segment.recipe, segment.start)
+        head = SEGMENT.pack(0, len(segment.refs), len(extents))
+        tail = b"".join(EXTENT.pack(e.pack, e.offset, e.stored, e.raw, e.codec) for e in extents)
+        key = SEGMENT_KEY.pack(segment.recipe, segment.start)
         self._tx.put("recipes", key, head + pack_refs(segment.refs) + tail)
+
+    def refresh_hints(self, key: bytes) -> None:
+        """Say anew where the chunks of a segment lie; one that has gone meanwhile stays gone."""
+        value = self._tx.get("recipes", key)
+        if value is None:
+            return
+        recipe, start = SEGMENT_KEY.unpack(key)
+        refs = read_stretch(start, value).refs
+        rows = [row for row in map(self.chunk, refs) if row is not None]
+        extents = coalesce(row.extent for row in rows) if len(rows) == len(refs) else []
+        self.put_segment(Segment(recipe, start, refs), extents)
 
     def delete_recipe(self, recipe: int) -> None:
         """Forget a recipe and its upload row; its chunks become garbage unless others name them."""
-        cursor, prefix = self._tx.cursor("recipes"), _U64.pack(recipe)
+        cursor, prefix = self._tx.cursor("recipes"), U64.pack(recipe)
         cursor.seek(prefix)
         while cursor.key().startswith(prefix):
             cursor.delete()
-        self._tx.delete("uploads", _U64.pack(recipe))
+        self._tx.delete("uploads", U64.pack(recipe))
 
     def has_upload(self, recipe: int) -> bool:
         """Whether a recipe's blob is still arriving."""
-        return self._tx.get("uploads", _U64.pack(recipe)) is not None
+        return self._tx.get("uploads", U64.pack(recipe)) is not None
 
     def put_upload(self, recipe: int, owner: bytes) -> None:
         """Say whose unfinished upload a recipe is."""
-        self._tx.put("uploads", _U64.pack(recipe), owner)
+        self._tx.put("uploads", U64.pack(recipe), owner)
 
     def delete_upload(self, recipe: int) -> None:
         """The recipe belongs to a blob now."""
-        self._tx.delete("uploads", _U64.pack(recipe))
+        self._tx.delete("uploads", U64.pack(recipe))
 
     def put_session(self, number: int, row: Session) -> None:
         """Set a resumable upload's row."""
-        key = _U64.pack(number)
+        key = U64.pack(number)
         self._tx.put("sessions", key, row.encode())
         if row.inline:
-            self._tx.put("sessions", key + _FEW, row.inline)
+            self._tx.put("sessions", key + FEW, row.inline)
         else:
-            self._tx.delete("sessions", key + _FEW)
+            self._tx.delete("sessions", key + FEW)
 
     def delete_session(self, number: int) -> None:
         """Forget a resumable upload; its recipe is another matter."""
-        self._tx.delete("sessions", _U64.pack(number))
-        self._tx.delete("sessions", _U64.pack(number) + _FEW)
+        self._tx.delete("sessions", U64.pack(number))
+        self._tx.delete("sessions", U64.pack(number) + FEW)
 
     def put_pack(self, row: PackRow) -> None:
         """Set a pack's row."""
-        self._tx.put("packs", _U64.pack(row.pack), _PACK.pack(row.state, row.role, row.owner, row.committed))
+        self._tx.put("packs", U64.pack(row.pack), PACK.pack(row.state, row.role, row.owner, row.committed))
+
+    def delete_pack(self, pack: int) -> None:
+        """Forget a pack whose file is gone."""
+        self._tx.delete("packs", U64.pack(pack))
 
     def extend_pack(self, row: PackRow) -> None:
         """Say how far an open pack is committed; what was filed later or sealed since stays."""
@@ -349,6 +216,10 @@ class Index:
         """Run `work` in a write transaction, then commit durably. It may run more than once."""
         return self._env.write(lambda tx: work(Edit(tx)))
 
+    def copy(self, folder: Path, work: Callable[[View], T]) -> T:
+        """Copy the index as it is at one moment to an empty folder, and return what `work` saw of that moment."""
+        return self._env.copy(folder, lambda tx: work(View(tx)))
+
     def check_readers(self) -> int:
         """Free reader slots of dead processes."""
         return self._env.check_readers()
@@ -356,32 +227,3 @@ class Index:
     def close(self) -> None:
         """Close for good."""
         self._env.close()
-
-
-def _walk(cursor: Cursor, prefix: bytes, after: bytes, limit: int | None) -> Iterator[bytes]:
-    """Step over keys beginning with `prefix` and following `after`; the cursor stands on the one just yielded."""
-    more = cursor.seek(max(prefix, after))
-    if more and cursor.key() == after:
-        more = cursor.next()
-    left = -1 if limit is None else max(limit, 0)
-    while more and left and (key := cursor.key()).startswith(prefix):
-        yield key
-        more, left = cursor.next(), left - 1
-
-
-def _chunk_row(salt: int, value: bytes) -> ChunkRow:
-    pack, offset, stored, raw, codec, state = _CHUNK.unpack(value)
-    return ChunkRow(salt, Extent(pack, offset, stored, raw, Codec(codec)), ChunkState(state))
-
-
-def _stretch(start: int, value: bytes) -> Stretch:
-    _, chunks, extents = _SEGMENT.unpack_from(value)
-    at = _SEGMENT.size + chunks * _REF_SIZE
-    rows = _EXTENT.iter_unpack(value[at : at + extents * _EXTENT.size])
-    hints = tuple(Extent(pack, offset, stored, raw, Codec(codec)) for pack, offset, stored, raw, codec in rows)
-    return Stretch(start, unpack_refs(value[_SEGMENT.size : at]), hints)
-
-
-def _pack_row(key: bytes, value: bytes) -> PackRow:
-    state, role, owner, committed = _PACK.unpack(value)
-    return PackRow(_U64.unpack(key)[0], PackState(state), Role(role), owner, committed)

@@ -8,7 +8,11 @@ Layer: L1, pure (paths are values here; nothing is opened).
       packs/ab/<id>.pack  256 folders, by the first byte of the pack's id
       locks/<uuid>        flocked by each live process
       locks/journal       the highest journal number ever reserved
+      locks/gc            flocked by whoever collects, compacts, repairs or makes a backup
+      locks/packs         empty; its bytes are locked by whoever appends to a pack, or closes it
+      locks/epochs        empty; its bytes are locked by whoever relies on what a collection might take
       locks/turns         empty; its bytes are locked by uploads of the same content
+      quarantine/         damaged packs, after what was good in them was moved
 """
 
 from __future__ import annotations
@@ -70,6 +74,36 @@ class Layout:
         """An empty file: uploads of the same content lock the same byte of it, and so take turns."""
         return self.locks / "turns"
 
+    @property
+    def epochs(self) -> Path:
+        """An empty file: who relies on what was looked up in an epoch shares its byte; see `pins`."""
+        return self.locks / "epochs"
+
+    @property
+    def pack_locks(self) -> Path:
+        """An empty file: whoever appends to a data pack, or closes it in its owner's place, locks the pack's byte."""
+        return self.locks / "packs"
+
+    @property
+    def index_copy(self) -> Path:
+        """Where a copy of an index waits for the packs it names."""
+        return self.root / "index.tmp"
+
+    @property
+    def diary(self) -> Path:
+        """What makes a folder a backup, and says how far it is good."""
+        return self.root / "backup.json"
+
+    @property
+    def copy_lock(self) -> Path:
+        """Locked by whoever copies into this folder."""
+        return self.root / "backup.lock"
+
+    @property
+    def maintenance(self) -> Path:
+        """Locked by whoever takes something away from the store; one at a time."""
+        return self.locks / "gc"
+
     def lease(self, owner: bytes) -> Path:
         """Lock file of a process."""
         return self.locks / owner.hex()
@@ -78,6 +112,10 @@ class Layout:
         """File of a pack."""
         name = f"{pack:016x}"
         return self.packs / name[:2] / f"{name}.pack"
+
+    def quarantined(self, pack: int) -> Path:
+        """Where a damaged pack is kept after what was good in it was moved."""
+        return self.root / "quarantine" / self.pack(pack).name
 
     def pack_folders(self) -> list[Path]:
         """All 256 folders that packs may lie in."""

@@ -7,11 +7,15 @@ lease between its creation and its lock.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cas.disk import try_lock
+from cas.errors import InUse
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cas.layout import Layout
 
 OWNER_SIZE = 16  # bytes of an owner's id
@@ -30,6 +34,22 @@ class Lease:
         """End the lease of a process that leaves nothing behind."""
         self._layout.lease(self.owner).unlink(missing_ok=True)
         os.close(self._fd)
+
+
+@contextmanager
+def maintenance_lock(layout: Layout) -> Iterator[None]:
+    """Be the only one, in all processes, who takes something away from the store, or needs that nobody does.
+
+    Raises:
+        InUse: somebody else is at it.
+    """
+    fd = try_lock(layout.maintenance, create=True)
+    if fd is None:
+        raise InUse(f"a collection, repair or backup of {layout.root} is under way; try again when it is done")
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 def survey(layout: Layout, own: bytes) -> tuple[set[bytes], set[bytes]]:

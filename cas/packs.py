@@ -1,20 +1,23 @@
 """Packs as files: appending to the ones this process opened, reading from all of them.
 
-Layer: L3. A pack is appended to by one holder at a time and never by a process that did not create it, so a
-torn tail is
-a matter for readers only. After a failed write or sync the pack is poisoned: nothing beyond its last good sync is ever
-named, and nobody appends to it again (I1).
+Layer: L3. A pack is appended to by one holder at a time and never by a process that did not create it, so a torn tail
+is a matter for readers only. Maintenance may close a data pack in its owner's place while nobody holds it: who holds
+one has its byte of `locks/packs` locked, and believes a free one to be open only after a look at its row.
+After a failed write or sync the pack is poisoned: nothing beyond its last good sync is ever named, and nobody appends
+to it again (I1).
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cas.direct import BLOCK
+from cas.disk import lock_byte
 from cas.errors import CasError, Damaged, DiskFailed, NoSpace
 from cas.records import HEADER_SIZE, Body, Header, Role, encode_footer, encode_header, encode_record
 
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
     from cas.direct import Aligned
     from cas.disk import Disk
     from cas.layout import Layout
-
-_NO_DIRECT = -1
 
 
 class PackWriter:
@@ -76,17 +77,13 @@ class PackWriter:
         """
         data, offset = window.bytes, self._end
         if self._direct is None:
-            self._direct = self._disk.open_direct(self._layout.pack(self.pack)) or _NO_DIRECT
+            self._direct = self._disk.open_direct(self._layout.pack(self.pack))
         head = min(-offset % BLOCK, len(data))
         tail = head + (len(data) - head) // BLOCK * BLOCK
-        if self._direct == _NO_DIRECT or head == tail:
-            return self.append([data])
         with self._appending():
-            if head:
-                self._disk.write(self._fd, [data[:head]], offset)
+            self._disk.write(self._fd, [data[:head]], offset)
             self._disk.write_direct(self._fd, self._direct, data[head:tail], offset + head)
-            if tail < len(data):
-                self._disk.write(self._fd, [data[tail:]], offset + tail)
+            self._disk.write(self._fd, [data[tail:]], offset + tail)
             self._end += len(data)
         return offset
 
@@ -158,7 +155,7 @@ class PackWriter:
     def close(self) -> None:
         """Close the file."""
         self._disk.close(self._fd)
-        if self._direct not in (None, _NO_DIRECT):
+        if self._direct is not None and self._direct >= 0:
             self._disk.close(self._direct)
 
     def _check(self) -> None:
@@ -169,7 +166,7 @@ class PackWriter:
 class PackPool:
     """Packs this process may append to, lent to one holder at a time."""
 
-    def __init__(  # noqa: PLR0913 - the last three are how it tells others, and have no other way in
+    def __init__(  # noqa: PLR0913 - the last five are how it tells others, and have no other way in
         self,
         disk: Disk,
         layout: Layout,
@@ -179,6 +176,8 @@ class PackPool:
         clock: Callable[[], float],
         register: Callable[[int, Role], None],
         sealed: Callable[[int, int], None],
+        is_open: Callable[[int], bool],
+        forget: Callable[[int], None],
         failed: Callable[[], None],
     ) -> None:
         """Lend packs.
@@ -189,32 +188,33 @@ class PackPool:
             clock: seconds since 1970, for the header.
             register: told of a new pack *before* its file exists, so that openers find every pack in the index.
             sealed: told of a sealed pack's id and size.
+            forget: told of a pack that was registered and could not be made.
+            is_open: whether a pack of this process is still open for the index, or was closed in its place.
             failed: told of each failure of the disk, once.
         """
         self._disk, self._layout, self._settings = disk, layout, settings
         self._store, self._clock = store, clock
-        self._register, self._sealed, self._failed = register, sealed, failed
+        self._register, self._sealed, self._is_open, self._failed = register, sealed, is_open, failed
+        self._forget = forget
         self._free: list[PackWriter] = []
+        self._guards: dict[int, int] = {}  # data packs that are lent → the descriptor that locks their byte
         self._lock = threading.Lock()
         self._closed = False
 
     def take(self, role: Role = Role.DATA) -> PackWriter:
-        """Lend a pack: a free one, else a new one."""
-        with self._lock:
-            for writer in self._free:
-                if writer.role is role:
-                    self._free.remove(writer)
-                    return writer
-        return self._create(role)
+        """Lend a pack: a free one that is still open, else a new one."""
+        while (writer := self._take_free(role)) is not None:
+            if self._claim(writer):
+                return writer
+            writer.close()
+        return self.create(role)
 
     def give_back(self, writer: PackWriter) -> None:
         """Take a pack back; a full one is sealed, a poisoned one closed."""
-        if writer.poisoned:
-            writer.close()
-            return
         with self._lock:
-            lasting = writer.end < self._settings.pack_bytes and not self._closed
+            lasting = writer.end < self._settings.pack_bytes and not self._closed and not writer.poisoned
             if lasting:
+                self._let_go(writer.pack)
                 self._free.append(writer)
         if not lasting:
             self._retire(writer)
@@ -222,29 +222,97 @@ class PackPool:
     def close(self) -> None:
         """Seal what is open and free; what is lent is sealed when it comes back."""
         with self._lock:
-            free, self._free = self._free, []
             self._closed = True
-        for writer in free:
-            self._retire(writer)
+        while (writer := self._take_free()) is not None:
+            if self._claim(writer):
+                self._retire(writer)
+            else:
+                writer.close()
 
-    def _create(self, role: Role) -> PackWriter:
+    def create(self, role: Role) -> PackWriter:
+        """Make a pack and lend it.
+
+        Raises:
+            NoSpace, DiskFailed: there is none.
+        """
         pack = int.from_bytes(self._disk.random(8), "big") or 1
-        self._register(pack, role)
-        header = Header(role, pack, self._store, self._disk.random(16), int(self._clock()))
+        self._guard(pack, role)  # before anybody can find it
         try:
+            self._register(pack, role)
+            header = Header(role, pack, self._store, self._disk.random(16), int(self._clock()))
             return PackWriter(self._disk, self._layout, header, self._failed)
-        except DiskFailed:
-            self._failed()
+        except BaseException as error:
+            with contextlib.suppress(CasError):
+                self._forget(pack)
+            self._let_go(pack)
+            if isinstance(error, DiskFailed):
+                self._failed()
             raise
+
+    def finish(self, writer: PackWriter) -> None:
+        """Seal a pack made by `create`, whose row the caller sets.
+
+        Raises:
+            NoSpace, DiskFailed: nothing of it may be believed; `discard` it.
+        """
+        writer.seal()
+        writer.close()
+        self._let_go(writer.pack)
+
+    def discard(self, writer: PackWriter) -> None:
+        """Remove a pack made by `create` that nothing names."""
+        writer.close()
+        with contextlib.suppress(CasError):
+            self._disk.unlink(self._layout.pack(writer.pack))
+        self._let_go(writer.pack)
+
+    def _take_free(self, role: Role | None = None) -> PackWriter | None:
+        with self._lock:
+            found = next((writer for writer in self._free if role in (None, writer.role)), None)
+            if found is not None:
+                self._free.remove(found)
+            return found
+
+    def _claim(self, writer: PackWriter) -> bool:
+        """Hold a free pack, or find that it was closed in our place."""
+        try:
+            self._guard(writer.pack, writer.role)
+            if self._is_open(writer.pack):
+                return True
+        except CasError:
+            pass  # whoever is closing it holds its byte
+        self._let_go(writer.pack)
+        return False
+
+    def _guard(self, pack: int, role: Role) -> None:
+        """Lock a data pack's byte; the journal is closed within a write transaction, which is lock enough."""
+        if role is Role.JOURNAL:
+            return
+        fd = lock_pack(self._layout, pack)
+        if fd is None:
+            raise DiskFailed(f"pack {pack:016x} cannot be locked; look at the limit of open files, then try again")
+        self._guards[pack] = fd
+
+    def _let_go(self, pack: int) -> None:
+        fd = self._guards.pop(pack, -1)
+        if fd >= 0:
+            os.close(fd)
 
     def _retire(self, writer: PackWriter) -> None:
         try:
-            writer.seal()
-            self._sealed(writer.pack, writer.end)
+            if not writer.poisoned:
+                writer.seal()
+                self._sealed(writer.pack, writer.end)
         except CasError:
             pass  # an unsealed pack is whole: only its rebuild has to search for records instead of reading a list
         finally:
             writer.close()
+            self._let_go(writer.pack)
+
+
+def lock_pack(layout: Layout, pack: int) -> int | None:
+    """Lock a data pack's byte without waiting; return the descriptor to close, or None if somebody has it."""
+    return lock_byte(layout.pack_locks, pack >> 2, 0)  # offsets in files have a sign; packs are named at random
 
 
 @dataclass(slots=True)
@@ -297,6 +365,13 @@ class PackFiles:
         if len(data) != size:
             raise Damaged(f"pack {pack:016x} ends before byte {offset + size}; push the same content again to heal it")
         return data
+
+    def forget_unlinked(self) -> None:
+        """Close packs whose file is gone and that nobody reads: only then is their space free."""
+        with self._lock:
+            for pack in [pack for pack, entry in self._open.items() if not entry.users]:
+                if not self._layout.pack(pack).exists():
+                    self._disk.close(self._open.pop(pack).fd)
 
     def close(self) -> None:
         """Close all files that nobody is reading."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cas.index import Index
     from cas.layout import Layout
     from cas.packs import PackFiles, PackPool
+    from cas.pins import Pins
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Parts:
         syncers: threads that sync a finished run while the next one arrives.
         appenders: threads that write one window while the next one is cut.
         hashes: of resumable uploads between their requests.
+        pins: on what readers and uploads here rely on.
         windows: memory for copies of those windows; bounded, whatever the number of uploads.
     """
 
@@ -52,3 +54,4 @@ class Parts:
     appenders: ThreadPoolExecutor
     windows: Buffers
     hashes: RunningHashes
+    pins: Pins

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Self
 
 from cas.errors import Damaged, DiskFailed
 from cas.extent import Codec, Extent, coalesce, overlap
-from cas.index import ChunkState
+from cas.pins import current
+from cas.tables import ChunkState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
     from cas.digest import Digest
-    from cas.index import Stretch, View
     from cas.parts import Parts
+    from cas.pins import Pin
     from cas.records import BlobEntry
+    from cas.tables import Stretch
+    from cas.view import View
 
 _BATCH_BYTES = 512 * 1024  # decoded chunks are joined to pieces of about this size
 
@@ -38,8 +41,17 @@ class FileRange:
 class Reader:
     """One blob on its way out. Files it handed out stay open until `close`. Used by one thread at a time."""
 
-    def __init__(self, parts: Parts, blob: BlobEntry) -> None:
-        self._parts, self._blob = parts, blob
+    def __init__(self, parts: Parts, blob: BlobEntry, pin: Pin | None = None) -> None:
+        """Not for callers: use `Store.reader`.
+
+        Args:
+            parts: of the store.
+            blob: what to read.
+            pin: taken before `blob` was looked up; None if somebody else sees to it that it stays.
+        """
+        self._parts, self._blob, self._pin = parts, blob, pin
+        if blob.inline is not None:
+            self._unpin()
         self._held: dict[int, int] = {}  # pack → descriptor
 
     @property
@@ -67,6 +79,12 @@ class Reader:
         held, self._held = self._held, {}
         for pack in held:
             self._parts.files.release(pack)
+        self._unpin()
+
+    def _unpin(self) -> None:
+        pin, self._pin = self._pin, None
+        if pin is not None:
+            pin.release()
 
     def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[FileRange | bytes]:
         """Yield the blob's bytes `[start, stop)` in order, lazily.
@@ -110,10 +128,24 @@ class Reader:
                 found = view.stretch(self._blob.recipe, at)
             return found
 
+        self._keep_up()
         stretch = self._parts.index.read(look)
         if stretch is None or at >= stretch.start + sum(ref.raw for ref in stretch.refs):
             raise self._damage(f"its recipe has a hole at byte {at}")
         return stretch
+
+    def _keep_up(self) -> None:
+        """Rely on the present instead of the past while the blob is there, so that slow readers hold nobody up."""
+        old = self._pin
+        if old is None or self._parts.index.read(current) == old.epoch:
+            return
+        pin = self._parts.pins.take()
+        now = self._parts.index.read(lambda view: view.sound_blob(self._blob.digest))
+        if now is None:
+            pin.release()  # deleted: as it was, it is there to the end
+        else:
+            self._blob, self._pin = now, pin
+            old.release()
 
     def _segment(self, stretch: Stretch, start: int, stop: int) -> Iterator[FileRange | bytes]:
         extents = list(stretch.extents)
@@ -157,7 +189,7 @@ class Reader:
         rows = self._parts.index.read(lambda view: [view.chunk(ref) for ref in stretch.refs])
         extents = []
         for row in rows:
-            if row is None or row.state is not ChunkState.GOOD or not self._open(row.extent.pack):
+            if row is None or row.state is ChunkState.BAD or not self._open(row.extent.pack):
                 raise self._damage("a chunk of it is missing")
             extents.append(row.extent)
         return coalesce(extents)

@@ -7,25 +7,34 @@ highest number down, so that what a crash left between a journal's sync and its 
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cas.commit import JOURNAL_SEQ
-from cas.disk import Cell
-from cas.extent import Codec, Extent, coalesce
-from cas.index import ChunkState, Index, PackRow, PackState
-from cas.records import ChunkRef, link
-from cas.scan import pack_paths, scan_pack
+from cas.config import EngineSettings
+from cas.disk import Cell, Disk, lock_folder
+from cas.errors import CasError, IndexPresent, InUse
+from cas.extent import coalesce
+from cas.index import Index
+from cas.lease import survey
+from cas.records import HEADER_SIZE, ChunkRef, Role, Segment, decode_header, link, pack_refs, unpack_refs
+from cas.root import FOLDER_MODE, find
+from cas.scan import extent_of, pack_paths, scan_pack
+from cas.tables import PackRow, PackState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from cas.config import EngineSettings
-    from cas.index import Edit, View
+    from cas.digest import Digest
+    from cas.index import Edit
     from cas.layout import Layout
-    from cas.records import BlobEntry, Body, ChunkEntry, NameChanges, Segment
+    from cas.records import BlobEntry, Body, ChunkEntry, Header, NameChanges
     from cas.scan import Scan
+    from cas.view import View
 
     _Link = tuple[NameChanges, list[BlobEntry]]
 
@@ -45,12 +54,60 @@ class RebuildReport:
     damaged: list[str] = field(default_factory=list)
 
 
+class _Packed(NamedTuple):
+    """A segment as few bytes as it can be, since all of them wait in memory until the last pack is read."""
+
+    start: int
+    chain: bytes
+    refs: bytes
+
+
 @dataclass(slots=True)
 class _Harvest:
     """What the packs say, in memory only as far as order matters."""
 
-    segments: dict[int, list[Segment]] = field(default_factory=dict)
+    segments: dict[int, list[_Packed]] = field(default_factory=dict)
     journal: dict[int, _Link] = field(default_factory=dict)
+
+
+def rebuild_index(
+    root: Path, settings: EngineSettings | None = None, *, force: bool = False, disk: Disk | None = None
+) -> RebuildReport:
+    """Make the index of a store anew from its packs. Nobody may use the store meanwhile.
+
+    Args:
+        root: the store's folder.
+        settings: tunables.
+        force: move an index that is there aside, to `index.old-N`, instead of refusing.
+        disk: the file layer, for tests that break it.
+
+    Raises:
+        OpenError: not a store, an index is there already, or a process has the store open.
+        NoSpace, DiskFailed: the new index could not be written; the packs are untouched, try again.
+    """
+    disk, settings = disk or Disk(), settings or EngineSettings()
+    layout, _ = find(root, create=False, disk=disk, wait_s=settings.write_wait_s)
+    with lock_folder(root, settings.write_wait_s):
+        alive, _ = survey(layout, b"")
+        if alive:
+            raise InUse(f"{root} is in use by {len(alive)} process(es); stop the server first")
+        if layout.index_data.exists():
+            if not force:
+                raise IndexPresent(f"{layout.index} is there already; --force moves it aside first")
+            aside = map(layout.old_index, itertools.count(1))
+            layout.index.rename(next(path for path in aside if not path.exists()))
+        for leftover in (layout.index_unfinished, layout.index):  # an index without data is none
+            shutil.rmtree(leftover, ignore_errors=True)
+        layout.index_unfinished.mkdir(FOLDER_MODE)
+        try:
+            report = rebuild(layout, settings)
+        except CasError:
+            shutil.rmtree(layout.index_unfinished, ignore_errors=True)
+            raise
+        disk.sync_folder(layout.index_unfinished)
+        layout.index_unfinished.rename(layout.index)
+        disk.sync_folder(root)
+        return report
 
 
 def rebuild(layout: Layout, settings: EngineSettings) -> RebuildReport:
@@ -58,15 +115,21 @@ def rebuild(layout: Layout, settings: EngineSettings) -> RebuildReport:
     report = RebuildReport()
     index = Index(layout.index_unfinished, settings)
     try:
-        harvest = _harvest(index, layout, report)
-        chain = list(_committed(harvest.journal, report))
-        _replay(index, chain)
-        chains = {blob.recipe: blob.chain for _, blobs in chain for blob in blobs}
+        harvest = _Harvest()
+        headers = list(_headers(layout, report))
+        for role in (Role.JOURNAL, Role.DATA):  # then it is known which recipes are still wanted
+            for pack, path in (place for header, place in headers if header.role is role):
+                _harvest(index, scan_pack(pack, path), harvest, report)
+            if role is Role.JOURNAL:
+                top = max(harvest.journal, default=0)
+                chains = _replay(index, list(_committed(harvest.journal, report)))
+                harvest.journal.clear()
+                harvest.segments = {recipe: [] for recipe in chains}
         _file_recipes(index, harvest.segments, chains, report)
-        top = max(harvest.journal, default=0)
         report.damaged += _lost_tail(layout, top)
         index.write(lambda edit: edit.set_number(JOURNAL_SEQ, top))
-        _judge(index, report)
+        report.chunks = index.read(lambda view: view.count("chunks"))
+        report.names = index.read(lambda view: view.count("refs"))
     finally:
         index.close()
     return report
@@ -84,18 +147,22 @@ def _lost_tail(layout: Layout, top: int) -> list[str]:
     ]
 
 
-def _harvest(index: Index, layout: Layout, report: RebuildReport) -> _Harvest:
-    harvest = _Harvest()
+def _headers(layout: Layout, report: RebuildReport) -> Iterator[tuple[Header, tuple[int, Path]]]:
     for pack, path in pack_paths(layout):
-        scan = scan_pack(pack, path)
-        report.damaged += scan.complaints
-        if scan.header is None:
-            continue
-        report.packs += 1
-        _file_pack(index, scan)
-        for record in scan.records:
-            _gather(harvest, record.body)
-    return harvest
+        with path.open("rb") as file:
+            header = decode_header(file.read(HEADER_SIZE))
+        if header is None:
+            report.damaged += scan_pack(pack, path).complaints
+        else:
+            yield header, (pack, path)
+
+
+def _harvest(index: Index, scan: Scan, harvest: _Harvest, report: RebuildReport) -> None:
+    report.damaged += scan.complaints
+    report.packs += 1
+    _file_pack(index, scan)
+    for record in scan.records:
+        _gather(harvest, record.body)
 
 
 def _file_pack(index: Index, scan: Scan) -> None:
@@ -103,18 +170,19 @@ def _file_pack(index: Index, scan: Scan) -> None:
     state = PackState.SEALED if scan.sealed else PackState.CLOSED
     row = PackRow(scan.pack, state, scan.header.role, _NOBODY, scan.end)
     index.write(lambda edit: edit.put_pack(row))
-    entries = [entry for record in scan.records for entry in record.body.chunks]
+    entries = sorted(entry for record in scan.records for entry in record.body.chunks)  # in the order of the table
 
     def put(edit: Edit, entry: ChunkEntry) -> None:
-        extent = Extent(scan.pack, entry.offset, entry.stored, entry.raw, Codec(entry.codec))
-        edit.put_chunk(ChunkRef(entry.key, entry.salt, entry.raw), extent)
+        edit.put_chunk(ChunkRef(entry.key, entry.salt, entry.raw), extent_of(scan.pack, entry))
 
     _in_slices(index, entries, put)
 
 
 def _gather(harvest: _Harvest, body: Body) -> None:
     for segment in body.segments:
-        harvest.segments.setdefault(segment.recipe, []).append(segment)
+        if segment.recipe in harvest.segments:
+            packed = _Packed(segment.start, segment.chain, pack_refs(segment.refs))
+            harvest.segments[segment.recipe].append(packed)
     if body.names is not None:
         harvest.journal[body.names.seq] = body.names, body.blobs
 
@@ -133,7 +201,9 @@ def _committed(journal: dict[int, _Link], report: RebuildReport) -> Iterable[_Li
     return reversed(chain)
 
 
-def _replay(index: Index, chain: Sequence[_Link]) -> None:
+def _replay(index: Index, chain: Sequence[_Link]) -> dict[int, bytes]:
+    """Do again what the journal says; return the recipes of the blobs that some name holds, with their chains."""
+
     def put(edit: Edit, link: _Link) -> None:
         names, blobs = link
         for blob in blobs:
@@ -145,24 +215,51 @@ def _replay(index: Index, chain: Sequence[_Link]) -> None:
                 edit.put_record(change.key, change.record)
 
     _in_slices(index, chain, put)
+    held = index.read(lambda view: {blob.recipe for blob in _blobs(view) if view.holders(blob.digest, limit=1)})
+    return {blob.recipe: blob.chain for _, blobs in chain for blob in blobs if blob.recipe in held}
 
 
 def _file_recipes(
-    index: Index, segments: dict[int, list[Segment]], chains: dict[int, bytes], report: RebuildReport
+    index: Index, segments: dict[int, list[_Packed]], chains: dict[int, bytes], report: RebuildReport
 ) -> None:
     """Keep the recipes of blobs that some name holds; drop the other blobs: nobody acknowledged or still wants them."""
-    blobs = index.read(lambda view: [(blob, bool(view.holders(blob.digest))) for blob in _blobs(view)])
+    blobs = index.read(lambda view: [(blob, bool(view.holders(blob.digest, limit=1))) for blob in _blobs(view)])
+    whole: dict[Digest, int] = {}  # up to which byte; a slice may be done twice
 
     def put(edit: Edit, item: tuple[BlobEntry, bool]) -> None:
         blob, held = item
         if not held:
             edit.delete_blob(blob.digest)
             return
-        for segment in _belonging(segments.get(blob.recipe, []), blob.size, chains.get(blob.recipe, b"")):
-            edit.put_segment(segment, _extents(edit, segment))
+        found = [
+            Segment(blob.recipe, one.start, unpack_refs(one.refs), one.chain) for one in segments.get(blob.recipe, ())
+        ]
+        chosen = _belonging(found, blob.size, chains.get(blob.recipe, b""))
+        whole[blob.digest] = blob.size if blob.inline is not None else _put_segments(edit, chosen)
+        if whole[blob.digest] != blob.size:
+            edit.lose_blob(blob.digest)
 
     _in_slices(index, blobs, put)
-    report.blobs = sum(held for _, held in blobs)
+    report.blobs = len(whole)
+    sizes = {blob.digest: blob.size for blob, _ in blobs}
+    report.damaged += [
+        f"blob {digest} is incomplete from byte {at} on" for digest, at in whole.items() if at != sizes[digest]
+    ]
+
+
+def _put_segments(edit: Edit, segments: Sequence[Segment]) -> int:
+    """Enter a recipe; return up to which byte nothing of it is missing."""
+    end, broken = 0, False
+    for segment in sorted(segments, key=lambda segment: segment.start):
+        rows = [edit.chunk(ref) for ref in segment.refs]
+        there = [row for row in rows if row is not None]
+        complete = len(there) == len(rows)
+        # Without extents the reader asks for each chunk, and reports the missing one.
+        edit.put_segment(segment, coalesce(row.extent for row in there) if complete else [])
+        broken |= not complete or segment.start > end
+        if not broken:
+            end = max(end, segment.start + segment.raw)
+    return end
 
 
 def _belonging(segments: Sequence[Segment], size: int, chain: bytes) -> list[Segment]:
@@ -186,33 +283,6 @@ def _blobs(view: View) -> Iterator[BlobEntry]:
         blob = view.blob(digest)
         assert blob is not None
         yield blob
-
-
-def _extents(view: View, segment: Segment) -> list[Extent]:
-    rows = [view.chunk(ref) for ref in segment.refs]
-    if any(row is None for row in rows):
-        return []  # no hint: the reader asks for each chunk and reports the missing one
-    return coalesce(row.extent for row in rows if row is not None)
-
-
-def _judge(index: Index, report: RebuildReport) -> None:
-    report.chunks = index.read(lambda view: view.count("chunks"))
-    report.names = index.read(lambda view: view.count("refs"))
-    report.damaged += index.read(lambda view: list(_holes(view)))
-
-
-def _holes(view: View) -> Iterator[str]:
-    for blob in _blobs(view):
-        if blob.inline is not None:
-            continue
-        at = 0
-        for stretch in view.segments(blob.recipe):
-            rows = [view.chunk(ref) for ref in stretch.refs]
-            if stretch.start != at or any(row is None or row.state is not ChunkState.GOOD for row in rows):
-                break
-            at += sum(ref.raw for ref in stretch.refs)
-        if at != blob.size:
-            yield f"blob {blob.digest} is incomplete from byte {at} on"
 
 
 def _in_slices(index: Index, items: Sequence[T], put: Callable[[Edit, T], None]) -> None:

@@ -20,8 +20,7 @@ from cas.digest import Digest
 from cas.errors import CasError, Closed, Damaged, Mismatch
 from cas.records import BlobEntry
 from cas.runs import Runs, submit
-from cas.staged import Staged
-from cas.turns import Turn
+from cas.staged import Collected, Staged
 from cas.window import Window
 
 if TYPE_CHECKING:
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from cas.commit import Draft
     from cas.index import Edit
     from cas.parts import Parts
+    from cas.pins import Pin
+    from cas.turns import Turn
 
 T = TypeVar("T")
 _ASIDE_BYTES = 64 * 1024  # pieces below this are hashed in line: a thread hop would cost more
@@ -117,7 +118,7 @@ class Upload:
         """
         self._check_open()
         try:
-            staged = self._stage(self._prove(expect))
+            staged = self._stage(self._prove(expect), may_rely=False)
         except BaseException:
             self.discard()
             raise
@@ -141,23 +142,30 @@ class Upload:
             digest = self._prove(expect)
             if not self._is_small:
                 self._cut_rest()
-            turn = Turn(self._parts.layout, digest.raw if self._runs.has_new else b"")
-            staged = self._stage(digest)
+            turn = self._runs.turn()
+            staged = self._stage(digest, may_rely=True)
             self._release()
             if not staged.wrote:
                 turn.end()
-
-            def run(names: Names) -> T:
-                names.keep(staged)
-                return edit(names, staged)
-
-            return change(self._parts, run)
+            try:
+                return self._change(staged, edit)
+            except Collected:
+                staged = self._record(staged.blob, staged.pin, wrote=False)
+                self._release()
+                return self._change(staged, edit)
         except BaseException:
             self.discard()
             raise
         finally:
             if turn is not None:
                 turn.end()
+
+    def _change(self, staged: Staged, edit: Callable[[Names, Staged], T]) -> T:
+        def run(names: Names) -> T:
+            names.keep(staged)
+            return edit(names, staged)
+
+        return change(self._parts, run)
 
     def suspend(self) -> int:
         """Make all bytes so far durable, end this object and return their number; `Store.resume` goes on from there.
@@ -295,8 +303,8 @@ class Upload:
         if len(self._window):
             self._cut(final=True)
 
-    def _stage(self, digest: Digest) -> Staged:
-        """Make the bytes durable, or find that they are."""
+    def _stage(self, digest: Digest, *, may_rely: bool) -> Staged:
+        """Make the bytes durable, or find that they are; who may rely on that can still do so when it proved wrong."""
         owner, claim, runs = self._parts.owner, self._claim, self._runs
         blob = BlobEntry(digest, self.size, int(self._parts.clock()))
         if self._is_small:
@@ -306,11 +314,19 @@ class Upload:
         runs.look_again()
         blob = replace(blob, recipe=claim.recipe)
         old = self._parts.index.read(lambda view: view.sound_blob(digest))
-        if old is not None and not runs.has_new and runs.are_recipe_of(old):
-            return Staged(blob, owner, claim, runs.start, relies=True)  # every byte is here already, and proven
+        is_here = old is not None and not runs.has_new and runs.are_recipe_of(old)
+        pin = runs.hand_over_pin()
+        if is_here and may_rely:
+            return Staged(blob, owner, claim, runs.start, relies=True, pin=pin)  # every byte is here, and proven
         # Else, if it is here, it stands on other chunks, which may be damaged; on ours it is whole (I9).
-        start, filing = runs.start, runs.last()
-        return Staged(replace(blob, chain=runs.chain), owner, claim, start, filing, runs.wrote or old is not None)
+        return self._record(blob, pin, wrote=old is not None and not is_here)
+
+    def _record(self, blob: BlobEntry, pin: Pin | None, *, wrote: bool) -> Staged:
+        """Make the recipe durable that this upload brought."""
+        runs, start = self._runs, self._runs.start
+        filing = runs.last()
+        blob = replace(blob, chain=runs.chain)
+        return Staged(blob, self._parts.owner, self._claim, start, filing, runs.wrote or wrote, pin=pin)
 
     def _park(self, claim: SessionClaim) -> None:
         """File what the session does not have yet."""
@@ -318,20 +334,28 @@ class Upload:
         known = self._running.at == end
         digest = Digest(self._running.algorithm, self._running.state.digest()) if known else None
         if self._is_small:
-            data = bytes(self._window.view())
+            data, settings = bytes(self._window.view()), self._parts.settings
+            root, disk = self._parts.layout.root, self._parts.disk
+            disk.check_room(root, len(data), settings.reserve_bytes, settings.reserve_share)
             self._parts.committer.run(lambda edit, _: claim.file_inline(edit, data, digest, now))
             return
         self._cut_rest()
-        filing = self._runs.last()
+        turn = self._runs.turn()
+        try:
+            filing = self._runs.last()
 
-        def file(edit: Edit, _draft: Draft) -> None:
+            def file(edit: Edit, _draft: Draft) -> None:
+                if filing is not None:
+                    claim.file(edit, filing.segment, digest, now)
+                    filing.put(edit, self._parts.owner)
+                elif digest is not None:
+                    claim.tell(edit, end, digest, now)
+
+            self._parts.committer.run(file)
             if filing is not None:
-                claim.file(edit, filing.segment, digest, now)
-                filing.put(edit, self._parts.owner)
-            elif digest is not None:
-                claim.tell(edit, end, digest, now)
-
-        self._parts.committer.run(file)
+                filing.release()
+        finally:
+            turn.end()
 
     def _release(self) -> None:
         self._over = True

@@ -39,6 +39,7 @@ _BLOB = struct.Struct(">BQQBQ")  # digest length, size, created, form, recipe
 _NAMES = struct.Struct(">QQ")  # seq, previous committed seq
 _OP = struct.Struct(">BHI")  # kind of change, key length, value length
 _OFFSET = struct.Struct(">Q")
+FOOTER_ENTRY_SIZE = _OFFSET.size
 
 INLINE, RECIPE = 0, 1  # forms of a blob; on disk: append only
 

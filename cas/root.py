@@ -61,16 +61,11 @@ def find(
                 f"or let `cas serve --root {root}` make one there"
             )
         _make_folder(root)
-    kind = filesystem(root)
-    if kind in NETWORK_FILESYSTEMS:
-        raise UnsafeFilesystem(
-            f"{root} lies on a network filesystem ({kind}), where locks and memory maps cannot be trusted; "
-            "use a local disk"
-        )
+    check_filesystem(root, filesystem)
     _check_writable(root)
     with lock_folder(root, wait_s):  # several processes may be the first
         if layout.manifest.exists():
-            manifest = _read(layout)
+            manifest = read_manifest(layout)
             _make_folders(layout, disk)
             return layout, manifest
         if not create or not _is_blank(layout):
@@ -78,6 +73,20 @@ def find(
                 f"{root} is not a store (it has no store.json); give --root a store, or an empty or new folder"
             )
         return layout, _make(layout, disk)
+
+
+def check_filesystem(root: Path, filesystem: Callable[[Path], str] = filesystem_type) -> None:
+    """Refuse a folder in which no store can be opened.
+
+    Raises:
+        UnsafeFilesystem: it lies on a network.
+    """
+    kind = filesystem(root)
+    if kind in NETWORK_FILESYSTEMS:
+        raise UnsafeFilesystem(
+            f"{root} lies on a network filesystem ({kind}), where locks and memory maps cannot be trusted; "
+            "use a local disk"
+        )
 
 
 def check_index(layout: Layout) -> bool:
@@ -167,7 +176,13 @@ def _make(layout: Layout, disk: Disk) -> Manifest:
     return manifest
 
 
-def _read(layout: Layout) -> Manifest:
+def read_manifest(layout: Layout) -> Manifest:
+    """Return what a store's `store.json` says.
+
+    Raises:
+        NotAStore, FormatTooNew, RootReadOnly: see their texts.
+        FileNotFoundError: there is none.
+    """
     try:
         content = json.loads(layout.manifest.read_bytes())
         number, store = int(content["format"]), bytes.fromhex(content["id"])

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from cas.errors import CasError, Closed, Damaged, DiskFailed, NoSpace
+from cas.errors import CasError, Closed, Damaged, DiskFailed
 from cas.extent import Codec, Extent, coalesce
-from cas.index import ChunkState
 from cas.reader import Reader
 from cas.records import BlobEntry, Body, ChunkEntry, ChunkRef, Segment, link, pack_refs
 from cas.staged import Filing
+from cas.tables import ChunkState
 from cas.turns import Turn
 
 if TYPE_CHECKING:
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from cas.commit import Draft
     from cas.digest import Digest
     from cas.direct import Aligned
-    from cas.index import ChunkRow, Edit, View
+    from cas.index import Edit
     from cas.packs import PackWriter
     from cas.parts import Parts
+    from cas.pins import Pin
+    from cas.tables import ChunkRow
+    from cas.view import View
 
 _READ_BYTES = 1 << 20  # of stored bytes, at a time
 
@@ -46,6 +49,7 @@ class _Run:
     extents: list[Extent] = field(default_factory=list)
     entries: list[ChunkEntry] = field(default_factory=list)
     raw: int = 0
+    pin: Pin | None = None  # on what this run found stored, until it is filed
 
 
 @dataclass(slots=True)
@@ -95,6 +99,8 @@ class Runs:
 
     def take(self, chunks: Sequence[memoryview], *, compress: bool) -> None:
         """Take the next chunks; what is new of them is appended to a pack."""
+        if self._run.pin is None:
+            self._run.pin = self._parts.pins.take()
         keys = [xxhash.xxh3_128_digest(chunk) for chunk in chunks]
         rows = self._parts.index.read(lambda view: view.chunks(keys))
         for chunk, key, candidates in zip(chunks, keys, rows, strict=True):
@@ -107,7 +113,7 @@ class Runs:
     def end_run(self) -> None:
         """Write the run's record; sync and file it in the background, at most one run behind."""
         self._settle_pending()
-        turn = Turn(self._parts.layout, self._run.refs[-1].key if self.has_new else b"")
+        turn = self.turn()
         try:
             filing = self._write_record()
             if not filing.entries:
@@ -120,6 +126,16 @@ class Runs:
         except BaseException:
             turn.end()
             raise
+
+    def turn(self) -> Turn:
+        """Wait for this upload's turn with what is new in the present run; nobody needs one if nothing is."""
+        new = self._run.entries  # twins that found different parts stored still end alike
+        return Turn(self._parts.layout, new[-1].key if new else b"")
+
+    def hand_over_pin(self) -> Pin | None:
+        """Return the pin on what the present run found stored; it is its receiver's to release."""
+        pin, self._run.pin = self._run.pin, None
+        return pin
 
     def last(self) -> Filing | None:
         """Record and sync what is left, and return it unfiled; None if the last run ended with the last byte."""
@@ -170,7 +186,7 @@ class Runs:
             if match is None:
                 return
             found[own] = match
-        self._run = _Run(run.start, raw=run.raw)
+        self._run = _Run(run.start, raw=run.raw, pin=run.pin)
         for ref, extent in zip(run.refs, run.extents, strict=True):
             ref, extent = found.get(ref, (ref, extent))  # noqa: PLW2901 - the twin takes its place
             self._run.refs.append(ref)
@@ -211,8 +227,11 @@ class Runs:
         self.release()
 
     def release(self) -> None:
-        """Give the pack back."""
+        """Give the pack back, and rely on nothing any more."""
         self._fresh.clear()
+        pin = self.hand_over_pin()
+        if pin is not None:
+            pin.release()
         writer, self._writer = self._writer, None
         if writer is not None:
             self._parts.packs.give_back(writer)
@@ -271,9 +290,8 @@ class Runs:
         if not self._buffers:
             return
         settings = self._parts.settings
-        free, whole = self._parts.disk.free_bytes(self._parts.layout.root)
-        if free < self._buffered + min(settings.reserve_bytes, int(whole * settings.reserve_share)):
-            raise NoSpace("the disk is full (its last part is kept for deletes); free some space and send it again")
+        root, disk = self._parts.layout.root, self._parts.disk
+        disk.check_room(root, self._buffered, settings.reserve_bytes, settings.reserve_share)
         self._settle_append()
         past_cache = self._run.start >= settings.direct_bytes
         window = self._parts.windows.take(self._buffers, self._base, wait=past_cache)
@@ -326,7 +344,7 @@ class Runs:
         end = writer.commit(Body(chunks=run.entries, segments=[segment]))
         self._run = _Run(run.start + segment.raw)
         self._kept = self._base = end
-        return Filing(writer.pack, end, tuple(run.entries), segment, tuple(coalesce(run.extents)))
+        return Filing(writer.pack, end, tuple(run.entries), segment, tuple(coalesce(run.extents)), run.pin)
 
     def _sync_and_file(self, writer: PackWriter, filing: Filing, turn: Turn) -> None:
         owner, now = self._parts.owner, int(self._parts.clock())
@@ -339,6 +357,7 @@ class Runs:
             writer.sync()
             self._parts.committer.run(file)
         finally:
+            filing.release()
             turn.end()
             if writer is not self._writer:
                 self._parts.packs.give_back(writer)

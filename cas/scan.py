@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from cas.extent import Codec, Extent
 from cas.layout import pack_id
 from cas.records import (
     HEADER_SIZE,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cas.layout import Layout
-    from cas.records import Body
+    from cas.records import Body, ChunkEntry
 
 
 @dataclass(slots=True)
@@ -73,6 +74,20 @@ def scan_pack(pack: int, path: Path, *, start: int = HEADER_SIZE) -> Scan:
             return _listed(pack, header, data, offsets)
 
 
+def walk(data: mmap.mmap, marker: bytes, start: int = HEADER_SIZE) -> Iterator[tuple[int, Record | None]]:
+    """Yield every place from `start` on where a record begins, with the record, or None where that is damaged."""
+    at = data.find(marker, start)
+    while at >= 0:
+        record = _record_at(data, at, marker)
+        yield at, record
+        at = data.find(marker, at + 1 if record is None else record.end)
+
+
+def extent_of(pack: int, entry: ChunkEntry) -> Extent:
+    """Return the place that a record of this pack gives a chunk."""
+    return Extent(pack, entry.offset, entry.stored, entry.raw, Codec(entry.codec))
+
+
 def _footer(data: mmap.mmap, marker: bytes) -> list[int] | None:
     span = footer_span(data[-TRAILER_SIZE:])
     if span is None or span[0] + span[1] != len(data):
@@ -93,14 +108,11 @@ def _listed(pack: int, header: Header, data: mmap.mmap, offsets: list[int]) -> S
 
 def _search(pack: int, header: Header, data: mmap.mmap, start: int) -> Scan:
     found = Scan(pack, header, [], sealed=False, end=start, complaints=[])
-    at = data.find(header.marker, start)
-    while at >= 0:
-        record = _record_at(data, at, header.marker)
+    for _, record in walk(data, header.marker, start):
         if record is not None:
             _believe_chunks(record.body, data)
             found.records.append(record)
             found.end = record.end
-        at = data.find(header.marker, at + 1 if record is None else record.end)
     return found
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cas.index import PackState
 from cas.lease import bury, survey
 from cas.records import Role
 from cas.scan import scan_pack
+from cas.tables import PackState
 
 if TYPE_CHECKING:
     from cas.commit import Draft
-    from cas.index import Edit, PackRow, View
+    from cas.index import Edit
     from cas.parts import Parts
+    from cas.tables import PackRow
+    from cas.view import View
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,47 +6,50 @@ Layer: L9.
 from __future__ import annotations
 
 import contextlib
-import itertools
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from cas.backup import backup
 from cas.change import Blob, Names, Reads, change, find_blob
+from cas.check import Depth, Finding, check
 from cas.claims import RunningHashes, cancel, expire, is_stale, progress
 from cas.codec import ChunkCodec
+from cas.collect import CollectReport, collect
 from cas.commit import Committer
+from cas.compact import CompactReport, compact
 from cas.config import EngineSettings
 from cas.direct import Buffers
 from cas.disk import Disk, lock_folder
-from cas.errors import Busy, CasError, IndexPresent, InUse, Missing
-from cas.index import Index, PackRow, PackState
-from cas.lease import OWNER_SIZE, Lease, survey
+from cas.enrol import PackRows
+from cas.errors import Busy, Missing
+from cas.index import Index
+from cas.lease import OWNER_SIZE, Lease, maintenance_lock
 from cas.names import Name
 from cas.packs import PackFiles, PackPool
 from cas.parts import Parts
+from cas.pins import Pins
 from cas.reader import Reader
-from cas.rebuild import RebuildReport, rebuild
 from cas.receive import begin, resume
-from cas.root import FOLDER_MODE, check_index, find
-from cas.scan import pack_paths
+from cas.root import check_index, find
 from cas.settle import settle
+from cas.stats import Stats, stats
+from cas.usage import Usage, usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from cas.claims import Progress
-    from cas.commit import Draft
     from cas.digest import Digest
-    from cas.index import Edit, View
     from cas.layout import Layout
+    from cas.mirror import CopyReport
     from cas.names import Record
     from cas.receive import Tap, Upload
-    from cas.records import BlobEntry, Role
+    from cas.records import BlobEntry
     from cas.root import Manifest
+    from cas.view import View
 
     Clock = Callable[[], float]
 
@@ -55,29 +58,6 @@ _SYNC_THREADS = 4
 _COPIES = 4  # windows being written while the next ones are cut: 4 MiB at most
 _EXPIRED_AT_ONCE = 64  # sessions forgotten in one commit
 _DEFAULTS = EngineSettings()
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What a store holds. Sizes in bytes; `stored_bytes` is what lies on the disk, packs and index."""
-
-    blobs: int
-    chunks: int
-    packs: int
-    names: int
-    logical_bytes: int
-    pack_bytes: int
-    index_bytes: int
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes on disk."""
-        return self.pack_bytes + self.index_bytes
-
-    @property
-    def dedup_ratio(self) -> float:
-        """How many pushed bytes one stored byte stands for; 0 for an empty store."""
-        return self.logical_bytes / self.stored_bytes if self.stored_bytes else 0.0
 
 
 class Store:
@@ -93,14 +73,17 @@ class Store:
         self._lease = Lease(layout, owner)
         self._closed = False
         committer = Committer(index, layout, settings, owner)
+        rows = PackRows(index, committer, owner)
         packs = PackPool(
             disk,
             layout,
             settings,
             store=manifest.id,
             clock=clock,
-            register=self._register,
-            sealed=self._sealed,
+            register=rows.register,
+            sealed=rows.sealed,
+            is_open=rows.is_open,
+            forget=rows.forget,
             failed=committer.note_failure,
         )
         self._parts = Parts(
@@ -119,6 +102,7 @@ class Store:
             appenders=ThreadPoolExecutor(_COPIES, "cas-append"),
             windows=Buffers(_COPIES),
             hashes=RunningHashes(),
+            pins=Pins(index, layout),
         )
         committer.start(packs)
 
@@ -171,6 +155,7 @@ class Store:
         parts.packs.close()
         parts.committer.close()
         parts.files.close()
+        parts.pins.close()
         parts.index.close()
         self._lease.release()
 
@@ -259,7 +244,8 @@ class Store:
         Raises:
             Missing: no such blob.
         """
-        return Reader(self._parts, self._entry(digest))
+        pin = self._parts.pins.take()
+        return Reader(self._parts, self._entry(digest), pin)
 
     def get(self, name: Name) -> Record | None:
         """Return what stands under a name, or None."""
@@ -278,31 +264,100 @@ class Store:
         """
         return self._parts.index.read(lambda view: look(Reads(view)))
 
-    def change(self, edit: Callable[[Names], T]) -> T:
+    def change(self, edit: Callable[[Names], T], *, frees: bool = False) -> T:
         """Change names atomically and durably; return what `edit` returned once it cannot be lost any more (I1).
 
         `edit` may be run again from the start, so it touches only the names it is given and is quick; it raises to
-        refuse, and then nothing of it happens.
+        refuse, and then nothing of it happens. What `frees` space, now or later, may use the last of a full disk.
 
         Raises:
             NoSpace, DiskFailed, ReadOnly, Busy, Closed: nothing was changed.
         """
-        return change(self._parts, edit)
+        return change(self._parts, edit, frees=frees)
 
     def stats(self) -> Stats:
         """Return what the store holds and what that takes on the disk."""
-        parts = self._parts
+        return stats(self._parts)
 
-        def counts(view: View) -> tuple[int, ...]:
-            return (*map(view.count, ("blobs", "chunks", "packs", "refs")), view.number("logical_bytes"))
+    def usage(self, owners: Mapping[Digest, int], count: int) -> Usage:
+        """Measure whose bytes are whose; see `Usage`.
 
-        blobs, chunks, packs, names, logical = parts.index.read(counts)
-        pack_bytes = 0
-        for _, path in pack_paths(parts.layout):
-            with contextlib.suppress(FileNotFoundError):
-                pack_bytes += path.stat().st_size
-        index_bytes = sum(path.stat().st_size for path in parts.layout.index.iterdir())
-        return Stats(blobs, chunks, packs, names, logical, pack_bytes, index_bytes)
+        Args:
+            owners: for each blob, who holds it, as bits (see `Holder`); what is not in it is held by others.
+            count: how many owners there are.
+        """
+        return usage(self._parts, owners, count)
+
+    def compact(
+        self,
+        *,
+        everything: bool = False,
+        dry_run: bool = False,
+        wait_s: float = 10.0,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> CompactReport:
+        """Give the space of what was collected back: packs in which much is dead are rewritten without it.
+
+        Others go on pushing and reading meanwhile. Ended at any point, nothing is lost, and the next call goes on.
+
+        Args:
+            everything: rewrite also those in which little is dead, and seal what was left without a footer.
+            dry_run: change nothing, and say exactly what would be done.
+            wait_s: how long to wait for uploads and readers from before; if they go on, packs of data stay for now.
+            progress: told each step.
+
+        Raises:
+            InUse: another maintenance run is at it.
+        """
+        return compact(self._parts, everything=everything, dry_run=dry_run, wait_s=wait_s, step=progress)
+
+    def collect(
+        self,
+        *,
+        dry_run: bool = False,
+        without: Collection[Name] = (),
+        wait_s: float = 60.0,
+        progress: Callable[[], object] = bool,
+    ) -> CollectReport:
+        """Take away blobs that no name holds, and what only they needed; others go on pushing and pulling meanwhile.
+
+        Args:
+            dry_run: change nothing, and say what would go.
+            without: names that a dry run takes for gone.
+            wait_s: how long to wait for whoever may still rely on what is to go; then the next run takes it.
+            progress: called between steps; it may raise to stop, and the next run goes on.
+
+        Raises:
+            InUse: somebody else is at it.
+        """
+        gone = {name.key() for name in without}
+        return collect(self._parts, dry_run=dry_run, without=gone, wait_s=wait_s, progress=progress)
+
+    def check(self, depth: Depth = Depth.QUICK) -> Iterator[Finding]:
+        """Yield what is not as promised, changing nothing; others go on pushing, deleting and pulling meanwhile.
+
+        Raises:
+            InUse: a collection or backup is under way.
+        """
+        with maintenance_lock(self._parts.layout):
+            yield from check(self._parts, depth)
+
+    def backup(self, folder: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> CopyReport:
+        """Make a copy of the store as of this moment, or bring one up to date; it can be opened, or restored.
+
+        Others go on pushing and deleting meanwhile. Ended at any point, the folder holds a whole copy, the old or the
+        new one, and the next call goes on.
+
+        Args:
+            folder: outside of the store; empty, new, or holding an earlier backup of this store.
+            progress: told bytes done and bytes in all, from time to time.
+
+        Raises:
+            Occupied: the folder holds something else.
+            InUse: a collection is under way here, or a process uses the folder.
+            NoSpace, DiskFailed: an earlier copy there is as it was.
+        """
+        return backup(self._parts, folder, progress)
 
     def tick(self) -> None:
         """Keep house: free what dead processes held, forget stale uploads. To be called about once a minute.
@@ -311,6 +366,7 @@ class Store:
             NoSpace, DiskFailed, ReadOnly, Busy: try again at the next tick.
         """
         self._parts.index.check_readers()
+        self._parts.files.forget_unlinked()
         now, settings = self._parts.clock(), self._parts.settings
         self.expire_uploads(now - settings.upload_life_s, now - settings.upload_tombstone_s)
         with contextlib.suppress(Busy), lock_folder(self._parts.layout.root, 0):
@@ -321,55 +377,3 @@ class Store:
         if entry is None:
             raise Missing(f"no blob {digest} is stored here")
         return entry
-
-    def _register(self, pack: int, role: Role) -> None:
-        row = PackRow(pack, PackState.OPEN, role, self._parts.owner, 0)
-        self._parts.committer.run(lambda edit, _: edit.put_pack(row))
-
-    def _sealed(self, pack: int, size: int) -> None:
-        def seal(edit: Edit, _draft: Draft) -> None:
-            row = edit.pack(pack)
-            if row is not None:
-                edit.put_pack(PackRow(pack, PackState.SEALED, row.role, row.owner, size))
-
-        self._parts.committer.run(seal)
-
-
-def rebuild_index(
-    root: Path, settings: EngineSettings = _DEFAULTS, *, force: bool = False, disk: Disk | None = None
-) -> RebuildReport:
-    """Make the index of a store anew from its packs. Nobody may use the store meanwhile.
-
-    Args:
-        root: the store's folder.
-        settings: tunables.
-        force: move an index that is there aside, to `index.old-N`, instead of refusing.
-        disk: the file layer, for tests that break it.
-
-    Raises:
-        OpenError: not a store, an index is there already, or a process has the store open.
-        NoSpace, DiskFailed: the new index could not be written; the packs are untouched, try again.
-    """
-    disk = disk or Disk()
-    layout, _ = find(root, create=False, disk=disk, wait_s=settings.write_wait_s)
-    with lock_folder(root, settings.write_wait_s):
-        alive, _ = survey(layout, b"")
-        if alive:
-            raise InUse(f"{root} is in use by {len(alive)} process(es); stop the server first")
-        if layout.index_data.exists():
-            if not force:
-                raise IndexPresent(f"{layout.index} is there already; --force moves it aside first")
-            aside = map(layout.old_index, itertools.count(1))
-            layout.index.rename(next(path for path in aside if not path.exists()))
-        for leftover in (layout.index_unfinished, layout.index):  # an index without data is none
-            shutil.rmtree(leftover, ignore_errors=True)
-        layout.index_unfinished.mkdir(FOLDER_MODE)
-        try:
-            report = rebuild(layout, settings)
-        except CasError:
-            shutil.rmtree(layout.index_unfinished, ignore_errors=True)
-            raise
-        disk.sync_folder(layout.index_unfinished)
-        layout.index_unfinished.rename(layout.index)
-        disk.sync_folder(root)
-        return report

@@ -30,6 +30,10 @@ class Contradiction(CommandError):
     """Settings that are right by themselves do not go together. The operator's to fix."""
 
 
+class NotOneRepository(CommandError):
+    """A pattern stands where one repository is needed. Name it."""
+
+
 class WorkerFailed(CommandError):
     """A worker ended before it could serve; its own message came before this one."""
 

@@ -16,12 +16,18 @@ import click
 import cas
 from api import tls
 from api.access import errors as access
+from api.content import undelete
 from tools import errors
 
 OK: Final = 0
 FINDINGS: Final = 1
 USAGE: Final = 2
 UNEXPECTED: Final = 70
+
+# Of `cas fsck` when it checks, by the convention of fsck(8).
+UNMENDED: Final = 4
+COULD_NOT_RUN: Final = 8
+FSCK_USAGE: Final = 16
 
 CODES: Final[dict[type[Exception], int]] = {
     errors.BadAddress: USAGE,
@@ -30,7 +36,10 @@ CODES: Final[dict[type[Exception], int]] = {
     tls.BadCertificate: USAGE,
     access.BadPasswordFile: USAGE,
     access.InvalidPattern: 65,
+    undelete.NothingDeleted: 66,
+    undelete.StandsInTheWay: 73,
     access.InvalidUser: 65,
+    errors.NotOneRepository: 65,
     cas.InvalidDigest: 65,
     cas.InvalidName: 65,
     cas.Mismatch: 65,
@@ -39,6 +48,7 @@ CODES: Final[dict[type[Exception], int]] = {
     cas.IndexMissing: 66,
     access.NoSuchUser: 67,
     cas.IndexPresent: 73,
+    cas.Occupied: 73,
     access.UserExists: 73,
     access.KeptElsewhere: 77,
     errors.AddressInUse: 69,

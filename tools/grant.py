@@ -21,6 +21,7 @@ from api.content.repository import Repository
 from cas import Names, Reads, Store
 from tools import exits
 from tools.settings import Settings, SettingsCommand, with_settings
+from tools.user import SEE_ALL
 
 
 class Actions(click.ParamType[frozenset[Action]]):
@@ -56,14 +57,18 @@ def grant(settings: Settings, user: str, repo: str, rights: frozenset[Action]) -
     """
     pattern = grants.parse_pattern(repo)
     with Store.open(settings.root, settings.engine) as store:
-        find = partial(_find, Accounts(store, settings.access, time.time), user)
+        accounts = Accounts(store, settings.access, time.time)
+        find = partial(_find, accounts, user, f"; make it first: cas user add {user}")
 
         def give(names: Names) -> frozenset[Action]:
             find(names)
             return grants.put(names, user, pattern, rights)
 
         given = store.change(give)
+        meant = "/" not in repo and store.read(lambda reads: accounts.find(reads, repo)) is not None
     click.echo(f"{user} may {_listed(given)} {pattern}")
+    if meant:
+        click.echo(f"that is one repository; for those of the account {repo} say '{repo}/*'", err=True)
 
 
 @click.command(cls=SettingsCommand)
@@ -84,7 +89,7 @@ def revoke(settings: Settings, user: str, repo: str) -> None:
     """
     pattern = grants.parse_pattern(repo)
     with Store.open(settings.root, settings.engine) as store:
-        find = partial(_find, Accounts(store, settings.access, time.time), user)
+        find = partial(_find, Accounts(store, settings.access, time.time), user, SEE_ALL)
 
         def take(names: Names) -> tuple[Account, bool]:
             account = find(names)
@@ -100,10 +105,10 @@ def revoke(settings: Settings, user: str, repo: str) -> None:
         raise click.exceptions.Exit(exits.FINDINGS)
 
 
-def _find(accounts: Accounts, user: str, reads: Reads) -> Account:
+def _find(accounts: Accounts, user: str, remedy: str, reads: Reads) -> Account:
     account = accounts.find(reads, user)
     if account is None:
-        raise NoSuchUser(user, f"; make it first: cas user add {user}")
+        raise NoSuchUser(user, remedy)
     return account
 
 

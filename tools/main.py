@@ -10,12 +10,17 @@ from typing import Any
 import click
 
 from tools import exits
+from tools.backup import backup
+from tools.du import du
 from tools.fsck import fsck
+from tools.gc import gc
 from tools.grant import grant, revoke
 from tools.key import key
 from tools.repo import repo
+from tools.restore import restore
 from tools.serve import serve
 from tools.stats import stats
+from tools.undelete import undelete
 from tools.user import user
 from tools.version import VERSION
 
@@ -50,5 +55,5 @@ def main() -> None:
     """
 
 
-for command in (serve, user, grant, revoke, repo, key, stats, fsck):
+for command in (serve, user, grant, revoke, repo, key, stats, du, gc, undelete, fsck, backup, restore):
     main.add_command(command)

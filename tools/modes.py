@@ -55,7 +55,7 @@ def check(settings: Settings, address: Address, sockets: list[socket.socket]) ->
         raise OpenToAll(
             f"{address} can be reached from other machines, and in open mode whoever reaches it may push and delete: "
             "say --mode auth (and make the first account with `cas user add NAME --admin`), "
-            "or --allow-open if that is what you want, or --bind 127.0.0.1:5000"
+            f"or --allow-open if that is what you want, or --bind 127.0.0.1:{address.port}"
         )
     if mode is Mode.AUTH and settings.tls_cert is None and not public_url.startswith("https://"):
         logger.warning(

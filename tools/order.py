@@ -14,6 +14,7 @@ from typing import Final
 
 from api.access.settings import AccessSettings, Mode
 from api.config import HttpSettings
+from api.content.settings import KeepingSettings
 from api.tls import Files
 from api.v1.settings import V1Settings
 from api.v2.settings import V2Settings
@@ -35,6 +36,7 @@ class Order:
     v1: V1Settings
     v2: V2Settings
     access: AccessSettings
+    keeping: KeepingSettings
     tls: Files | None = None
 
     def to_line(self) -> bytes:
@@ -52,5 +54,6 @@ class Order:
             v1=V1Settings(**told["v1"]),
             v2=V2Settings(**told["v2"]),
             access=AccessSettings(**told["access"] | {"mode": Mode(told["access"]["mode"])}),
+            keeping=KeepingSettings(**told["keeping"]),
             tls=told["tls"] and Files(Path(told["tls"]["cert"]), Path(told["tls"]["key"])),
         )

@@ -1,4 +1,4 @@
-"""`cas repo`: who may see a repository, and which there are.
+"""`cas repo`: who may see a repository, which there are, and one removed.
 
 Layer: tools. Works beside a live server, which goes by it from the next request on.
 """
@@ -6,6 +6,7 @@ Layer: tools. Works beside a live server, which goes by it from the next request
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -13,19 +14,20 @@ from functools import partial
 import click
 
 from api.access import grants
-from api.access.errors import InvalidPattern
-from api.content import repositories
+from api.content import removal, repositories
 from api.content.repositories import Access, Info
 from api.content.repository import Repository
 from cas import Missing, Store
+from tools.errors import NotOneRepository
 from tools.settings import Settings, SettingsCommand, with_settings
+from tools.units import human_duration
 
 _AT_ONCE = 1000
 
 
 @click.group()
 def repo() -> None:
-    """Say who may see a repository, and list them all.
+    """Say who may see a repository, list them all, remove one.
 
     Each of them takes --root DIR and --config FILE like every command, and its own --help.
 
@@ -48,16 +50,39 @@ def set_(settings: Settings, repo: str, *, public: bool | None) -> None:
       cas repo set acme/app --public
       cas repo set busybox --private
     """
-    name = grants.parse_pattern(repo)
-    if name.endswith(grants.EVERYTHING):
-        raise InvalidPattern(repo)
+    one = _one(repo)
     if public is None:
         raise click.UsageError("say --public or --private")
     access = Access.PUBLIC if public else Access.PRIVATE
     with Store.open(settings.root, settings.engine) as store:
-        if not store.change(partial(repositories.set_access, repository=Repository.of(name), access=access)):
-            raise Missing(f"there is no repository {name}; the first push makes it. `cas repo list` shows all")
-    click.echo(f"{name} is {access}")
+        if not store.change(partial(repositories.set_access, repository=one, access=access)):
+            raise Missing(f"there is no repository {one}; the first push makes it. `cas repo list` shows all")
+    click.echo(f"{one} is {access}")
+
+
+@repo.command(cls=SettingsCommand)
+@with_settings()
+@click.argument("repo", metavar="REPO")
+def rm(settings: Settings, repo: str) -> None:
+    """Remove a repository with everything in it. Asks nothing: cas undelete brings it back for some days.
+
+    \b
+    Examples:
+      cas repo rm acme/app
+    """
+    one = _one(repo)
+    with Store.open(settings.root, settings.engine) as store:
+        if not removal.remove(store, one, time.time()):
+            raise Missing(f"there is no repository {one}. `cas repo list` shows all")
+    window = human_duration(settings.keeping.undelete_s)
+    click.echo(f"removed {one}; for {window}, this brings it back: cas undelete {one}")
+
+
+def _one(text: str) -> Repository:
+    name = grants.parse_pattern(text)
+    if name.endswith(grants.EVERYTHING):
+        raise NotOneRepository(f"{text} stands for many repositories: name one. `cas repo list` shows all")
+    return Repository.of(name)
 
 
 @repo.command("list", cls=SettingsCommand)

@@ -52,6 +52,7 @@ def serve(settings: Settings) -> None:
             v1=settings.v1,
             v2=settings.v2,
             access=settings.access,
+            keeping=settings.keeping,
             tls=tls,
         )
         ready = f"cas {VERSION} serving {settings.root} at {url(address, sockets, scheme='https' if tls else 'http')}"

@@ -19,6 +19,7 @@ import click
 
 from api.access.settings import AccessSettings
 from api.config import HttpSettings
+from api.content.settings import KeepingSettings
 from api.origin import Origin
 from api.v1.settings import V1Settings
 from api.v2.settings import V2Settings
@@ -50,6 +51,7 @@ class Settings:
     http: HttpSettings
     v1: V1Settings
     v2: V2Settings
+    keeping: KeepingSettings
 
 
 def default_workers() -> int:
@@ -171,6 +173,7 @@ def _assemble(told: dict[str, Any]) -> Settings:
         http=GROUPS[Section.HTTP].fill(told),
         v1=GROUPS[Section.V1].fill(told),
         v2=GROUPS[Section.V2].fill(told),
+        keeping=GROUPS[Section.KEEPING].fill(told),
     )
 
 

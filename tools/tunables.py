@@ -14,6 +14,7 @@ from typing import Any
 
 from api.access.settings import AccessSettings, Mode
 from api.config import HttpSettings
+from api.content.settings import KeepingSettings
 from api.v1.settings import V1Settings
 from api.v2.settings import V2Settings
 from cas import EngineSettings
@@ -27,6 +28,7 @@ class Section(StrEnum):
     HTTP = "Limits and choices of the HTTP edge"
     V1 = "Limits and choices of Registry v1"
     V2 = "Limits of the v2 API"
+    KEEPING = "Keeping house"
     ENGINE = "Tunables of the engine"
 
 
@@ -40,6 +42,8 @@ class Row:
     most: float | None = None
     choices: tuple[str, ...] = ()
 
+
+_YEARS = 100 * 366 * 86400  # longer than anybody means
 
 NO_LIMIT = "none"  # how "no limit" is written for the settings that allow it
 
@@ -116,6 +120,7 @@ ENGINE: dict[str, Row] = {
     "pack_bytes": Row("A pack this large is sealed.", "the next pack begins", least=1024 * 1024, most=2 << 30),
     "zstd_level": Row("Effort for chunks of compressible blobs.", most=22),
     "zstd_min_saving": Row("Share that must go for a chunk to be kept compressed.", "kept raw", least=0, most=1),
+    "compact_share": Row("Share of a pack that must be dead for it to be rewritten.", "left alone", least=0, most=1),
     "map_bytes": Row("First size of the index's memory map: address space only.", "doubled", least=1024 * 1024),
     "max_readers": Row("Reader slots of the index, fixed by the first process that opens it."),
     "group_changes": Row("Changes of names in one durable commit.", "the next commit takes them"),
@@ -149,6 +154,19 @@ V2: dict[str, Row] = {
     "v2_referrers_page_bytes": Row("A page of referrers.", "a link to the next page", least=64 * 1024),
 }
 
+KEEPING: dict[str, Row] = {
+    "gc_interval_s": Row("How long after one collection a server begins the next; 0 is never.", least=0, most=_YEARS),
+    "gc_grace_s": Row(
+        "How long a blob waits for a manifest that names it, and an unfinished v1 image for the rest.",
+        "removed by the next collection",
+        least=7200,
+        most=_YEARS,
+    ),
+    "undelete_s": Row(
+        "How long what was deleted can be brought back.", "removed by the next collection", least=0, most=_YEARS
+    ),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -180,6 +198,7 @@ GROUPS: dict[Section, Group] = {
     Section.HTTP: Group(HTTP, HttpSettings),
     Section.V1: Group(V1, V1Settings, "v1_"),
     Section.V2: Group(V2, V2Settings, "v2_"),
+    Section.KEEPING: Group(KEEPING, KeepingSettings),
     Section.ENGINE: Group(ENGINE, EngineSettings),
 }
 ROWS: dict[str, Row] = {name: row for group in GROUPS.values() for name, row in group.rows.items()}

@@ -13,6 +13,9 @@ _FACTORS = {step.lower(): 1 << (10 * power) for power, step in enumerate(_STEPS)
 }
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgtpe]?i?)b?\s*", re.ASCII | re.IGNORECASE)
 
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d+)?)\s*([smhd]?)\s*", re.ASCII | re.IGNORECASE)
+
 
 def parse_size(text: str) -> int:
     """Read `65536`, `64KiB`, `64k` or `1.5 GiB`; letters mean powers of 1024. Raises ValueError."""
@@ -22,6 +25,23 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} is not a size, such as 65536, 64KiB or 1.5GiB")
     number = float(found[1]) if "." in found[1] else int(found[1])
     return int(number * factor)
+
+
+def parse_duration(text: str) -> float:
+    """Read `90`, `90s`, `30m`, `12h` or `7d`, in seconds. Raises ValueError."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a time, such as 0, 90s, 30m, 12h or 7d")
+    return float(found[1]) * _SECONDS[found[2].lower()]
+
+
+def human_duration(seconds: float) -> str:
+    """Write a time for eyes, rounded down to its largest unit: `6 days`, `3 hours`, `40 s`."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}" + "s" * (count > 1)
+    return f"{int(seconds)} s"
 
 
 def exact_size(size_bytes: int) -> str:

@@ -16,12 +16,13 @@ import click
 
 from api.access import users
 from api.access.accounts import Accounts
-from api.access.errors import InvalidUser
+from api.access.errors import InvalidUser, NoSuchUser
 from api.content import repositories
 from cas import Names, NotAStore, Store
 from tools.settings import Settings, SettingsCommand, with_settings
 
 _MOST_CHARS = 1 << 20  # of stdin; a password is far shorter, and told so
+SEE_ALL = "; `cas user list` shows all"
 _STDIN = click.option("--password-stdin", is_flag=True, help="Read the password from stdin instead of a terminal.")
 
 
@@ -88,7 +89,7 @@ def passwd(settings: Settings, name: str, *, password_stdin: bool) -> None:
     """
     with Store.open(settings.root, settings.engine) as store:
         accounts = Accounts(store, settings.access, time.time)
-        accounts.check_kept_here(name)  # before anybody types a password in vain
+        _check(accounts, name)  # before anybody types a password in vain
         accounts.change(name, password=_password(from_stdin=password_stdin))
     click.echo(f"changed the password of {name}")
 
@@ -104,7 +105,7 @@ def rm(settings: Settings, name: str) -> None:
       cas user rm alice
     """
     with Store.open(settings.root, settings.engine) as store:
-        Accounts(store, settings.access, time.time).check_kept_here(name)
+        _check(Accounts(store, settings.access, time.time), name)
 
         def remove(names: Names) -> bool:
             users.remove(names, name)
@@ -150,6 +151,13 @@ class _Row:
     email: str | None
     created: int | None
     kept: str
+
+
+def _check(accounts: Accounts, name: str) -> None:
+    try:
+        accounts.check_kept_here(name)
+    except NoSuchUser:
+        raise NoSuchUser(name, SEE_ALL) from None
 
 
 def _password(*, from_stdin: bool) -> str:

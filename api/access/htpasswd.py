@@ -70,7 +70,9 @@ def read(path: Path) -> dict[str, str]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except UnicodeError as error:
         raise BadPasswordFile(f"cannot read the password file {path}: {error}") from error
     found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
@@ -101,5 +103,10 @@ def _seen(path: Path) -> _Seen:
     try:
         found = path.stat()
     except OSError as error:
-        raise BadPasswordFile(f"cannot read the password file {path}: {error}") from error
+        raise _unreadable(path, error) from error
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _unreadable(path: Path, error: OSError) -> BadPasswordFile:
+    hint = "; `htpasswd -c -B FILE NAME` makes one" if isinstance(error, FileNotFoundError) else ""
+    return BadPasswordFile(f"cannot read the password file {path}: {error.strerror}{hint}")

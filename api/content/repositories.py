@@ -7,6 +7,7 @@ Blocking; no HTTP. Keeps the catalogue in step. How a repository is removed with
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -22,10 +23,10 @@ GONE: Final = "repo.gone"  # notes of `removal`
 
 
 class BeingRemoved(ApiError):
-    """A repository of that name was just deleted and is still being cleared away. Nobody's fault: try again."""
+    """A repository of that name was just deleted or brought back, and its rows are under way. Nobody's fault."""
 
     def __init__(self, repository: Repository) -> None:
-        message = f"{repository} was just deleted and is still being cleared away; try again in a moment"
+        message = f"{repository} is just being deleted or brought back; try again in a moment"
         super().__init__(503, message, {"Retry-After": str(RETRY_AFTER_S)}, code="UNAVAILABLE")
 
 
@@ -85,13 +86,19 @@ def set_access(names: Names, repository: Repository, access: Access) -> bool:
     return True
 
 
-def forget(names: Names, repository: Repository) -> bool:
-    """Remove the record and the catalogue's entry, nothing below them; tell whether there was one."""
+def forget(names: Names, repository: Repository, take: Callable[[Name], object]) -> None:
+    """Remove the catalogue's entry of a repository and have its record taken away, nothing below them."""
     info = find(names, repository)
-    if info is None:
-        return False
-    catalogue.remove(names, str(info.access), str(repository))
-    return names.delete(_name(repository))
+    if info is not None:
+        catalogue.remove(names, str(info.access), str(repository))
+        take(_name(repository))
+
+
+def enter(names: Names, repository: Repository) -> None:
+    """Enter a repository into the catalogue whose record was brought back."""
+    info = find(names, repository)
+    if info is not None:
+        catalogue.add(names, str(info.access), str(repository))
 
 
 def _info(found: Record) -> Info:

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from api.content import trash
 from api.content.repository import Repository
+from api.content.trash import Deletion
 from api.content.values import content, record
-from cas import Digest, Name, Names, Reads
+from cas import Digest, Name, Names, Reads, Record
 
 TAG: Final = "tag"
 _STEP: Final = 1000  # tags looked at in one go
@@ -48,7 +50,7 @@ class Tag:
 def find(reads: Reads, repository: Repository, tag: str) -> Tag | None:
     """Return a tag, or None."""
     found = reads.get(_name(repository, tag))
-    return None if found is None else _read(content(found))
+    return None if found is None else read(found)
 
 
 def put(names: Names, repository: Repository, tag: str, target: Image | Manifest, meta: Mapping[str, Any]) -> None:
@@ -56,9 +58,9 @@ def put(names: Names, repository: Repository, tag: str, target: Image | Manifest
     names.put(_name(repository, tag), record({"target": _write(target), "meta": dict(meta)}))
 
 
-def delete(names: Names, repository: Repository, tag: str) -> bool:
-    """Remove a tag; tell whether it was there."""
-    return names.delete(_name(repository, tag))
+def delete(names: Names, repository: Repository, tag: str, deletion: Deletion) -> bool:
+    """Remove a tag as part of a deletion; tell whether it was there."""
+    return trash.take(names, deletion, _name(repository, tag))
 
 
 def walk(reads: Reads, repository: Repository, after: str = "", *, step: int = _STEP) -> Iterator[tuple[str, Tag]]:
@@ -67,7 +69,7 @@ def walk(reads: Reads, repository: Repository, after: str = "", *, step: int = _
     low = prefix + after
     while found := reads.scan(TAG, prefix, after=low, limit=min(step, _STEP)):
         for name, each in found:
-            yield name.path.removeprefix(prefix), _read(content(each))
+            yield name.path.removeprefix(prefix), read(each)
         low = found[-1][0].path
 
 
@@ -79,7 +81,9 @@ def _write(target: Image | Manifest) -> dict[str, Any]:
             return {"kind": "manifest", "digest": str(digest), "type": media_type, "size": size}
 
 
-def _read(value: Mapping[str, Any]) -> Tag:
+def read(found: Record) -> Tag:
+    """Read what `put` wrote."""
+    value = content(found)
     target = value["target"]
     if target["kind"] == "v1":
         return Tag(Image(target["id"]), value["meta"])

@@ -100,7 +100,7 @@ async def delete_repository(call: Call) -> ASGIApp:
 
     def step() -> None:
         try:
-            repositories.delete(call.store, repository)
+            repositories.delete(call.store, repository, call.now)
         except ApiError as error:
             if error.status != refusals.REPOSITORY_NOT_FOUND[0] or not _may_have_deleted(call, repository):
                 raise

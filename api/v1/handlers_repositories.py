@@ -48,7 +48,7 @@ def _place(call: Call, image_id: str) -> Place:
 
 async def delete_tag(call: Call) -> ASGIApp:
     """Row 13."""
-    await call.registry.threads.run(repositories.delete_tag, call.store, call.repository, call.tag)
+    await call.registry.threads.run(repositories.delete_tag, call.store, call.repository, call.tag, call.now)
     return answer()
 
 
@@ -69,7 +69,7 @@ async def _meta(call: Call, tag: str) -> ASGIApp:
 
 async def delete_tags(call: Call) -> ASGIApp:
     """Row 16, its second spelling."""
-    await call.registry.threads.run(repositories.delete, call.store, call.repository)
+    await call.registry.threads.run(repositories.delete, call.store, call.repository, call.now)
     return answer()
 
 

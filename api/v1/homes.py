@@ -19,7 +19,7 @@ from typing import Any, Final
 from api.access import policy
 from api.access.principal import NOBODY, Action, Caller, Principal
 from api.access.settings import AccessSettings
-from api.content import repositories
+from api.content import marks, repositories
 from api.content.repository import Repository
 from api.content.values import content, record
 from api.errors import ApiError
@@ -154,8 +154,16 @@ def prove(names: Names, home: str, image: Image, now: float, *, seen_from: str |
     if not home.startswith("~"):
         check(names, home)
         names.put(Name(IN, f"{image.id}:{home}"), record({}))
+    else:
+        need(names, image.id)
     row = {**(_member(names, home, image.id) or {}), "began": image.began, "at": int(now), "from": seen_from}
     names.put(_name(home, image.id), record({key: value for key, value in row.items() if value is not None}))
+
+
+def need(names: Names, image_id: str) -> None:
+    """Say that an image is needed again, which may stand in no repository: see `garbage`."""
+    if not names.paths(IN, f"{image_id}:", limit=1):
+        marks.disturb(names, marks.V1)
 
 
 def check(reads: Reads, home: str) -> None:

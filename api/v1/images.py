@@ -24,7 +24,7 @@ from api.v1.image import EMPTY_LAYER, Image, find_complete
 from api.v1.settings import V1Settings
 from api.v1.tarsum import TARSUM, Form, payload_checksum, payload_hash, tarsum
 from api.v1.unpack import TooMuch, Unreadable
-from cas import Digest, Names, Reads, Staged, Store
+from cas import Digest, Names, Reads, Staged, Store, Upload
 
 READ_BYTES: Final = 1 << 20  # how much of a stored layer is looked at in one go
 
@@ -121,6 +121,8 @@ def put_json(place: Place, image_id: str, body: bytes, announced: str) -> None:
             image = begun(names, image_id)
             names.keep(staged)
             names.put(image.name, image.record())
+            if parent is not None:
+                homes.need(names, parent)
 
         place.store.change(edit)
 
@@ -209,7 +211,7 @@ class LayerUpload:
                 not that of these bytes.
         """
         with self.upload as upload:
-            image = self._place(upload.finish()) if upload.size else self._place_empty()
+            image = self._place(upload) if upload.size else self._place_empty()
         if image.announced and not image.complete:
             self._prove(image)
 
@@ -220,12 +222,11 @@ class LayerUpload:
     def _place_empty(self) -> Image:
         with self._store.upload() as upload:
             upload.write(EMPTY_LAYER)
-            return self._place(upload.finish())
+            return self._place(upload)
 
-    def _place(self, staged: Staged) -> Image:
-        checksum = payload_checksum(self._hash)  # the upload is finished, so the tap has seen every byte
-
-        def edit(names: Names) -> Image:
+    def _place(self, upload: Upload) -> Image:
+        def edit(names: Names, staged: Staged) -> Image:
+            checksum = payload_checksum(self._hash)  # every byte is proven, so the tap has seen them all
             now = self._at.known(names, self._image.id)
             if now.complete:
                 if now.contended and now.layer == staged.digest and now.checksum == checksum:
@@ -233,12 +234,11 @@ class LayerUpload:
                 raise ApiError(*refusals.IMAGE_EXISTS)
             if now.json != self._image.json:
                 raise ApiError(*refusals.JSON_REPLACED)
-            names.keep(staged)
             after = replace(now, layer=staged.digest, layer_bytes=staged.size, checksum=checksum)
             names.put(after.name, after.record())
             return after
 
-        return self._store.change(edit)
+        return upload.keep(None, edit)
 
     def _prove(self, image: Image) -> None:
         """Hold a layer against the checksum that came with its json."""

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from api.content import removal, repositories, tags
+from api.content import removal, repositories, tags, trash
 from api.content.repositories import Access
 from api.content.repository import Repository
+from api.content.trash import Deletion
 from api.errors import ApiError
 from api.v1 import homes, refusals
 from api.v1.image import Image
@@ -148,32 +149,34 @@ def _target(place: Place, names: Names, image_id: str) -> Image:
     return target
 
 
-def delete_tag(store: Store, repository: Repository, tag: str) -> None:
-    """Remove a tag. The repository stays, even without tags.
+def delete_tag(store: Store, repository: Repository, tag: str, now: float) -> None:
+    """Remove a tag, which can be brought back for a while. The repository stays, even without tags.
 
     Raises:
         ApiError: 404.
     """
+    deletion = Deletion.of(f"{repository}:{tag}", now)
 
     def edit(names: Names) -> None:
         found = _look(repository, tag, names)
         if found is None or not isinstance(found.target, tags.Image):
             raise ApiError(404, f"{refusals.TAG_NOT_FOUND[1]}: {tag}")
-        tags.delete(names, repository, tag)
+        trash.begin(names, deletion)
+        tags.delete(names, repository, tag, deletion)
 
-    store.change(edit)
+    store.change(edit, frees=True)
 
 
 # --- the repository as a whole ----------------------------------------------------------------------------
 
 
-def delete(store: Store, repository: Repository) -> None:
-    """Remove a repository with everything in it, whichever protocol brought it.
+def delete(store: Store, repository: Repository, now: float) -> None:
+    """Remove a repository with everything in it, whichever protocol brought it; it can be brought back for a while.
 
     Raises:
         ApiError: 404.
     """
-    if not removal.remove(store, repository):
+    if not removal.remove(store, repository, now):
         raise ApiError(*refusals.REPOSITORY_NOT_FOUND)
 
 

@@ -23,7 +23,8 @@ OCTETS: Final = "application/octet-stream"
 async def get(call: Call) -> ASGIApp:
     """end-2."""
     digest, threads = _digest(call), call.registry.threads
-    reader = await threads.run(_open, call.store, call.repository, digest)
+    touched_at = call.now if call.request.method == "HEAD" else None  # pushes ask that way, pulls do not
+    reader = await threads.run(_open, call.store, call.repository, digest, touched_at)
     headers = {
         "Content-Type": OCTETS,
         "Docker-Content-Digest": str(digest),
@@ -57,10 +58,14 @@ def _digest(call: Call) -> Digest:
     return digest
 
 
-def _open(store: Store, repository: Repository, digest: Digest) -> Reader:
-    if store.read(lambda reads: links.find(reads, repository, digest)) is None:
+def _open(store: Store, repository: Repository, digest: Digest, touched_at: float | None) -> Reader:
+    link = store.read(lambda reads: links.find(reads, repository, digest))
+    if link is None:
         raise Refused(BLOB_UNKNOWN, {"digest": str(digest)})
-    return store.reader(digest)
+    reader = store.reader(digest)
+    if touched_at is not None and links.is_stale(link, touched_at):
+        links.touch(store, repository, digest, touched_at)
+    return reader
 
 
 def _unlink(store: Store, repository: Repository, digest: Digest) -> bool:

@@ -1,6 +1,6 @@
 """Manifests in the store: the record of one.
 
-    manifest    ns/repo@digest    one line of JSON: {"type", "size", "subject"?}, then the manifest's own bytes
+    manifest    ns/repo@digest    one line of JSON: {"type", "size", "at", "subject"?}, then the manifest's own bytes
 
 A large manifest's bytes are a blob that the name holds instead. Blocking; no HTTP.
 """
@@ -11,7 +11,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from api.content import trash
 from api.content.repository import Repository
+from api.content.trash import Deletion
 from cas import Digest, Name, Names, Reads, Record, Staged
 
 MANIFEST: Final = "manifest"
@@ -29,6 +31,7 @@ class Manifest:
         subject: what it is about.
         body: its bytes, unless they are a blob.
         blob: the blob, if they are.
+        at: when it was last pushed, in Unix seconds; 0 where nobody knows.
     """
 
     digest: Digest
@@ -37,22 +40,18 @@ class Manifest:
     subject: Digest | None = None
     body: bytes = b""
     blob: Digest | None = None
+    at: int = 0
 
 
 def find(reads: Reads, repository: Repository, digest: Digest) -> Manifest | None:
     """Return a manifest, or None."""
     found = reads.get(_name(repository, digest))
-    if found is None:
-        return None
-    head, _, body = found.value.partition(b"\n")
-    said: dict[str, Any] = json.loads(head)
-    subject = Digest.parse(said["subject"]) if "subject" in said else None
-    return Manifest(digest, said["type"], said["size"], subject, body, next(iter(found.holds), None))
+    return None if found is None else parse(found, digest)
 
 
 def put(names: Names, repository: Repository, manifest: Manifest, staged: Staged | None) -> None:
     """Store a manifest; `staged` is its blob, if it has one."""
-    said: dict[str, Any] = {"type": manifest.media_type, "size": manifest.size}
+    said: dict[str, Any] = {"type": manifest.media_type, "size": manifest.size, "at": manifest.at}
     if manifest.subject is not None:
         said["subject"] = str(manifest.subject)
     value = json.dumps(said, separators=(",", ":")).encode() + b"\n" + manifest.body
@@ -62,9 +61,18 @@ def put(names: Names, repository: Repository, manifest: Manifest, staged: Staged
     names.put(_name(repository, manifest.digest), Record(value, holds, manifest.size))
 
 
-def delete(names: Names, repository: Repository, digest: Digest) -> bool:
-    """Remove a manifest and nothing else; tell whether it was there."""
-    return names.delete(_name(repository, digest))
+def delete(names: Names, repository: Repository, digest: Digest, deletion: Deletion) -> bool:
+    """Remove a manifest and nothing else, as part of a deletion; tell whether it was there."""
+    return trash.take(names, deletion, _name(repository, digest))
+
+
+def parse(found: Record, digest: Digest) -> Manifest:
+    """Read what `put` wrote."""
+    head, _, body = found.value.partition(b"\n")
+    said: dict[str, Any] = json.loads(head)
+    subject = Digest.parse(said["subject"]) if "subject" in said else None
+    blob = next(iter(found.holds), None)
+    return Manifest(digest, said["type"], said["size"], subject, body, blob, said.get("at", 0))
 
 
 def _name(repository: Repository, digest: Digest) -> Name:

@@ -74,7 +74,7 @@ async def put(call: Call) -> ASGIApp:
 
 async def delete(call: Call) -> ASGIApp:
     """end-9."""
-    await call.registry.threads.run(push.delete, call.store, call.repository, _wanted(call))
+    await call.registry.threads.run(push.delete, call.store, call.repository, _wanted(call), call.now)
     return Response(status_code=202)
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, final
 
-from api.content import removal, repositories, tags
+from api.content import marks, removal, repositories, tags, trash
 from api.content.repositories import Access
 from api.content.repository import Repository
+from api.content.trash import Deletion
 from api.v2 import caching, document, links, manifest, referrer
 from api.v2.document import Document, Place, Reference
 from api.v2.errors import DIGEST_MISMATCH, MANIFEST_BLOB_UNKNOWN, MANIFEST_UNKNOWN, PRECONDITION_FAILED, Refused
@@ -75,7 +76,7 @@ class Push:
         descriptor = None if read.subject is None else referrer.describe(read, digest, len(self.body))
         with ExitStack() as stack:
             staged = self._stage(store, stack)
-            entry = self._manifest(read, digest, staged)
+            entry = replace(self._manifest(read, digest, staged), at=int(now))
 
             def edit(names: Names) -> None:
                 self._check(read.references, names)
@@ -87,6 +88,7 @@ class Push:
                 for tag in self.tags:
                     target = tags.Manifest(digest, entry.media_type, entry.size)
                     tags.put(names, self.repository, tag, target, meta)
+                marks.disturb(names, str(self.repository))  # what it names is needed from now on
 
             removal.change(store, self.repository, edit)
         return entry
@@ -150,26 +152,30 @@ def find(reads: Reads, repository: Repository, reference: str | Digest) -> Manif
     return found
 
 
-def delete(store: Store, repository: Repository, reference: str | Digest) -> None:
+def delete(store: Store, repository: Repository, reference: str | Digest, now: float) -> None:
     """Remove a tag and no more; or a manifest, every tag that points to it, and its entry among referrers.
+
+    All of it can be brought back for a while.
 
     Raises:
         Refused: 404.
     """
     store.read(lambda reads: find(reads, repository, reference))  # a 404 waits for no writer
+    deletion = Deletion.of(f"{repository}{':' if isinstance(reference, str) else '@'}{reference}", now)
 
     def edit(names: Names) -> None:
         found = find(names, repository, reference)
+        trash.begin(names, deletion)
         if isinstance(reference, str):
-            tags.delete(names, repository, reference)
+            tags.delete(names, repository, reference, deletion)
             return
         for tag in [tag for tag, its in tags.walk(names, repository) if _points_to(its, reference)]:
-            tags.delete(names, repository, tag)
+            tags.delete(names, repository, tag, deletion)
         if found.subject is not None:
-            referrer.delete(names, repository, found.subject, reference)
-        manifest.delete(names, repository, reference)
+            referrer.delete(names, repository, found.subject, reference, deletion)
+        manifest.delete(names, repository, reference, deletion)
 
-    store.change(edit)
+    store.change(edit, frees=True)
 
 
 def _entity(target: tags.Image | tags.Manifest) -> str:

@@ -15,7 +15,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
+from api.content import trash
 from api.content.repository import Repository
+from api.content.trash import Deletion
 from api.v2.document import Document
 from cas import Digest, Name, Names, Reads, Record
 
@@ -25,12 +27,12 @@ _STEP: Final = 64  # names looked at in one go; their descriptors are read one a
 
 def put(names: Names, repository: Repository, subject: Digest, digest: Digest, descriptor: bytes) -> None:
     """Enter a manifest among what is about its subject."""
-    names.put(_name(repository, subject, digest), Record(descriptor))
+    names.put(row(repository, subject, digest), Record(descriptor))
 
 
-def delete(names: Names, repository: Repository, subject: Digest, digest: Digest) -> None:
-    """Take it out."""
-    names.delete(_name(repository, subject, digest))
+def delete(names: Names, repository: Repository, subject: Digest, digest: Digest, deletion: Deletion) -> None:
+    """Take it out, as part of a deletion."""
+    trash.take(names, deletion, row(repository, subject, digest))
 
 
 def walk(
@@ -57,7 +59,8 @@ def describe(document: Document, digest: Digest, size: int) -> bytes:
     return json.dumps(said, separators=(",", ":")).encode()
 
 
-def _name(repository: Repository, subject: Digest, digest: Digest) -> Name:
+def row(repository: Repository, subject: Digest, digest: Digest) -> Name:
+    """Return where the entry stands."""
     return Name(REFERRER, _prefix(repository, subject) + _compact(digest))
 
 

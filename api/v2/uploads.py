@@ -99,7 +99,7 @@ class Uploads:
     def show(self, names: Names, digest: Digest, size: int) -> None:
         """Make a blob visible in the repository, which is made if there is none."""
         repositories.ensure(names, self.repository, self.now, self.access)
-        if links.find(names, self.repository, digest) is None:
+        if links.is_stale(links.find(names, self.repository, digest), self.now):
             links.put(names, self.repository, digest, size, self.now)
 
     def held_of(self, session: Session) -> int:

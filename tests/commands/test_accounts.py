@@ -183,6 +183,32 @@ class TestAccounts:
         assert len(ended.stderr.splitlines()) == 1
 
     @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("repo", "set", "acme/*", "--public"), "acme/* stands for many repositories: name one"),
+            (("user", "passwd", "eve", "--password-stdin"), "there is no account eve; `cas user list` shows all"),
+            (("user", "rm", "eve"), "there is no account eve; `cas user list` shows all"),
+            (("revoke", "eve", "acme/app"), "there is no account eve; `cas user list` shows all"),
+            (("user", "list", "--htpasswd", "nowhere"), "No such file or directory; `htpasswd -c -B FILE NAME` makes"),
+        ],
+    )
+    def test_a_slip_is_answered_with_what_to_do(self, cas: Cas, arguments: tuple[str, ...], said: str) -> None:
+        """One line that names the way out."""
+        ended = cas(*arguments)
+        assert ended.returncode != 0
+        assert said in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+
+    def test_a_grant_to_what_is_an_account_hints_at_its_repositories(self, cas: Cas) -> None:
+        """It is given as it was said, and whoever meant another thing learns how to say that."""
+        add(cas, "bob")
+        add(cas, "ann")
+        ended = cas("grant", "bob", "ann", "pull")
+        assert (ended.returncode, ended.stdout) == (0, "bob may pull library/ann\n")
+        assert ended.stderr == "that is one repository; for those of the account ann say 'ann/*'\n"
+        assert cas("grant", "bob", "ann/*", "pull").stderr == ""
+
+    @pytest.mark.parametrize(
         ("arguments", "code"),
         [
             (("user", "add", "bob", "--password-stdin"), 73),

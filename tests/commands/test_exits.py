@@ -13,6 +13,7 @@ from api.access.errors import (
     NoSuchUser,
     UserExists,
 )
+from api.content.undelete import NothingDeleted, StandsInTheWay
 from api.tls import BadCertificate
 from tools import errors, exits
 
@@ -20,6 +21,7 @@ BASES = {cas.CasError, cas.OpenError, errors.CommandError}  # never raised thems
 CARRY_THEIR_OWN = {errors.WorkerFailed}
 # Those that a command can meet.
 OF_THE_EDGE = {BadCertificate, BadPasswordFile, InvalidPattern, InvalidUser, KeptElsewhere, NoSuchUser, UserExists}
+OF_THE_EDGE |= {NothingDeleted, StandsInTheWay}
 
 
 def family(base: type[Exception]) -> set[type[Exception]]:

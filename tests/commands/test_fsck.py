@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from cas import CHECKS
 from tests.commands.test_stats import push, stats
+from tests.support.engine import flip
 from tests.support.serving import StartServer, run_cas
 
 COUNTED = ("blobs", "chunks", "names", "logical_bytes")
@@ -79,8 +83,47 @@ def test_damage_is_named_and_the_rest_comes_back(root: Path) -> None:
     assert all(line.startswith("damaged: blob sha256:") for line in rest)
 
 
-def test_fsck_without_a_job_says_which_there_are(tmp_path: Path) -> None:
-    """A bare `cas fsck` changes nothing."""
-    ended = run_cas("fsck", "--root", tmp_path)
-    assert ended.returncode == 2
-    assert "--rebuild-index" in ended.stderr
+def test_a_sound_store_is_clean_beside_a_live_server(server: StartServer, root: Path) -> None:
+    """Exit code 0, at every depth, and the summary comes last."""
+    server(root)
+    for depth in ("--quick", "--data", "--deep"):
+        ended = run_cas("fsck", depth, "--json", "--root", root)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert json.loads(ended.stdout) == {"summary": {"depth": depth[2:], "findings": 0, "blobs": 0}}
+
+
+def test_rot_is_named_with_the_blob_and_its_name(root: Path) -> None:
+    """Exit code 4; a quick check does not read the bytes, the others do."""
+    packs = sorted((root / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
+    flip(packs[-1], 1 << 20)
+    assert run_cas("fsck", "--quick", "--root", root).returncode == 0
+    ended = run_cas("fsck", "--data", "--json", "--root", root)
+    assert ended.returncode == 4
+    finding, summary = map(json.loads, ended.stdout.splitlines())
+    assert (finding["check"], finding["invariant"], finding["names"]) == ("chunks", "I3", ["test layer-0"])
+    assert len(finding["blobs"]) == summary["summary"]["findings"] == 1
+    assert packs[-1].stem in finding["where"]
+
+
+def test_a_check_that_cannot_run_says_so(tmp_path: Path) -> None:
+    """Exit code 8 where there is no store, 16 for flags that contradict each other."""
+    assert run_cas("fsck", "--root", tmp_path / "none").returncode == 8
+    assert run_cas("fsck", "--force", "--root", tmp_path).returncode == 16
+
+
+def test_the_table_of_checks_in_the_manual_is_the_one_in_the_code() -> None:
+    """Each check with the invariant that it guards, in the same order."""
+    manual = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    section = manual.partition("\n## cas fsck\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\w+) \| (I\d+) \|", section, re.MULTILINE)
+    assert dict(rows) == CHECKS
+    assert [name for name, _ in rows] == list(CHECKS)
+
+
+def test_an_index_cut_short_is_a_finding_and_no_crash(root: Path) -> None:
+    """Even where touching a page that is gone ends a process by a signal."""
+    with (root / "index" / "data.mdb").open("r+b") as file:
+        file.truncate(8192)
+    ended = run_cas("fsck", "--json", "--root", root)
+    assert ended.returncode == 4, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[0])["remedy"].endswith("cas fsck --rebuild-index --force")

@@ -29,11 +29,12 @@ def refused(*arguments: str | Path, cwd: Path) -> str:
     return ended.stderr
 
 
-@pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0"])
+@pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0", "0.0.0.0:58731"])
 def test_an_open_server_serves_this_machine_only_unless_told_otherwise(bind: str, tmp_path: Path) -> None:
     """Whoever reaches it may delete everything; the refusal says how to go on."""
     told = refused("--bind", bind, cwd=tmp_path)
-    for way in (bind, "--allow-open", "--mode auth", "cas user add NAME --admin"):
+    port = bind.rpartition(":")[2]
+    for way in (bind, "--allow-open", f"--bind 127.0.0.1:{port}\n", "--mode auth", "cas user add NAME --admin"):
         assert way in told
 
 

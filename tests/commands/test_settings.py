@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from api.access.settings import AccessSettings, Mode
 from api.config import HttpSettings
+from api.content.settings import KeepingSettings
 from api.v1.settings import V1Settings
 from api.v2.settings import V2Settings
 from cas import EngineSettings
@@ -83,6 +84,7 @@ def test_without_a_word_the_defaults_hold() -> None:
         http=HttpSettings(),
         v1=V1Settings(),
         v2=V2Settings(),
+        keeping=KeepingSettings(),
     )
 
 
@@ -103,14 +105,14 @@ def test_the_file_can_be_named_by_the_environment(tmp_path: Path) -> None:
 
 EXAMPLES = {
     "bytes": "2MiB",
-    "seconds": "77",
+    "seconds": "7777",
     "share": "0.25",
     "count": "7",
     "choice": "false",
     "text": "x.example",
     "url": "https://x.example",
 }
-VALUES: dict[str, object] = {"2MiB": 2 << 20, "77": 77, "0.25": 0.25, "7": 7, "false": False}
+VALUES: dict[str, object] = {"2MiB": 2 << 20, "7777": 7777, "0.25": 0.25, "7": 7, "false": False}
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -124,7 +126,7 @@ def test_every_tunable_can_be_told_in_all_three_places(name: str, tmp_path: Path
         told(toml=f"{name} = {quoted}", tmp_path=tmp_path),
     ):
         parts = dataclasses.asdict(settings)
-        flat = parts["engine"] | parts["http"] | parts["access"]
+        flat = parts["engine"] | parts["http"] | parts["access"] | parts["keeping"]
         for version in ("v1", "v2"):
             flat |= {f"{version}_{key}": value for key, value in parts[version].items()}
         assert flat == DEFAULTS | {name: VALUES.get(text, text)}

@@ -13,6 +13,7 @@ import pytest
 
 from api.access.settings import AccessSettings, Mode
 from api.config import HttpSettings
+from api.content.settings import KeepingSettings
 from api.tls import Files
 from api.v1.settings import V1Settings
 from api.v2.settings import V2Settings
@@ -39,6 +40,7 @@ HOPELESS = """
 import sys
 from pathlib import Path
 from api.config import HttpSettings
+from api.content.settings import KeepingSettings
 from api.v1.settings import V1Settings
 from cas import EngineSettings
 from api.access.settings import AccessSettings
@@ -56,6 +58,7 @@ order = Order(
     v1=V1Settings(),
     v2=V2Settings(),
     access=AccessSettings(),
+    keeping=KeepingSettings(),
 )
 try:
     Supervisor(order, 2, on_ready=lambda: print("ready"), on_stop=lambda: None).run()
@@ -89,6 +92,7 @@ def test_an_order_reads_back_as_it_was_given() -> None:
         v1=V1Settings(max_chain=7),
         v2=V2Settings(tags_page=7),
         access=AccessSettings(mode=Mode.AUTH),
+        keeping=KeepingSettings(gc_interval_s=0),
         tls=Files(Path("/etc/cas/cert.pem"), Path("/etc/cas/key.pem")),
     )
     assert Order.from_line(order.to_line()) == order

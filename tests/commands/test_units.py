@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.units import exact_size, human_size, parse_size
+from tools.units import exact_size, human_duration, human_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,29 @@ def test_what_is_no_size_is_refused(text: str) -> None:
     """Nothing is guessed."""
     with pytest.raises(ValueError, match="is not a size"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0), ("90", 90), ("90s", 90), ("1.5m", 90), (" 12 H ", 43_200), ("7d", 604_800)]
+)
+def test_a_time_is_read_as_people_write_it(text: str, seconds: float) -> None:
+    """Seconds, or with a unit."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "d", "-1", "1,5h", "1e3", "1 week", "nan", "inf", "٣", "9" * 10])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(ValueError, match="is not a time"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.9, "59 s"), (60, "1 minute"), (7200, "2 hours"), (604_800, "7 days")]
+)
+def test_a_time_for_eyes_has_one_unit(seconds: float, text: str) -> None:
+    """The largest that fits, rounded down: nothing is promised that is not kept."""
+    assert human_duration(seconds) == text
 
 
 @given(st.integers(min_value=0, max_value=1 << 70))

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import lmdb
 import pytest
 
-from cas import CasError, Digest, DiskFailed, Missing, Name, NoSpace, ReadOnly, Record, Store, rebuild_index
+import cas.environment
+from cas import CasError, Digest, DiskFailed, Missing, Name, Names, NoSpace, ReadOnly, Record, Store, rebuild_index
 from cas.disk import Disk
 from tests.support.engine import KIB, MIB, SMALL, noise, opened, packs_of, push, read
 from tests.support.processes import can_mount, run_python
@@ -202,6 +204,19 @@ class TestFaults:
             assert store.stats().pack_bytes == before
 
 
+@pytest.mark.parametrize(("full", "error"), [(True, NoSpace), (False, DiskFailed)])
+def test_a_half_write_of_the_index_is_a_full_disk_only_if_the_disk_is_full(
+    full: bool,
+    error: type[CasError],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The database says the same of both, so the disk is asked."""
+    monkeypatch.setattr(cas.environment, "_is_full", lambda _: full)
+    with pytest.raises(error), cas.environment._errors(str(tmp_path)):
+        raise lmdb.Error("mdb_txn_commit: Input/output error")
+
+
 class QuotaDisk(Disk):
     """The real disk with room for so many bytes of packs."""
 
@@ -216,6 +231,39 @@ class QuotaDisk(Disk):
         if sum(map(len, buffers)) > self.free_bytes(self._root)[0]:
             raise NoSpace("planted")
         return super().write(fd, buffers, offset)
+
+
+def pad(root: Path, disk: Disk, reserve: int) -> None:
+    """Fill what is left above the reserve with a file that is none of the store's."""
+    while (left := disk.free_bytes(root)[0] - reserve + 4 * KIB) > 0:
+        with (root / "packs" / "pad.pack").open("ab") as file:
+            file.write(bytes(left))
+
+
+def move_name(names: Names, old: str, new: str) -> None:
+    """Put a record under another name, as a deletion that can be undone does."""
+    record = names.get(Name("thing", old))
+    assert record is not None
+    names.put(Name("thing", new), record)
+    names.delete(Name("thing", old))
+
+
+def begin_session(store: Store) -> None:
+    """Store the first bytes of a resumable upload."""
+    with store.resume(1) as upload:
+        upload.write(b"more")
+        upload.suspend()
+
+
+def refuses_to_grow(store: Store) -> None:
+    """Whatever adds bytes is refused, however few."""
+    for grow in (
+        lambda: store.change(lambda names: names.put(Name("note", "small"), Record(b"more"))),
+        lambda: push(store, "tiny", b"more"),
+        lambda: begin_session(store),
+    ):
+        with pytest.raises(NoSpace):
+            grow()
 
 
 def fill(reserve: int, *, mount: bool) -> None:
@@ -246,9 +294,10 @@ def fill(reserve: int, *, mount: bool) -> None:
                 pass
         assert store.stats().pack_bytes <= used + reserve // 4, "the space of failed uploads is back"
         if reserve:
-            store.change(lambda names: names.put(Name("note", "small"), Record(b"fits")))
-            push(store, "tiny", b"fits as well")
-            expected["tiny"] = b"fits as well"
+            pad(root, disk, reserve)
+            refuses_to_grow(store)
+            store.change(lambda names: move_name(names, "2", "moved"))
+            expected["moved"] = expected.pop("2")
             store.change(lambda names: names.delete(Name("thing", "0")))
             del expected["0"]
         assert contents(store) == expected

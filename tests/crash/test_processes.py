@@ -111,9 +111,11 @@ os.kill(os.getpid(), signal.SIGKILL)
             push(store, "own", noise(90 * KIB))
             mine = store._parts.owner
 
+            shared = {"journal", "turns", "packs", "epochs"}
+
             def owners() -> tuple[set[bytes], set[bytes], set[str]]:
                 packs, uploads = store._parts.index.read(lambda view: (view.packs(), view.uploads()))
-                leases = {path.name for path in (tmp_path / "locks").iterdir()} - {"journal", "turns"}
+                leases = {path.name for path in (tmp_path / "locks").iterdir()} - shared
                 return {row.owner for row in packs if row.state.name == "OPEN"}, {o for _, o in uploads}, leases
 
             run_to_its_death(unfinished, tmp_path)

@@ -11,7 +11,7 @@ import pytest
 
 from cas import Busy, Digest, Name, Names, Record, Store
 from cas.disk import Disk, lock_folder
-from cas.index import MOST_CANDIDATES
+from cas.tables import MOST_CANDIDATES
 from tests.support.engine import KIB, MIB, SMALL, noise, push, read
 
 
@@ -132,8 +132,8 @@ class TestPastTheCache:
                 super().write_direct(fd, -1, data, offset)  # EBADF, as good as any other refusal
 
         class Unable(Disk):
-            def open_direct(self, path: Path) -> int | None:
-                return None
+            def open_direct(self, path: Path) -> int:
+                return -1
 
         for number, disk in enumerate((Refusing(), Unable())):
             with Store.open(tmp_path / str(number), SMALL, create=True, disk=disk) as store:

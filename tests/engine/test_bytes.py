@@ -18,8 +18,8 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-import cas.index
 import cas.runs
+import cas.view
 from cas import Closed, Digest, EngineSettings, Mismatch, Missing, Name, NoSpace, Record, Store
 from cas.disk import Disk
 from tests.support.engine import KIB, MIB, SMALL, file_ranges, noise, opened, prose, push, read, stage, tar_of
@@ -263,7 +263,7 @@ class TestDeduplication:
 
         colliding = SimpleNamespace(xxh3_128_digest=short, xxh3_64_intdigest=xxhash.xxh3_64_intdigest)
         monkeypatch.setattr(cas.runs, "xxhash", colliding)
-        monkeypatch.setattr(cas.index, "MOST_CANDIDATES", 1000)  # the bound has a test of its own
+        monkeypatch.setattr(cas.view, "MOST_CANDIDATES", 1000)  # the bound has a test of its own
         blobs = [noise(300 * KIB, n) for n in range(4)] + [prose(400 * KIB, n) for n in range(4)]
         blobs += [bytes(600 * KIB), blobs[0] + blobs[4], blobs[1][:-1] + b"\0"]
         with opened(tmp_path) as store:

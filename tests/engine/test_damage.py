@@ -12,8 +12,10 @@ import pytest
 
 from cas import Damaged, Digest, Store, rebuild_index
 from cas.extent import Codec, Extent
-from cas.index import ChunkRow, Edit, PackRow, View
+from cas.index import Edit
 from cas.records import ChunkRef, Segment
+from cas.tables import ChunkRow, PackRow
+from cas.view import View
 from tests.support.engine import KIB, MIB, SMALL, file_ranges, flip, noise, opened, packs_of, prose, push, read
 
 

@@ -66,6 +66,28 @@ def test_a_blob_of_many_runs_pushed_in_step_is_stored_once(tmp_path: Path) -> No
     assert stored_bytes(tmp_path) < 1.3 * len(content)
 
 
+@pytest.mark.parametrize("size", [700 * KIB, 5 * MIB])  # less than a run, and several
+def test_a_blob_suspended_by_many_at_once_is_stored_once(size: int, tmp_path: Path) -> None:
+    """What the end of a request leaves is compared too, before it is filed; nobody named the blob yet."""
+    content, ready = noise(size), threading.Barrier(8)
+    settings = replace(SMALL, run_bytes=MIB, segment_chunks=1000, pack_bytes=64 * MIB)
+
+    def patch(number: int) -> None:
+        upload = store.resume(number)
+        for start in range(0, size, 64 * KIB):
+            upload.write(content[start : start + 64 * KIB])
+        ready.wait()
+        assert upload.suspend() == size
+
+    with opened(tmp_path, settings) as store:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(patch, range(1, 9)))
+        for number in range(1, 9):
+            store.resume(number).keep(Digest.of(content), lambda _, staged: staged)
+        assert read(store, Digest.of(content)) == content
+    assert stored_bytes(tmp_path) < (1.05 if size < MIB else 2) * size  # runs written out of step may be there twice
+
+
 def test_two_processes_with_one_new_blob_leave_one_copy(tmp_path: Path) -> None:
     """The kernel's lock reaches across processes; all begin to end their pushes at the same moment."""
     script = """

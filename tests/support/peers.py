@@ -72,10 +72,10 @@ def install() -> None:
 
 def _install_packages(programs: Iterable[str]) -> None:
     _tell("installing " + ", ".join(programs) + " by apt-get")
-    _quietly("apt-get", "update", "-qq")
+    quietly("apt-get", "update", "-qq")
     wanted = {next(filter(_known, PACKAGES[program]), PACKAGES[program][-1]) for program in programs}
     with services_stay_off():
-        _quietly("apt-get", "install", "-y", "-qq", "--no-install-recommends", *sorted(wanted))
+        quietly("apt-get", "install", "-y", "-qq", "--no-install-recommends", *sorted(wanted))
 
 
 def _known(package: str) -> bool:
@@ -108,12 +108,12 @@ def _built() -> bool:
 def _build() -> None:
     _tell("building " + ", ".join(GO_PROGRAMS))
     BUILT.mkdir(exist_ok=True)
-    if _quietly("go", "build", "-mod=readonly", "-trimpath", "-o", f"{BUILT}{os.sep}", "tool", cwd=GO_MODULE):
+    if quietly("go", "build", "-mod=readonly", "-trimpath", "-o", f"{BUILT}{os.sep}", "tool", cwd=GO_MODULE):
         for program in GO_PROGRAMS:
             (BUILT / program).touch()  # go leaves a program alone that is up to date
 
 
-def _quietly(*command: str, cwd: Path = ROOT) -> bool:
+def quietly(*command: str, cwd: Path = ROOT) -> bool:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     ended = subprocess.run(
         command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

@@ -195,6 +195,7 @@ def test_files_that_cannot_serve_are_refused_with_the_reason(tmp_path: Path) -> 
         (Files(tmp_path, one.key), "cannot read .*: Is a directory"),
         (Files(tmp_path / "text", one.key), "not a PEM certificate"),
         (Files(one.cert, tmp_path / "text"), "not a PEM certificate"),
+        (Files(one.key, one.cert), "is a key and .* a certificate: exchange the two"),
         (Files(one.cert, other.key), "the key belongs to another certificate"),
         (Files(one.cert, tmp_path / "locked"), "the key is encrypted"),
     ):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from api.content import removal, repositories
+from api.content import removal, repositories, trash
 from api.content.removal import PARTS, STEP, TURNED
 from api.content.repositories import Access, BeingRemoved
 from api.content.repository import Repository
@@ -55,8 +55,8 @@ def test_nothing_of_a_repository_is_left_and_nothing_of_its_neighbour_is_touched
         for repository in (REPOSITORY, NEIGHBOUR):
             fill(store, repository, 3)
         before = rows(store, NEIGHBOUR)
-        assert removal.remove(store, REPOSITORY)
-        assert not removal.remove(store, REPOSITORY)
+        assert removal.remove(store, REPOSITORY, 0)
+        assert not removal.remove(store, REPOSITORY, 0)
         assert (rows(store, REPOSITORY), rows(store, NEIGHBOUR)) == (0, before)
         assert store.scan(repositories.GONE) == []
         assert store.read(lambda reads: repositories.find(reads, NEIGHBOUR)) is not None
@@ -69,14 +69,14 @@ def test_no_change_of_a_removal_takes_more_than_a_step(store: Store, monkeypatch
         sizes: list[int] = []
         real = Store.change
 
-        def counting(self: Store, edit: Callable[[Names], object]) -> object:
+        def counting(self: Store, edit: Callable[[Names], object], *, frees: bool = False) -> object:
             before = self.stats().names
-            done = real(self, edit)
+            done = real(self, edit, frees=frees)
             sizes.append(before - self.stats().names)
             return done
 
         monkeypatch.setattr(Store, "change", counting)
-        assert removal.remove(store, REPOSITORY)
+        assert removal.remove(store, REPOSITORY, 0)
         assert rows(store, REPOSITORY) == 0
         assert len(sizes) > len(PARTS)
         assert max(sizes) <= 2 * STEP + 1
@@ -101,22 +101,22 @@ def test_a_removal_that_was_cut_off_is_invisible_and_finished_by_whoever_comes_n
                 removal.finish_all(store)
             assert rows(store, REPOSITORY) == 0
             assert store.scan(repositories.GONE) == []
-            removal.remove(store, REPOSITORY)
+            removal.remove(store, REPOSITORY, 0)
 
 
 def cut_off(store: Store) -> None:
     """Remove the repository, and fail at the third change."""
     real, left = store.change, iter([True, True])
 
-    def failing(edit: Callable[[Names], object]) -> object:
+    def failing(edit: Callable[[Names], object], *, frees: bool = False) -> object:
         if next(left, None) is None:
             raise NoSpace("the disk is full")
-        return real(edit)
+        return real(edit, frees=frees)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "change", failing)
         with pytest.raises(NoSpace):
-            removal.remove(store, REPOSITORY)
+            removal.remove(store, REPOSITORY, 0)
 
 
 def test_a_start_finishes_what_a_dead_process_left(tmp_path: Path) -> None:
@@ -176,6 +176,7 @@ def test_of_what_either_protocol_brought_only_the_images_stay(empty_registry: Re
         assert ask("GET", f"/v1/repositories/some/repo/tags/{tag}").status == 404
         assert ask("DELETE", f"/v1/repositories/some/repo/tags/{tag}").status == 404
     assert ask("DELETE", "/v1/repositories/some/repo/").status == 200
-    assert store.stats().names == before + len(images)
+    trashed = sum(len(store.scan(kind)) for kind in (trash.TRASH, trash.OF))
+    assert store.stats().names - trashed == before + len(images)
     assert ask("GET", "/v2/some/repo/tags/list").status == 404
     assert ask("GET", f"/v2/some/repo/blobs/{digest}").status == 404

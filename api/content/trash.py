@@ -1,0 +1,146 @@
+"""What was deleted, kept for a while so that it can be brought back.
+
+    trash.of    WHAT#ID         {"at": Unix seconds}    one deletion: of `ns/repo:tag`, `ns/repo@digest` or `ns/repo`
+    trash       ID/kind/path    the record as it was, holding the same blobs; one row of what the deletion took
+
+To the engine these are names like any other: what they hold is not collected. They stand for no logical bytes. Rows of
+an id that no deletion has, and no note of `removal`, are garbage. Blocking; no HTTP.
+Who brings things back: `undelete`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Self
+
+from api.content import marks
+from api.content.collect import Garbage, Rule, Terms, walk
+from api.content.repositories import GONE
+from api.content.values import content, record
+from cas import Damaged, Digest, Name, Names, Reads, Record, Store
+
+TRASH: Final = "trash"
+OF: Final = "trash.of"
+_AFTER_SLASH: Final = "0"  # sorts behind every path that goes on with a slash
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """One deletion: what was deleted, when (Unix seconds), and under which id its rows stand; ids sort by time."""
+
+    what: str
+    at: int
+    id: str
+
+    @classmethod
+    def of(cls, what: str, now: float) -> Self:
+        """Make a new one."""
+        return cls(what, int(now), f"{int(now * 1000):012x}{secrets.token_hex(4)}")
+
+    @property
+    def name(self) -> Name:
+        """Where it stands in the store."""
+        return Name(OF, f"{self.what}#{self.id}")
+
+
+def begin(names: Names, deletion: Deletion) -> None:
+    """Enter a deletion; what it takes follows."""
+    names.put(deletion.name, record({"at": deletion.at}))
+
+
+def take(names: Names, deletion: Deletion, name: Name) -> bool:
+    """Delete a name and keep what stood there; tell whether it was there."""
+    return bool(take_row(names, deletion.id, name))
+
+
+def take_row(names: Names, deletion: str, name: Name) -> int:
+    """Do the same for a deletion by its id; return how many bytes that moved."""
+    found = names.get(name)
+    if found is None:
+        return 0
+    held = tuple(digest for digest in found.holds if _is_stored(names, digest))
+    whole = found.encode()
+    names.put(Name(TRASH, f"{deletion}/{name.kind}/{name.path}"), Record(whole, held))
+    names.delete(name)
+    return len(whole)
+
+
+def give_back(names: Names, row: Name) -> tuple[Name, int]:
+    """Put a name back where it stood; return it, and how many bytes that moved: 0 if it could not go back.
+
+    It cannot where something stands by now, or where a blob that it held was lost.
+    """
+    found = names.get(row)
+    assert found is not None, "listed within this change"
+    name, before = original(row), Record.decode(found.value)
+    names.delete(row)
+    if names.get(name) is not None or not all(_is_stored(names, digest) for digest in before.holds):
+        return name, 0
+    names.put(name, before)
+    return name, len(found.value)
+
+
+def original(row: Name) -> Name:
+    """Return where a row of the trash stood before."""
+    _, kind, path = row.path.split("/", 2)
+    return Name(kind, path)
+
+
+def deletions(reads: Reads | Store, what: str = "", *, after: str = "", limit: int | None = None) -> list[Deletion]:
+    """List deletions of what begins with `what`, in order of what was deleted, then of time."""
+    return [_read(name, found) for name, found in reads.scan(OF, what, after=after, limit=limit)]
+
+
+def newest(reads: Reads, what: str) -> Deletion | None:
+    """Return the last deletion of just this."""
+    return next(reversed(deletions(reads, f"{what}#")), None)
+
+
+def rows(reads: Reads, deletion: str, kind: str = "", *, limit: int | None = None) -> list[Name]:
+    """List rows of a deletion, of one kind or of all."""
+    prefix = f"{deletion}/{kind}/" if kind else f"{deletion}/"
+    return [Name(TRASH, path) for path in reads.paths(TRASH, prefix, limit=limit)]
+
+
+def kept(store: Store, terms: Terms, what: str, kind: str) -> Iterator[tuple[Name, Record]]:
+    """Yield names of a kind as they stood, from each deletion of what begins with `what` that can still be undone."""
+    for head, found in walk(store, OF, what):
+        deletion = _read(head, found)
+        if deletion.at > terms.deleted_before:
+            for row, each in walk(store, TRASH, f"{deletion.id}/{kind}/"):
+                yield original(row), Record.decode(each.value)
+
+
+def _garbage(store: Store, _scope: str, terms: Terms) -> Iterator[Garbage]:
+    busy = {id_ for _, found in store.scan(GONE) for id_ in content(found).values()}
+    still = set(busy)
+    for head, found in walk(store, OF):
+        deletion = _read(head, found)
+        if deletion.at > terms.deleted_before:
+            still.add(deletion.id)
+        elif deletion.id not in busy:
+            yield Garbage.of(head, found, "deletions that can no longer be undone")
+    after = ""
+    while first := store.read(lambda reads, after=after: reads.paths(TRASH, after=after, limit=1)):  # type: ignore[misc]
+        each = first[0].partition("/")[0]
+        after = each + _AFTER_SLASH
+        if each not in still:
+            for name, row in walk(store, TRASH, f"{each}/"):
+                yield Garbage.of(name, row, "what they deleted")
+
+
+RULE: Final = Rule(lambda _: [marks.TRASH], _garbage)
+
+
+def _read(name: Name, found: Record) -> Deletion:
+    what, _, id_ = name.path.rpartition("#")
+    return Deletion(what, content(found)["at"], id_)
+
+
+def _is_stored(reads: Reads, digest: Digest) -> bool:
+    try:
+        return reads.stat(digest) is not None
+    except Damaged:
+        return False

@@ -1,0 +1,129 @@
+"""Bringing back what was deleted: a tag, a manifest with its tags, or a repository with all it had.
+
+As one change; a repository follows in steps behind a note, and any process finishes what another one began.
+Blocking; no HTTP. What is kept, and for how long: `trash`, and whoever collects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from api.content import marks, removal, repositories, tags, trash
+from api.content.repositories import BeingRemoved
+from api.content.repository import Repository
+from api.content.trash import Deletion
+from api.errors import ApiError
+from cas import Name, Names, Store
+
+
+class NothingDeleted(ApiError):
+    """Nothing of that name was deleted, or too long ago. Nobody's fault."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(404, f"no deletion of {what} can be undone; `cas undelete --list` shows which can")
+
+
+class StandsInTheWay(ApiError):
+    """It cannot be brought back as things are. The operator's to change."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(409, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What somebody deleted, by name: a repository, or a tag or a manifest in one."""
+
+    repository: Repository
+    kind: str
+    what: str
+
+    @classmethod
+    def of(cls, text: str) -> Target:
+        """Read `REPO`, `REPO:TAG` or `REPO@DIGEST`; `foo` is `library/foo`."""
+        head, at, digest = text.partition("@")
+        if at:
+            repository = Repository.of(head)
+            return cls(repository, "manifest", f"{repository}@{digest}")
+        path, slash, last = text.rpartition("/")
+        last, colon, tag = last.partition(":")
+        repository = Repository.of(path + slash + last)
+        return cls(repository, tags.TAG, f"{repository}:{tag}") if colon else cls(repository, "repo", str(repository))
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What came back; `left` are names in whose place something stands by now, or whose blobs were lost."""
+
+    deletion: Deletion
+    left: tuple[Name, ...] = ()
+
+
+def undelete(store: Store, target: Target) -> Restored:
+    """Undo the last deletion of something.
+
+    Raises:
+        NothingDeleted: there is none.
+        StandsInTheWay: something of that name is there, or what it belongs to is not.
+    """
+    edit = _repository if target.kind == "repo" else _within
+    restored = removal.change(store, target.repository, lambda names: edit(names, target))
+    if target.kind == "repo":
+        removal.finish(store, target.repository)
+    return restored
+
+
+def _repository(names: Names, target: Target) -> Restored:
+    if names.get(Name(repositories.GONE, target.what)) is not None:
+        raise BeingRemoved(target.repository)
+    deletion = _newest(names, target)
+    if repositories.find(names, target.repository) is not None:
+        raise StandsInTheWay(
+            f"there is a repository {target.what} again; remove it first, `cas repo rm {target.what}`, "
+            f"which can be undone as well"
+        )
+    removal.restore(names, target.repository, deletion)
+    return Restored(deletion)
+
+
+def _within(names: Names, target: Target) -> Restored:
+    deletion = _newest(names, target)
+    info = repositories.find(names, target.repository)
+    if info is None:
+        raise StandsInTheWay(f"{target.repository} is not there; bring it back first: cas undelete {target.repository}")
+    if info.created > deletion.at:
+        raise StandsInTheWay(f"{target.repository} was made anew since, and has nothing of what it was before")
+    if names.get(Name(target.kind, target.what)) is not None:
+        raise StandsInTheWay(f"there is a {target.what} again; delete that first if you want the one from before")
+    left = [name for row in trash.rows(names, deletion.id) for name, size in [trash.give_back(names, row)] if not size]
+    if Name(target.kind, target.what) in left:
+        raise StandsInTheWay(f"{target.what} needs a blob that was lost; push it again")
+    if target.kind == tags.TAG:
+        _check_target(names, target)
+    names.delete(deletion.name)
+    for mark in (str(target.repository), marks.TRASH):
+        marks.disturb(names, mark)
+    return Restored(deletion, tuple(left))
+
+
+def _check_target(names: Names, target: Target) -> None:
+    tag = target.what.removeprefix(f"{target.repository}:")
+    found = tags.find(names, target.repository, tag)
+    match found and found.target:
+        case tags.Manifest(digest=digest):
+            needed, name = f"{target.repository}@{digest}", Name("manifest", f"{target.repository}@{digest}")
+            remedy = f"bring it back first: cas undelete {needed}"
+        case tags.Image(id=image):
+            needed, name = f"the image {image}", Name("v1.in", f"{image}:{target.repository}")
+            remedy = "push it again"
+        case _:
+            return
+    if names.get(name) is None:
+        raise StandsInTheWay(f"{target.what} points to {needed}, which is not there; {remedy}")
+
+
+def _newest(names: Names, target: Target) -> Deletion:
+    deletion = trash.newest(names, target.what)
+    if deletion is None:
+        raise NothingDeleted(target.what)
+    return deletion

@@ -1,0 +1,207 @@
+"""Which blobs belong to which repository, and within one to which tag, so that the engine can say what each takes.
+
+Knows every kind of name that holds blobs. A tag has what its manifest needs, and what is about that; or a v1 image and
+its ancestors. What a repository shows beyond its tags is a line of its own. Blocking; no HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from api.content import named, repositories, tags
+from api.content.collect import walk
+from api.content.repository import Repository
+from api.content.values import content
+from cas import Digest, Holder, InvalidDigest, Missing, Name, Record, Store, Usage
+
+UNTAGGED: Final = "(untagged)"  # no tag can be called so
+_AT_ONCE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a repository or a tag takes, in bytes; `unique` is what its deletion frees."""
+
+    name: str
+    logical: int
+    unique: int
+    shared: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A line each, and the store as a whole."""
+
+    lines: tuple[Line, ...]
+    whole: Usage
+
+
+@dataclass(slots=True)
+class _Owners:
+    """Owners by name, and who holds which blob."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+    masks: dict[Digest, int] = field(default_factory=dict)
+    inline: dict[str, int] = field(default_factory=dict)  # bytes of manifests that are no blobs
+    _same: dict[int, int] = field(default_factory=dict)  # equal masks are one object: there are few of them, and long
+
+    def add(self, owner: str) -> int:
+        return Holder.owner(self.numbers.setdefault(owner, len(self.numbers)))
+
+    def hold(self, digest: Digest, bit: int) -> None:
+        mask = self.masks.get(digest, 0) | bit
+        self.masks[digest] = self._same.setdefault(mask, mask)
+
+    def report(self, store: Store) -> Report:
+        for _, found in walk(store, "trash"):
+            for digest in found.holds:
+                self.hold(digest, Holder.KEPT)
+        whole = store.usage(self.masks, len(self.numbers))
+        lines = (
+            Line(name, whole.logical[number] + self.inline.get(name, 0), whole.unique[number], whole.shared[number])
+            for name, number in sorted(self.numbers.items())
+        )
+        return Report(tuple(lines), whole)
+
+
+def of_store(store: Store) -> Report:
+    """Measure every repository."""
+    owners, after = _Owners(), ""
+    while found := store.read(lambda reads, after=after: repositories.page(reads, after, _AT_ONCE)):  # type: ignore[misc]
+        for repository, _ in found:
+            owners.add(str(repository))
+        after = str(found[-1][0])
+    for home, digest in _holdings(store):
+        owners.hold(digest, Holder.OTHERS if home is None else owners.add(home))
+    for name, record in walk(store, "manifest"):
+        owner = name.path.partition("@")[0]
+        owners.inline[owner] = owners.inline.get(owner, 0) + _inline_bytes(record)
+    return owners.report(store)
+
+
+def of_repository(store: Store, repository: Repository, tag: str | None = None) -> Report:
+    """Measure each tag of a repository, or just one.
+
+    Raises:
+        Missing: there is no such repository or tag.
+    """
+    if repositories.find(store, repository) is None:
+        raise Missing(f"there is no repository {repository}; `cas repo list` shows all")
+    content_of = _Repository(store, repository)
+    if tag and tag not in content_of.tags:
+        raise Missing(f"{repository} has no tag {tag}; `cas du {repository}` shows all")
+    owners = _Owners()
+    tagged: dict[Digest, int] = {}
+    for name, target in content_of.tags.items():
+        bit = owners.add(name) if tag in (None, name) else Holder.OTHERS
+        reached = content_of.reach(target)
+        for digest in reached:
+            tagged[digest] = tagged.get(digest, 0) | bit
+        if tag in (None, name):
+            owners.inline[name] = content_of.inline_bytes(reached)
+    rest = Holder.OTHERS if tag else owners.add(UNTAGGED)
+    if not tag:
+        owners.inline[UNTAGGED] = content_of.inline_bytes(content_of.manifests.keys() - tagged.keys())
+    for home, digest in _holdings(store):
+        owners.hold(digest, tagged.get(digest, rest) if home == str(repository) else Holder.OTHERS)
+    return owners.report(store)
+
+
+def _holdings(store: Store) -> Iterator[tuple[str | None, Digest]]:
+    """Yield every blob that a name holds, with its repository; None for what belongs to none."""
+    for kind, separator in (("link", "@"), ("manifest", "@"), ("v1.upload", ":")):
+        for name, found in walk(store, kind):
+            home = name.path.partition(separator)[0]
+            for digest in found.holds:
+                yield None if home.startswith("~") or not home else home, digest
+    accounts = {name.path.rpartition(":")[2] for name, _ in walk(store, "v1.member", "~")}
+    for name, found in walk(store, "v1.image"):
+        shown_in = [row.path.removeprefix(f"{name.path}:") for row, _ in walk(store, "v1.in", f"{name.path}:")]
+        for digest in found.holds:
+            yield from ((repository, digest) for repository in shown_in)
+            if not shown_in or name.path in accounts:
+                yield None, digest
+
+
+# --- one repository ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    named: frozenset[Digest]
+    inline: int
+
+
+class _Repository:
+    """What a repository's manifests and images need."""
+
+    def __init__(self, store: Store, repository: Repository) -> None:
+        self._store = store
+        self.manifests: dict[Digest, _Manifest] = {}
+        self._about: dict[Digest, set[Digest]] = {}
+        for name, found in walk(store, "manifest", f"{repository}@"):
+            self._add(Digest.parse(name.path.partition("@")[2]), found)
+        self.tags: dict[str, tags.Image | tags.Manifest] = {}
+        for name, found in walk(store, tags.TAG, f"{repository}:"):
+            self.tags[name.path.partition(":")[2]] = tags.read(found).target
+
+    def reach(self, target: tags.Image | tags.Manifest) -> set[Digest]:
+        """Return what a target needs, manifests and blobs, and what is about it."""
+        match target:
+            case tags.Manifest(digest=digest):
+                return self._closure(digest)
+            case tags.Image(id=image_id):
+                return set(self._ancestry(image_id))
+
+    def inline_bytes(self, reached: Iterable[Digest]) -> int:
+        """Return the sizes of those manifests among these that are no blobs."""
+        return sum(self.manifests[digest].inline for digest in reached if digest in self.manifests)
+
+    def _add(self, digest: Digest, found: Record) -> None:
+        head, _, body = found.value.partition(b"\n")
+        said: dict[str, Any] = json.loads(head)
+        if "subject" in said:
+            self._about.setdefault(Digest.parse(said["subject"]), set()).add(digest)
+        for blob in found.holds:
+            with self._store.reader(blob) as reader:
+                body = bytes(reader.read())
+        self.manifests[digest] = _Manifest(
+            frozenset((*_parsed(named.digests(body)), *found.holds)), _inline_bytes(found)
+        )
+
+    def _closure(self, digest: Digest) -> set[Digest]:
+        reached, waiting = set[Digest](), [digest]
+        while waiting:
+            one = waiting.pop()
+            if one in reached:
+                continue
+            reached.add(one)
+            waiting += self._about.get(one, ())
+            if one in self.manifests:
+                waiting += self.manifests[one].named
+        return reached
+
+    def _ancestry(self, image_id: str | None) -> Iterator[Digest]:
+        seen = set[str]()
+        while image_id and image_id not in seen:
+            seen.add(image_id)
+            found = self._store.get(Name("v1.image", image_id))
+            if found is None:
+                return
+            yield from found.holds
+            image_id = content(found)["parent"]
+
+
+def _parsed(digests: Iterable[str]) -> Iterator[Digest]:
+    for text in digests:
+        with suppress(InvalidDigest):  # of an algorithm that nothing is stored under
+            yield Digest.parse(text)
+
+
+def _inline_bytes(found: Record) -> int:
+    size: int = 0 if found.holds else json.loads(found.value.partition(b"\n")[0])["size"]
+    return size

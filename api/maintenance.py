@@ -1,0 +1,84 @@
+"""Keeping a whole registry in order: the garbage among names of every protocol, then what is left of their bytes.
+
+The composition of the rules; decides nothing about any name. Blocking; no HTTP, no schedule: `tools` calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from api.access import stale
+from api.content import collect, removal, trash
+from api.content.collect import Rule, Swept, Terms
+from api.content.settings import KeepingSettings
+from api.content.values import content, record
+from api.v1 import garbage as v1
+from api.v2 import garbage as v2
+from cas import CollectReport, CompactReport, Name, Store
+
+# In this order: what can no longer come back needs nothing any more.
+RULES: Final[tuple[Rule, ...]] = (trash.RULE, v2.RULE, v1.RULE, stale.RULE)
+_FOREVER: Final = float("inf")
+_LAST: Final = Name("gc.last", "run")
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What became of the names, of the bytes that they held, and of the packs these lay in."""
+
+    names: Swept
+    bytes: CollectReport
+    packs: CompactReport
+
+    @property
+    def left(self) -> list[str]:
+        """What was left for the next run, and why."""
+        unfinished = [self.bytes.unfinished] if self.bytes.unfinished else []
+        return [*self.names.left, *unfinished, *self.packs.left]
+
+
+def terms(settings: KeepingSettings, now: float, *, grace_s: float | None = None, untagged: bool = False) -> Terms:
+    """Say what is old enough; a grace of 0 also ends what could be brought back."""
+    if grace_s == 0:
+        return Terms(_FOREVER, _FOREVER, untagged)
+    grace_s = settings.gc_grace_s if grace_s is None else grace_s
+    return Terms(now - grace_s, now - settings.undelete_s, untagged)
+
+
+def sweep(store: Store, wanted: Terms, *, dry_run: bool = False, progress: Callable[[], object] = bool) -> Swept:
+    """Remove the names that no longer matter, or say which those are."""
+    if not dry_run:
+        removal.finish_all(store)
+    return collect.sweep(store, RULES, wanted, dry_run=dry_run, progress=progress)
+
+
+def run(store: Store, wanted: Terms, *, dry_run: bool = False, progress: Callable[[], object] = bool) -> Collection:
+    """Collect everything that nothing needs; `progress` is called between steps and may raise to stop.
+
+    Raises:
+        InUse: somebody else is at it.
+    """
+    swept = sweep(store, wanted, dry_run=dry_run, progress=progress)
+    freed = store.collect(dry_run=dry_run, without=frozenset(swept.without), progress=progress)
+    everything = wanted.unused_before == _FOREVER
+
+    def told(_step: str) -> None:
+        progress()
+
+    packs = store.compact(everything=everything, dry_run=dry_run, progress=told)
+    return Collection(swept, freed, packs)
+
+
+def is_due(store: Store, settings: KeepingSettings, now: float) -> bool:
+    """Tell whether the last collection of a schedule, in any process, ended long enough ago."""
+    if settings.gc_interval_s == 0:
+        return False
+    found = store.get(_LAST)
+    return found is None or not 0 <= now - content(found)["at"] < settings.gc_interval_s
+
+
+def note_run(store: Store, now: float) -> None:
+    """Remember that a collection ended just now."""
+    store.change(lambda names: names.put(_LAST, record({"at": int(now)})), frees=True)

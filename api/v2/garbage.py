@@ -1,0 +1,126 @@
+"""What no longer matters in a repository: links that no manifest needs, and, if asked for, manifests without a tag.
+
+A link counts while any manifest of its repository names its blob, be that one in the trash from which it may come back.
+A manifest counts if it has a tag, is named by one that counts, or is about one that counts. Blocking; no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from api.content import named, tags, trash
+from api.content.collect import Garbage, Rule, Terms, walk
+from api.content.repositories import REPO
+from api.content.repository import Repository
+from api.content.tags import TAG
+from api.content.values import content
+from api.v2 import manifest, referrer
+from api.v2.links import LINK
+from api.v2.manifest import MANIFEST
+from cas import Digest, Name, Record, Store
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What matters of a manifest, in so little memory that a repository may have many."""
+
+    named: frozenset[str]
+    subject: Digest | None
+    at: int
+
+
+def _scopes(store: Store) -> Iterator[str]:
+    return (name.path for name, _ in walk(store, REPO))
+
+
+def _find(store: Store, scope: str, terms: Terms) -> Iterator[Garbage]:
+    repository = Repository.of(scope)
+    needed = {digest for each in _trashed(store, repository, terms) for digest in each.named}
+    if terms.untagged:
+        known = {digest: _know(store, name, found) for digest, name, found in _manifests(store, repository)}
+        live = _live(known, _roots(store, repository, terms, known))
+        needed.update(digest for one in live for digest in known[one].named)
+        for digest in known.keys() - live:
+            yield from _manifest(store, repository, digest, known[digest])
+    else:
+        for _, name, found in _manifests(store, repository):
+            needed |= _know(store, name, found).named
+    for name, found in walk(store, LINK, f"{repository}@"):
+        if name.path.rpartition("@")[2] not in needed and content(found)["at"] <= terms.unused_before:
+            yield Garbage.of(name, found, "blobs that no manifest of their repository names")
+
+
+RULE: Final = Rule(_scopes, _find)
+
+
+def _manifests(store: Store, repository: Repository) -> Iterator[tuple[str, Name, Record]]:
+    for name, found in walk(store, MANIFEST, f"{repository}@"):
+        yield name.path.rpartition("@")[2], name, found
+
+
+def _trashed(store: Store, repository: Repository, terms: Terms) -> Iterator[_Known]:
+    for name, found in trash.kept(store, terms, f"{repository}@", MANIFEST):
+        known = _know(store, name, found)
+        own = name.path.rpartition("@")[2]
+        yield _Known(known.named | {own}, known.subject, known.at)  # itself: what is about it comes back to use
+
+
+def _know(store: Store, name: Name, found: Record) -> _Known:
+    read = manifest.parse(found, Digest.parse(name.path.rpartition("@")[2]))
+    body = read.body
+    if read.blob is not None:
+        with store.reader(read.blob) as reader:
+            body = reader.read()
+    return _Known(frozenset(named.digests(body)), read.subject, read.at)
+
+
+def _roots(store: Store, repository: Repository, terms: Terms, known: dict[str, _Known]) -> Iterator[str]:
+    """Yield what counts by itself: what has a tag, in use or in the trash; what is in the trash; what is young."""
+    for _, tag in _tags(store, repository, terms):
+        if isinstance(tag.target, tags.Manifest):
+            yield str(tag.target.digest)
+    for each in _trashed(store, repository, terms):
+        yield from each.named
+    yield from (digest for digest, each in known.items() if each.at > terms.unused_before)
+
+
+def _tags(store: Store, repository: Repository, terms: Terms) -> Iterator[tuple[Name, tags.Tag]]:
+    prefix = f"{repository}:"
+    for name, found in walk(store, TAG, prefix):
+        yield name, tags.read(found)
+    for name, found in trash.kept(store, terms, prefix, TAG):
+        yield name, tags.read(found)
+
+
+def _live(known: dict[str, _Known], roots: Iterable[str]) -> set[str]:
+    about = defaultdict(list)
+    for digest, each in known.items():
+        if each.subject is not None:
+            about[str(each.subject)].append(digest)
+    live: set[str] = set()
+    seen: set[str] = set()
+    left = list(roots)
+    while left:
+        digest = left.pop()
+        if digest in seen:
+            continue
+        seen.add(digest)
+        left += about.get(digest, ())  # also of what is only in the trash
+        if digest in known:
+            live.add(digest)
+            left += known[digest].named
+    return live
+
+
+def _manifest(store: Store, repository: Repository, text: str, known: _Known) -> Iterator[Garbage]:
+    digest = Digest.parse(text)
+    rows = [Name(MANIFEST, f"{repository}@{text}")]
+    if known.subject is not None:
+        rows.append(referrer.row(repository, known.subject, digest))
+    for name in rows:
+        found = store.get(name)
+        if found is not None:
+            yield Garbage.of(name, found, "manifests without a tag" if name.kind == MANIFEST else "their entries")

@@ -1,0 +1,44 @@
+"""How many manifests a second: GET and HEAD by tag, as every pull begins and every poll for news is.
+
+Rows `manifest/…`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from bench.field import Field, Runner
+from bench.load import Job
+from bench.measure import Load, Row, Run, compare, same
+from bench.registry import REPOSITORY, give, give_image, look, pull
+
+CLIENTS = 16
+TAGS = 16
+LAYERS = 6
+PEERS = ("docker-registry", "distribution")
+
+
+def ask(run: Run) -> Iterator[Row]:
+    """Sixteen tags of images with six layers, by sixteen clients."""
+    blobs = run.corpus.many(LAYERS + 1, 4096)
+    with Field(run.folder) as field:
+        ready: list[tuple[Runner, dict[str, int]]] = []
+        for runner in map(field.start, run.among(*PEERS)):
+            for blob in blobs:
+                give(runner, blob)
+            tags = [f"v{number}" for number in range(TAGS)]
+            ready.append((runner, {tag: give_image(runner, blobs[0], blobs[1:], tag) for tag in tags}))
+        for verb in ("get", "head"):
+            loads = [Load(runner, same(jobs_of(verb, sizes, run.scale.requests)), CLIENTS) for runner, sizes in ready]
+            yield compare(f"manifest/{verb}", loads, run.scale.rounds, per="1,000")
+    run.corpus.drop(*blobs)
+
+
+def jobs_of(verb: str, sizes: dict[str, int], count: int) -> list[Job]:
+    targets = {tag: f"/v2/{REPOSITORY}/manifests/{tag}" for tag in sizes}
+    once: list[Job] = [
+        partial(pull, targets[tag], size) if verb == "get" else partial(look, targets[tag])
+        for tag, size in sizes.items()
+    ]
+    return once * max(1, count // len(once))

@@ -1,0 +1,269 @@
+"""A store's copy: made beside its living processes, kept in step, and brought back.
+
+Layer: L7. A copy is a store: one index, copied as of one moment, and the packs it names, as long as it says they are.
+Packs come first, the index takes the old one's place when all of them are durable, and what only the old one named goes
+last; so whenever the work ends, the folder holds a whole copy, the old or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from cas.commit import JOURNAL_SEQ
+from cas.config import EngineSettings
+from cas.disk import NETWORK_FILESYSTEMS, Cell, Disk, filesystem_type, lock_folder, try_lock
+from cas.errors import InUse, NotAStore, Occupied, RootReadOnly
+from cas.index import Index
+from cas.layout import Layout
+from cas.lease import maintenance_lock, survey
+from cas.mirror import CopyReport, Diary, Mirror, put_file
+from cas.root import FOLDER_MODE, check_filesystem, read_manifest
+from cas.tables import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cas.mirror import Progress
+    from cas.parts import Parts
+    from cas.tables import PackRow
+    from cas.view import View
+
+_BLOCK = 4 << 20
+_TOLERATED = {"lost+found", "backup.lock", "backup.json.new"}  # of a new filesystem, or of a copy cut off at once
+_DEFAULTS = EngineSettings()
+
+
+def _nobody(_done: int, _total: int) -> None:
+    """Nobody wants to know how far it is."""
+
+
+class _Moment(NamedTuple):
+    """What an index says of itself at the moment of its copy."""
+
+    packs: list[PackRow]
+    change: int
+
+
+def backup(parts: Parts, folder: Path, progress: Progress = _nobody) -> CopyReport:
+    """Bring the copy in a folder up to date, or make one there; see `Store.backup`."""
+    source, target = parts.layout, Layout(folder)
+    _check_apart(source.root, folder)
+    store = read_manifest(source).id.hex()
+    with maintenance_lock(source), _copying(target):
+        diary = _diary_of_backup(target, store, parts.settings)
+        diary.write(target.diary, parts.disk)
+        _clear(target)
+        target.index_copy.mkdir(FOLDER_MODE)
+        moment = parts.index.copy(target.index_copy, _moment)
+        return _bring(source, target, moment, diary, parts.disk, progress)
+
+
+def restore(
+    folder: Path,
+    root: Path,
+    settings: EngineSettings = _DEFAULTS,
+    *,
+    disk: Disk | None = None,
+    progress: Progress = _nobody,
+) -> CopyReport:
+    """Make a store of a backup, or of the folder of a stopped store; every row and every checksum is looked at.
+
+    Args:
+        folder: where the backup is.
+        root: an empty or new folder, or what a restore that was cut off left there.
+        settings: tunables.
+        disk: the file layer, for tests that break it.
+        progress: told bytes done and bytes in all, from time to time.
+
+    Raises:
+        OpenError: there is no backup, it or the root is in use, or the root holds something else.
+        Damaged: the index of the backup is; `cas fsck --rebuild-index` there makes it anew.
+        NoSpace, DiskFailed: the root is no store yet; the same call again goes on.
+    """
+    disk = disk or Disk()
+    source, target = Layout(folder), Layout(root)
+    _check_apart(folder, root)
+    store = _finished_backup(source)
+    _make_folder(root)
+    check_filesystem(root)
+    with _copying(target), _unused(source):
+        diary = _diary_of_restore(target, store)
+        diary.write(target.diary, disk)
+        _clear(target)
+        moment = _copy_index(source, target, settings, disk)
+        report = _bring(source, target, moment, diary, disk, progress)
+        disk.unlink(target.diary)
+    disk.unlink(target.copy_lock)
+    return report
+
+
+def _bring(source: Layout, target: Layout, moment: _Moment, diary: Diary, disk: Disk, progress: Progress) -> CopyReport:
+    report = CopyReport()
+    _sync_index(target, disk)
+    mirror = Mirror(source, target, disk, diary)
+    mirror.copy(moment.packs, report, progress)
+    diary.changes.append(moment.change)
+    diary.write(target.diary, disk)
+    _publish(source, target, moment, disk)
+    report.index_bytes = target.index_data.stat().st_size
+    mirror.remove_others(moment.packs, report)
+    Diary(diary.store, [moment.change]).write(target.diary, disk)
+    return report
+
+
+def _publish(source: Layout, target: Layout, moment: _Moment, disk: Disk) -> None:
+    """Let the new index take its place; the first time, this is what makes the folder a store."""
+    for folder in (target.index, target.locks):
+        folder.mkdir(FOLDER_MODE, exist_ok=True)
+    cell = Cell(target.journal_cell)
+    cell.write(moment.change)
+    cell.close()
+    disk.unlink(target.index / "lock.mdb")  # of readers of the old one, all gone
+    disk.rename(target.index_copy / "data.mdb", target.index_data)
+    for folder in (target.index, target.root):
+        disk.sync_folder(folder)
+    shutil.rmtree(target.index_copy)
+    if not target.manifest.exists():
+        put_file(target.manifest, source.manifest.read_bytes(), disk)
+
+
+def _sync_index(target: Layout, disk: Disk) -> None:
+    data = target.index_copy / "data.mdb"
+    data.chmod(0o640)
+    fd = disk.open_write(data)
+    try:
+        disk.sync(fd)
+    finally:
+        disk.close(fd)
+
+
+def _copy_index(source: Layout, target: Layout, settings: EngineSettings, disk: Disk) -> _Moment:
+    """Copy the index of a store that nobody uses, and read every row of the copy.
+
+    Raises:
+        Damaged: a row is not what was written.
+    """
+    target.index_copy.mkdir(FOLDER_MODE)
+    read, write = disk.open_read(source.index_data), disk.create(target.index_copy / "data.mdb")
+    try:
+        offset = 0
+        while data := disk.read(read, _BLOCK, offset):
+            offset += disk.write(write, [data], offset)
+    finally:
+        disk.close(read)
+        disk.close(write)
+    index = Index(target.index_copy, settings)
+    try:
+        return index.read(_proven_moment)
+    finally:
+        index.close()
+        disk.unlink(target.index_copy / "lock.mdb")
+
+
+def _moment(view: View) -> _Moment:
+    return _Moment(view.packs(), view.number(JOURNAL_SEQ))
+
+
+def _proven_moment(view: View) -> _Moment:
+    for table, several in TABLES.items():
+        if not several:
+            view.prove(table)
+    return _moment(view)
+
+
+# --- what may be copied where -----------------------------------------------------------------------------
+
+
+def _check_apart(one: Path, other: Path) -> None:
+    first, second = one.resolve(), other.resolve()
+    if first.is_relative_to(second) or second.is_relative_to(first):
+        raise Occupied(f"{other} and {one} lie within each other; choose a folder outside of the store")
+
+
+@contextmanager
+def _copying(target: Layout) -> Iterator[None]:
+    """Be the only one who copies into a folder, and know that no process uses what is there as a store."""
+    _make_folder(target.root)
+    fd = None
+    others = {path.name for path in target.root.iterdir()} - _TOLERATED
+    if others and target.diary.name not in others:
+        raise Occupied(f"{target.root} is not empty and no backup; choose an empty or new folder")
+    with _reachable(target.root):
+        fd = try_lock(target.copy_lock, create=True)
+    if fd is None:
+        raise InUse(f"another process is copying into {target.root}; try again when it is done")
+    try:
+        with _unused(target):
+            yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _unused(layout: Layout) -> Iterator[None]:
+    """Know that no process has a folder open as a store, nor will open it meanwhile.
+
+    On a network filesystem nobody can; nor could its folders be locked there.
+    """
+    with ExitStack() as stack:
+        if filesystem_type(layout.root) not in NETWORK_FILESYSTEMS:
+            stack.enter_context(lock_folder(layout.root, 0))
+        if layout.locks.is_dir() and survey(layout, b"")[0]:
+            raise InUse(f"a process has {layout.root} open as a store; stop it first")
+        yield
+
+
+def _diary_of_backup(target: Layout, store: str, settings: EngineSettings) -> Diary:
+    """Return the diary of a folder that may take this store's backup; a new one where there is nothing yet."""
+    diary = Diary.read(target.diary) or Diary(store)
+    if diary.store != store:
+        raise Occupied(f"{target.root} holds the backup of another store; choose another folder")
+    if not target.manifest.exists():
+        return diary
+    index = Index(target.index, settings)
+    try:
+        change = index.read(lambda view: view.number(JOURNAL_SEQ))
+    finally:
+        index.close()
+    if change not in diary.changes:
+        raise Occupied(f"{target.root} took changes of its own since it was a backup; choose another folder")
+    return diary
+
+
+def _finished_backup(source: Layout) -> str:
+    """Return whose backup, or whose folder, this is."""
+    if not source.manifest.exists() or not source.index_data.exists():
+        raise NotAStore(f"{source.root} holds no finished backup (it needs a store.json and an index/data.mdb)")
+    return read_manifest(source).id.hex()
+
+
+def _diary_of_restore(target: Layout, store: str) -> Diary:
+    diary = Diary.read(target.diary) or Diary(store)
+    if target.manifest.exists() or diary.store != store:
+        raise Occupied(f"{target.root} is not empty; restore into an empty or new folder")
+    return diary
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise Occupied(f"{folder} is a file; choose an empty or new folder")
+    with _reachable(folder):
+        folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+
+
+@contextmanager
+def _reachable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RootReadOnly(f"{folder} cannot be written ({error.strerror}); mend its permissions or mount") from error
+
+
+def _clear(target: Layout) -> None:
+    """Remove what a copy of the index that was cut off left behind."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(target.index_copy)

@@ -1,0 +1,332 @@
+"""Checking a store: what the index says held against itself, against the packs, and against the bytes.
+
+Layer: L8. Changes nothing. Whoever calls holds the maintenance lock, so nothing is moved or collected meanwhile; pushes
+and deletions go on, and so whatever is compared with each other is read in one transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+import xxhash
+
+from cas.errors import Damaged, DiskFailed, Missing
+from cas.extent import Codec
+from cas.names import Name
+from cas.reader import Reader
+from cas.records import ChunkRef, Role
+from cas.scan import extent_of, pack_paths, scan_pack
+from cas.tables import TABLES, ChunkState, PackState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cas.digest import Digest
+    from cas.parts import Parts
+    from cas.records import BlobEntry, ChunkEntry
+    from cas.tables import PackRow
+    from cas.view import View
+
+CHECKS: Final = {  # name → the invariant it guards
+    "rows": "I9",  # every row of the index is what was written
+    "names": "I1",  # what a name holds is there, and known to be held
+    "recipes": "I3",  # a blob's segments follow each other and name chunks that are there
+    "lost": "I9",  # blobs known to be damaged, until they are pushed again
+    "packs": "I4",  # packs and rows belong together, and records say what the index says
+    "chunks": "I3",  # stored bytes have their checksum
+    "keys": "I3",  # chunks have the key of their bytes
+    "blobs": "I3",  # blobs have the digest of their bytes
+}
+REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
+PUSH: Final = "push the same content again"
+_SLICE: Final = 1000
+
+
+class Depth(IntEnum):
+    """How far a check goes; each includes those before it."""
+
+    QUICK = 0
+    DATA = 1
+    DEEP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it was promised.
+
+    Attributes:
+        check: a name in `CHECKS`.
+        what: in words.
+        where: a table, a pack and a byte, a blob.
+        remedy: what would mend it.
+        blobs: those that suffer.
+        names: what holds these.
+    """
+
+    check: str
+    what: str
+    where: str
+    remedy: str = PUSH
+    blobs: tuple[Digest, ...] = ()
+    names: tuple[Name, ...] = ()
+
+    @property
+    def invariant(self) -> str:
+        """What was promised."""
+        return CHECKS[self.check]
+
+
+def check(parts: Parts, depth: Depth) -> Iterator[Finding]:
+    """Yield what is wrong; if a row of the index is, that alone, since all else rests on them."""
+    rows = list(_rows(parts))
+    if rows:
+        yield from rows
+        return
+    yield from _names(parts)
+    yield from _recipes(parts, depth)
+    yield from _lost(parts)
+    yield from _Packs(parts, depth).findings()
+
+
+def _rows(parts: Parts) -> Iterator[Finding]:
+    for table in (name for name, several in TABLES.items() if not several):
+        after: bytes | None = b""
+        try:
+            while after is not None:
+                after = parts.index.read(lambda view, after=after, table=table: view.prove_after(table, after, _SLICE))  # type: ignore[misc]
+        except Damaged:
+            yield Finding("rows", "a row is not what was written", f"index table {table}", REBUILD)
+
+
+def _names(parts: Parts) -> Iterator[Finding]:
+    after = b""
+    while found := parts.index.read(lambda view, after=after: _names_slice(view, after)):  # type: ignore[misc]
+        after, findings = found
+        yield from findings
+    for digest, key in parts.index.read(lambda view: list(view.untrue_holders())):
+        text = "it is said to be held by a name that does not hold it, and is never collected"
+        yield Finding("names", text, f"blob {digest}", REBUILD, (digest,), (Name.from_key(key),))
+
+
+def _names_slice(view: View, after: bytes) -> tuple[bytes, list[Finding]] | None:
+    rows, findings = view.records(b"", after, _SLICE), []
+    for key, record in rows:
+        name = Name.from_key(key)
+        for digest in record.holds:
+            where, them = f"name {name.kind} {name.path}", ((digest,), (name,))
+            if not view.holders(digest, key, 1):
+                findings.append(Finding("names", f"it is not known to hold blob {digest}", where, REBUILD, *them))
+            if not view.blob_rows(digest):
+                findings.append(Finding("names", f"it holds blob {digest}, which is not here", where, PUSH, *them))
+    return (rows[-1][0], findings) if rows else None
+
+
+def _recipes(parts: Parts, depth: Depth) -> Iterator[Finding]:
+    last: Digest | None = None
+    while blobs := parts.index.read(lambda view, last=last: view.blobs_after(last, _SLICE)):  # type: ignore[misc]
+        last = blobs[-1].digest
+        for digest in (blob.digest for blob in blobs):
+            what = parts.index.read(lambda view, digest=digest: _flaw(view, digest))  # type: ignore[misc]
+            if what is not None:
+                yield _about("recipes", what, f"blob {digest}", parts, {digest})
+            elif depth is Depth.DEEP and (what := _untrue(parts, digest)):
+                yield _about("blobs", what, f"blob {digest}", parts, {digest})
+
+
+def _flaw(view: View, digest: Digest) -> str | None:
+    blob = view.blob(digest)
+    if blob is None or blob.inline is not None:
+        return None
+    at = 0
+    for stretch in view.segments(blob.recipe):
+        if stretch.start != at:
+            return f"its recipe has a hole at byte {at}"
+        rows = [view.chunk(ref) for ref in stretch.refs]
+        if any(row is None or row.state is ChunkState.BAD for row in rows):
+            return f"a chunk is missing or damaged after byte {at}"
+        at += sum(ref.raw for ref in stretch.refs)
+    return None if at == blob.size else f"its recipe has {at} bytes of {blob.size}"
+
+
+def _untrue(parts: Parts, digest: Digest) -> str | None:
+    """Read a blob to its end; one that is deleted meanwhile is nobody's concern."""
+    pin = parts.pins.take()
+    blob = parts.index.read(lambda view: view.blob(digest))
+    if blob is None:
+        pin.release()
+        return None
+    try:
+        true = _hash(parts, blob, Reader(parts, blob, pin)) == digest.raw
+    except Damaged as error:
+        return str(error)
+    except DiskFailed as error:
+        return f"could not be read: {error}"
+    return None if true else "its bytes have another digest"
+
+
+def _hash(parts: Parts, blob: BlobEntry, reader: Reader) -> bytes:
+    running = hashlib.new(blob.digest.algorithm)
+    with reader:
+        for piece in reader.pieces():
+            if isinstance(piece, bytes):
+                running.update(piece)
+                continue
+            for at in range(0, piece.count, 1 << 20):
+                count = min(1 << 20, piece.count - at)
+                data = parts.disk.read(piece.fd, count, piece.offset + at)
+                if len(data) != count:
+                    raise Damaged("a pack ends early")
+                running.update(data)
+    return running.digest()
+
+
+def _lost(parts: Parts) -> Iterator[Finding]:
+    last: Digest | None = None
+    while blobs := parts.index.read(lambda view, last=last: view.lost_after(last, _SLICE)):  # type: ignore[misc]
+        last = blobs[-1].digest
+        for blob in blobs:
+            text = "it was found damaged before and is answered as missing"
+            yield _about("lost", text, f"blob {blob.digest}", parts, {blob.digest})
+
+
+def _about(check_name: str, what: str, where: str, parts: Parts, blobs: set[Digest]) -> Finding:
+    keys = parts.index.read(lambda view: {key for digest in blobs for key in view.holders(digest)})
+    names = tuple(Name.from_key(key) for key in sorted(keys))
+    return Finding(check_name, what, where, PUSH, tuple(sorted(blobs)), names)
+
+
+class _Packs:
+    """Packs against the index; chunks found bad are told at the end, when it is looked up whose they are."""
+
+    def __init__(self, parts: Parts, depth: Depth) -> None:
+        self._parts, self._depth = parts, depth
+        self._bad: dict[bytes, tuple[str, str, str]] = {}  # chunk → check, what, where
+
+    def findings(self) -> Iterator[Finding]:
+        # In this order: a pack's row comes before its file, and its row says how far before chunks lie there.
+        files = {pack: path.stat().st_size for pack, path in pack_paths(self._parts.layout)}
+        placed = self._placed()
+        rows = self._parts.index.read(lambda view: view.packs())
+        known = {row.pack for row in rows}
+        for pack in sorted(files.keys() - known):
+            yield Finding("packs", "the index does not know it; cas gc sets it aside", f"pack {pack:016x}", "cas gc")
+        for row in rows:
+            if row.state is not PackState.DYING:
+                yield from self._pack(row, placed[row.pack])
+        for pack in sorted(placed.keys() - known):
+            yield Finding("packs", f"{placed[pack]} chunks lie in it, and it is not here", f"pack {pack:016x}")
+        yield from self._told()
+
+    def _placed(self) -> Counter[int]:
+        """Count the chunks that the index places in each pack."""
+        placed, after = Counter[int](), b""
+        while rows := self._parts.index.read(lambda view, after=after: view.stored_chunks(after, _SLICE)):  # type: ignore[misc]
+            after = rows[-1][0]
+            placed.update(row.extent.pack for _, row in rows)
+        return placed
+
+    def _pack(self, row: PackRow, placed: int) -> Iterator[Finding]:
+        path, where = self._parts.layout.pack(row.pack), f"pack {row.pack:016x}"
+        try:
+            size = path.stat().st_size
+            if size < row.committed:
+                yield Finding("packs", f"it ends {row.committed - size} bytes early", where)
+            if row.state is PackState.OPEN or not size:
+                return
+            scan = scan_pack(row.pack, path)
+        except FileNotFoundError:
+            if row.committed or placed:
+                yield Finding("packs", f"its file is missing, with {placed} chunks", where)
+                self._unrecorded(row.pack, {})
+            return
+        except OSError as error:
+            yield Finding("packs", f"could not be read: {error.strerror}", where, "look at the system's log")
+            return
+        if row.state is PackState.SEALED and not scan.sealed and row.committed:
+            yield Finding("packs", "its header or footer is damaged", where, "keep it: everything else is judged apart")
+        yield from (Finding("packs", text, where) for text in scan.complaints)
+        entries = {e.key + e.salt.to_bytes(4, "big"): e for record in scan.records for e in record.body.chunks}
+        if row.role is Role.DATA:
+            self._recorded(row.pack, entries, placed)
+
+    def _recorded(self, pack: int, entries: dict[bytes, ChunkEntry], placed: int) -> None:
+        """Hold what a pack tells of its chunks against the index; only if some are missing, ask which."""
+        told, found = list(entries.items()), 0
+        for start in range(0, len(told), _SLICE):
+            some = told[start : start + _SLICE]
+            refs = [ChunkRef(entry.key, entry.salt, entry.raw) for _, entry in some]
+            rows = self._parts.index.read(lambda view, refs=refs: [view.chunk(ref) for ref in refs])  # type: ignore[misc]
+            for (chunk, entry), row in zip(some, rows, strict=True):
+                if row is None or row.extent != extent_of(pack, entry):
+                    continue
+                found += 1
+                is_asked = self._depth > Depth.QUICK and row.state is not ChunkState.BAD
+                if is_asked and (bad := self._spoilt(pack, entry)):
+                    self._bad[chunk] = (*bad, f"pack {pack:016x}, byte {entry.offset}")
+        if found < placed:
+            self._unrecorded(pack, entries)
+
+    def _unrecorded(self, pack: int, entries: dict[bytes, ChunkEntry]) -> None:
+        """Find the chunks that the index places in a pack and of which no record there tells."""
+        after = b""
+        while rows := self._parts.index.read(lambda view, after=after: view.stored_chunks(after, _SLICE)):  # type: ignore[misc]
+            after = rows[-1][0]
+            for chunk, row in rows:
+                if row.extent.pack != pack or row.state is ChunkState.BAD:
+                    continue
+                entry, where = entries.get(chunk), f"pack {pack:016x}, byte {row.extent.offset}"
+                if entry is None or extent_of(pack, entry) != row.extent:
+                    self._bad[chunk] = ("packs", "no good record tells of this chunk", where)
+
+    def _spoilt(self, pack: int, entry: ChunkEntry) -> tuple[str, str] | None:
+        files = self._parts.files
+        try:
+            data = files.read(pack, entry.offset, entry.stored)
+            if xxhash.xxh3_64_intdigest(data) != entry.checksum:
+                fd = files.acquire(pack)  # perhaps it was the memory: ask the disk once more before it is called rot
+                try:
+                    os.posix_fadvise(fd, entry.offset, entry.stored, os.POSIX_FADV_DONTNEED)
+                finally:
+                    files.release(pack)
+                data = files.read(pack, entry.offset, entry.stored)
+            if xxhash.xxh3_64_intdigest(data) != entry.checksum:
+                return "chunks", "stored bytes of a chunk have another checksum"
+            if self._depth is Depth.DEEP:
+                raw = data if entry.codec == Codec.RAW else self._parts.codec.decode(data, entry.raw)
+                if xxhash.xxh3_128_digest(raw) != entry.key:
+                    return "keys", "a chunk's bytes have another key"
+        except (Damaged, Missing, FileNotFoundError) as error:
+            return "chunks", f"a chunk is damaged: {error}"
+        except DiskFailed as error:
+            return "chunks", f"a chunk could not be read, which is not rot: {error}"
+        return None
+
+    def _told(self) -> Iterator[Finding]:
+        whose = self._whose()
+        for chunk, (check_name, what, where) in self._bad.items():
+            yield _about(check_name, what, where, self._parts, whose.get(chunk, set()))
+
+    def _whose(self) -> dict[bytes, set[Digest]]:
+        """Return the blobs of which each bad chunk is a part."""
+        recipes: dict[int, set[bytes]] = {}
+        after = b""
+        if not self._bad:
+            return {}
+        while rows := self._parts.index.read(lambda view, after=after: view.named_chunks(after, _SLICE)):  # type: ignore[misc]
+            after = rows[-1][0]
+            for _, recipe, chunks in rows:
+                if hit := self._bad.keys() & set(chunks):
+                    recipes.setdefault(recipe, set()).update(hit)
+        whose: dict[bytes, set[Digest]] = {}
+        last: Digest | None = None
+        while recipes and (blobs := self._parts.index.read(lambda view, last=last: view.blobs_after(last, _SLICE))):  # type: ignore[misc]
+            last = blobs[-1].digest
+            for blob in blobs:
+                for chunk in recipes.get(blob.recipe, ()):
+                    whose.setdefault(chunk, set()).add(blob.digest)
+        return whose

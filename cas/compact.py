@@ -1,0 +1,323 @@
+"""Compaction: which packs are worth emptying, closing those that others have open, and what came of it.
+
+Layer: L8, over `moving`, which knows how. Runs beside uploads and readers, one at a time, and is ended at any point
+without loss: the next run goes on. A pack is emptied once nothing can be entered into the index any more that lies in
+it unseen: it is closed, and whoever had it open before is done (`quiet`). A pack in which something is damaged is left
+alone, since that is the business of fsck.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cas.errors import CasError
+from cas.lease import maintenance_lock
+from cas.moving import Living, forget, living, move, remove
+from cas.packs import lock_pack
+from cas.pins import advance
+from cas.records import Role
+from cas.scan import pack_paths, scan_pack
+from cas.tables import ChunkState, PackState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cas.commit import Draft
+    from cas.index import Edit
+    from cas.moving import Step
+    from cas.parts import Parts
+    from cas.tables import PackRow
+
+_SLICE = 5_000  # rows read in one transaction: well below 100 ms
+_REFRESHED = 500  # segments written in one transaction
+_SMALL_SHARE = 8  # a pack of less than this part of a full one is small
+_MANY_SMALL = 8  # small packs that are worth making one of
+
+
+@dataclass(slots=True)
+class CompactReport:
+    """What was done, or would be. Sizes in bytes, of files of packs.
+
+    Attributes:
+        moved_bytes: of packs newly written.
+        freed_bytes: what the packs take less than before.
+        left: packs left alone, each with the reason.
+    """
+
+    packs_before: int = 0
+    packs_after: int = 0
+    moved_bytes: int = 0
+    freed_bytes: int = 0
+    left: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Counted:
+    """What the index knows of a pack's chunks."""
+
+    chunks: int = 0
+    stored: int = 0
+    bad: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A pack as it stands, and what of it lives."""
+
+    row: PackRow
+    size: int
+    living: Living
+
+    @property
+    def gain(self) -> int:
+        """Bytes that rewriting it alone would free."""
+        return self.size - self.living.pack_size
+
+
+def compact(
+    parts: Parts,
+    *,
+    everything: bool = False,
+    dry_run: bool = False,
+    wait_s: float = 10.0,
+    quiet: Callable[[Parts, float], bool] | None = None,
+    step: Step = lambda _: None,
+) -> CompactReport:
+    """Empty the packs in which much is dead; see `Store.compact`.
+
+    Args:
+        parts: the store.
+        everything: also those in which only little is.
+        dry_run: say what would be done.
+        wait_s: how long to wait for that.
+        quiet: returns whether everybody who may have bytes unfiled in a pack that is closed by now is done.
+        step: told what has just been done.
+
+    Raises:
+        InUse: another maintenance run is at it.
+        NoSpace, DiskFailed, ReadOnly, Busy: it ended in between; whatever was done stays good.
+    """
+    with maintenance_lock(parts.layout):
+        return _Compaction(parts, everything, dry_run, step).run(lambda: (quiet or is_quiet)(parts, wait_s))
+
+
+def is_quiet(parts: Parts, wait_s: float) -> bool:
+    """Wait until nobody relies on anything from before; say whether it came to that."""
+    epoch = parts.committer.run(lambda edit, _: advance(edit))
+    return parts.pins.quiet(epoch, wait_s)
+
+
+class _Compaction:
+    """One run."""
+
+    def __init__(self, parts: Parts, everything: bool, dry_run: bool, step: Step) -> None:  # noqa: FBT001
+        self._parts, self._everything, self._dry, self._step = parts, everything, dry_run, step
+        self._report = CompactReport()
+
+    def run(self, quiet: Callable[[], bool]) -> CompactReport:
+        files = [pack for pack, _ in pack_paths(self._parts.layout)]
+        rows = self._parts.index.read(lambda view: view.packs())
+        self._report.packs_before = self._report.packs_after = len(rows)
+        self._set_aside(set(files) - {row.pack for row in rows})
+        dying = [row for row in rows if row.state is PackState.DYING]
+        chosen = self._choose([row for row in rows if row.state is not PackState.DYING])
+        chosen = chosen if self._dry else [plan for plan in chosen if close(self._parts, plan.row)]
+        self._step("closed")
+        if not self._dry and any(plan.row.role is Role.DATA for plan in chosen) and not quiet():
+            self._report.left.append("all packs of data: an upload or a reader that began before goes on; run it again")
+            chosen = [plan for plan in chosen if plan.row.role is Role.JOURNAL]
+        self._empty([_Plan(row, self._size(row.pack), Living()) for row in dying])
+        moved = False
+        for group in self._groups(chosen):
+            moved |= self._empty(group)
+        if moved and not self._dry:
+            self._refresh_hints()
+        return self._report
+
+    def _set_aside(self, strays: set[int]) -> None:
+        """Keep files that the index does not know where they are in nobody's way: a row comes before its file."""
+        for pack in sorted(strays):
+            self._report.left.append(f"pack {pack:016x} is not in the index; it is kept in quarantine/")
+            if not self._dry:
+                set_aside(self._parts, pack)
+
+    def _choose(self, rows: Sequence[PackRow]) -> list[_Plan]:
+        counted = _count(self._parts)
+        self._step("counted")
+        plans = []
+        for row in rows:
+            with _held(self._parts, row) as free:
+                if free and self._may_gain(row, counted.get(row.pack, _Counted())):
+                    plan = self._plan(row, counted.get(row.pack, _Counted()))
+                    plans += [plan] if plan is not None else []
+        chosen = [plan for plan in plans if self._is_worth(plan)]
+        small = [plan for plan in plans if self._is_small(plan) and plan.row.state is not PackState.OPEN]
+        for role in Role:
+            some = [plan for plan in small if plan.row.role is role and plan.living.records]
+            if len(some) >= (2 if self._everything else _MANY_SMALL):
+                chosen += [plan for plan in some if plan not in chosen]
+        return chosen
+
+    def _may_gain(self, row: PackRow, counted: _Counted) -> bool:
+        """Whether a look into the pack is worth while."""
+        size = self._size(row.pack)
+        share = self._parts.settings.compact_share
+        small = row.state is not PackState.OPEN and size <= self._small
+        return self._everything or row.role is Role.JOURNAL or small or size - counted.stored >= share * size
+
+    def _plan(self, row: PackRow, counted: _Counted) -> _Plan | None:
+        path = self._parts.layout.pack(row.pack)
+        try:
+            scan = scan_pack(row.pack, path)
+        except (FileNotFoundError, ValueError):  # none, or an empty one: whoever made it died on the way
+            if row.state is PackState.OPEN:
+                return None
+            if counted.chunks or row.committed:
+                return self._leave(row, "its file is missing or empty; run cas fsck")
+            return _Plan(row, self._size(row.pack), Living())
+        if counted.bad or scan.complaints or (scan.header is None and (counted.chunks or row.committed)):
+            return self._leave(row, "it is damaged; run cas fsck")
+        found = living(self._parts, scan)
+        if found.chunks < counted.chunks:
+            still = _count(self._parts, only=row.pack).get(row.pack, _Counted())
+            if living(self._parts, scan).chunks < still.chunks:
+                return self._leave(row, "chunks of it are in none of its records; run cas fsck")
+        return _Plan(row, path.stat().st_size, found)
+
+    def _leave(self, row: PackRow, why: str) -> _Plan | None:
+        self._report.left.append(f"pack {row.pack:016x}: {why}")
+        return None
+
+    @property
+    def _small(self) -> int:
+        return self._parts.settings.pack_bytes // _SMALL_SHARE
+
+    def _is_small(self, plan: _Plan) -> bool:
+        return plan.living.pack_size <= self._small
+
+    def _is_worth(self, plan: _Plan) -> bool:
+        if plan.row.state is not PackState.OPEN and (
+            not plan.living.records or (self._everything and plan.row.state is PackState.CLOSED)
+        ):
+            return True
+        return plan.gain > 0 if self._everything else plan.gain >= self._parts.settings.compact_share * plan.size
+
+    def _size(self, pack: int) -> int:
+        try:
+            return self._parts.layout.pack(pack).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _groups(self, plans: Sequence[_Plan]) -> Iterator[list[_Plan]]:
+        """Yield what goes together into one new pack: the packs that are wholly dead first, since they cost nothing."""
+        dead = [plan for plan in plans if not plan.living.records]
+        if dead:
+            yield dead
+        for role in Role:
+            group: list[_Plan] = []
+            size = 0
+            some = [plan for plan in plans if plan.living.records and plan.row.role is role]
+            for plan in sorted(some, key=lambda plan: plan.living.size):
+                if group and size + plan.living.size > self._parts.settings.pack_bytes:
+                    yield group
+                    group, size = [], 0
+                group.append(plan)
+                size += plan.living.size
+            if group:
+                yield group
+
+    def _empty(self, group: Sequence[_Plan]) -> bool:
+        """Empty these packs into a new one; say whether anything moved."""
+        if not group:
+            return False
+        new = sum((plan.living for plan in group), Living()).pack_size
+        rows = [plan.row for plan in group]
+        try:
+            if self._dry:
+                pass
+            elif new:
+                move(self._parts, rows, self._step)
+            else:
+                remove(self._parts, rows, self._step)
+        except CasError as error:
+            self._report.left += [f"pack {row.pack:016x}: {error}" for row in rows]
+            return False
+        self._report.packs_after += bool(new) - len(rows)
+        self._report.moved_bytes += new
+        self._report.freed_bytes += sum(plan.size for plan in group) - new
+        return bool(new)
+
+    def _refresh_hints(self) -> None:
+        """Tell every segment where its chunks lie now; a reader who came first asked for each chunk."""
+        packs = {row.pack for row in self._parts.index.read(lambda view: view.packs())}
+        after, stale = b"", []
+        while slice_ := self._parts.index.read(lambda view, after=after: view.hints(after, _SLICE)):  # type: ignore[misc]
+            after = slice_[-1][0]
+            stale = [key for key, places in slice_ if not places <= packs]
+            for first in range(0, len(stale), _REFRESHED):
+                self._parts.committer.run(partial(_refresh, keys=stale[first : first + _REFRESHED]))
+        self._step("refreshed")
+
+
+def close(parts: Parts, row: PackRow) -> bool:
+    """See to it that nobody appends to a pack any more; False if somebody is about it."""
+    if row.state is not PackState.OPEN:
+        return True
+
+    def work(edit: Edit, _draft: Draft) -> None:
+        known = edit.pack(row.pack)
+        if known is not None and known.state is PackState.OPEN:
+            edit.put_pack(replace(known, state=PackState.CLOSED))
+
+    with _held(parts, row) as free:
+        if free:
+            parts.committer.run(work)
+        return free
+
+
+@contextlib.contextmanager
+def _held(parts: Parts, row: PackRow) -> Iterator[bool]:
+    """Keep a data pack that somebody has open from being lent meanwhile; say whether it is free."""
+    if row.state is not PackState.OPEN or row.role is Role.JOURNAL:
+        yield True
+        return
+    fd = lock_pack(parts.layout, row.pack)
+    try:
+        yield fd is not None
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _refresh(edit: Edit, _draft: Draft, keys: Sequence[bytes]) -> None:
+    for key in keys:
+        edit.refresh_hints(key)
+
+
+def _count(parts: Parts, only: int | None = None) -> dict[int, _Counted]:
+    """Return what the index knows of each pack's chunks, or of one pack's."""
+    counted: dict[int, _Counted] = {}
+    after = b""
+    while rows := parts.index.read(lambda view, after=after: view.stored_chunks(after, _SLICE)):  # type: ignore[misc]
+        after = rows[-1][0]
+        for _, row in rows:
+            if only in (None, row.extent.pack):
+                known = counted.setdefault(row.extent.pack, _Counted())
+                known.chunks += 1
+                known.stored += row.extent.stored
+                known.bad += row.state is ChunkState.BAD
+    return counted
+
+
+def set_aside(parts: Parts, pack: int) -> None:
+    """Move a pack's file to where nobody reads it, nor removes it."""
+    target = parts.layout.quarantined(pack)
+    target.parent.mkdir(0o750, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        parts.disk.rename(parts.layout.pack(pack), target)
+        parts.disk.sync_folder(target.parent)
+    forget(parts, [pack])

@@ -1,0 +1,203 @@
+"""Moving what lives in packs into a new one: which bytes those are, the copy, and the moment the index changes over.
+
+Layer: L7. A chunk lives where its row points, a segment if the recipe says the same, a name or blob of the journal if
+it still stands so. Everything keeps its identity, its checksum and its number, so a rebuild finds the same in the new
+pack as in the old ones, or in both. Ended anywhere, what was copied lies in the old packs too. Knows nothing of which
+packs are worth it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from cas.errors import Damaged
+from cas.records import FOOTER_ENTRY_SIZE, HEADER_SIZE, TRAILER_SIZE, Body, ChunkRef, encode_record
+from cas.scan import extent_of, scan_pack
+from cas.tables import PackRow, PackState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cas.commit import Draft
+    from cas.extent import Extent
+    from cas.index import Edit
+    from cas.packs import PackWriter
+    from cas.parts import Parts
+    from cas.records import BlobEntry, ChunkEntry
+    from cas.scan import Scan
+    from cas.view import View
+
+    Step = Callable[[str], None]
+
+_SLICE = 2_000  # chunks in one transaction: well below 50 ms
+_WINDOW_BYTES = 4 << 20  # copied at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One chunk's old and new place."""
+
+    ref: ChunkRef
+    old: Extent
+    new: Extent
+
+
+@dataclass(slots=True)
+class Living:
+    """How much of a pack lives: bytes it would take in another pack, in how many records, and of how many chunks."""
+
+    size: int = 0
+    records: int = 0
+    chunks: int = 0
+
+    def __add__(self, other: Living) -> Living:
+        """Return both together."""
+        return Living(self.size + other.size, self.records + other.records, self.chunks + other.chunks)
+
+    @property
+    def pack_size(self) -> int:
+        """Bytes of a sealed pack of nothing else; 0 if nothing lives, since then there is none."""
+        return HEADER_SIZE + self.size + self.records * FOOTER_ENTRY_SIZE + TRAILER_SIZE if self.records else 0
+
+
+def living(parts: Parts, scan: Scan) -> Living:
+    """Return how much of a scanned pack lives."""
+    total = Living()
+    for body in living_bodies(parts, scan):
+        record = len(encode_record(body, marker=bytes(16), offset=0, previous=0))
+        stored = sum(entry.stored for entry in body.chunks)
+        total += Living(record + stored, 1, len(body.chunks))
+    return total
+
+
+def move(parts: Parts, sources: Sequence[PackRow], step: Step) -> None:
+    """Move what lives in packs of one role, closed and quiet, into a new one, and remove them.
+
+    Raises:
+        Damaged: a chunk is not what was stored; everything is as it was.
+        NoSpace, DiskFailed, ReadOnly, Busy: the same.
+    """
+    writer = parts.packs.create(sources[0].role)
+    try:
+        moves = [one for row in sources for one in _copy(parts, row.pack, writer)]
+        step("copied")
+        parts.packs.finish(writer)
+    except BaseException:
+        parts.packs.discard(writer)
+        forget(parts, [writer.pack])
+        raise
+    step("sealed")
+    target = PackRow(writer.pack, PackState.SEALED, writer.role, parts.owner, writer.end)
+    change_over(parts, moves, target)
+    step("moved")
+    remove(parts, sources, step)
+
+
+def remove(parts: Parts, rows: Sequence[PackRow], step: Step) -> None:
+    """Remove packs in which nothing lives; their rows say so until the files are gone, for whoever goes on."""
+    parts.committer.run(partial(_condemn, rows=rows))
+    step("condemned")
+    for row in rows:
+        parts.disk.unlink(parts.layout.pack(row.pack))
+    step("unlinked")
+    forget(parts, [row.pack for row in rows])
+    parts.files.forget_unlinked()
+
+
+def forget(parts: Parts, packs: Sequence[int]) -> None:
+    """Delete the rows of packs whose files are gone."""
+
+    def work(edit: Edit, _draft: Draft) -> None:
+        for pack in packs:
+            edit.delete_pack(pack)
+
+    parts.committer.run(work)
+
+
+def change_over(parts: Parts, moves: Sequence[Move], target: PackRow) -> None:
+    """Point the index at the new places, where it still points at the old ones."""
+
+    def repoint(edit: Edit, _draft: Draft, some: Sequence[Move]) -> None:
+        edit.put_pack(target)
+        for one in some:
+            row = edit.chunk(one.ref)
+            if row is not None and row.extent == one.old:
+                edit.put_chunk(one.ref, one.new, row.state)
+
+    for first in range(0, max(len(moves), 1), _SLICE):
+        parts.committer.run(partial(repoint, some=moves[first : first + _SLICE]))
+
+
+def _condemn(edit: Edit, _draft: Draft, rows: Sequence[PackRow]) -> None:
+    for row in rows:
+        edit.put_pack(replace(row, state=PackState.DYING))
+
+
+def living_bodies(parts: Parts, scan: Scan) -> Iterator[Body]:
+    """Yield what lives of each record of a pack, where anything does."""
+    for record in scan.records:
+        body = parts.index.read(partial(_survivors, pack=scan.pack, body=record.body))
+        if body.chunks or body.segments or body.blobs or body.names is not None:
+            yield body
+
+
+def _survivors(view: View, pack: int, body: Body) -> Body:
+    chunks = [entry for entry in body.chunks if _lives(view, pack, entry)]
+    segments = []
+    for segment in body.segments:
+        stretch = view.stretch(segment.recipe, segment.start)
+        if stretch is not None and stretch.start == segment.start and stretch.refs == segment.refs:
+            segments.append(segment)
+    blobs = [blob for blob in body.blobs if _stands(view, blob)]
+    names = body.names
+    if names is not None:
+        edits = tuple(one for one in names.edits if one.record is None or view.has_record(one.key, one.record))
+        names = replace(names, edits=edits)
+    return Body(chunks, segments, blobs, names)
+
+
+def _lives(view: View, pack: int, entry: ChunkEntry) -> bool:
+    row = view.chunk(ChunkRef(entry.key, entry.salt, entry.raw))
+    return row is not None and (row.extent.pack, row.extent.offset) == (pack, entry.offset)
+
+
+def _stands(view: View, blob: BlobEntry) -> bool:
+    """Whether a blob's entry is still the one of the index; one of a lost blob waits there for its bytes."""
+    return any(known is not None and replace(known, chain=blob.chain) == blob for known in view.blob_rows(blob.digest))
+
+
+def _copy(parts: Parts, pack: int, writer: PackWriter) -> list[Move]:
+    scan = scan_pack(pack, parts.layout.pack(pack))
+    moves: list[Move] = []
+    for body in living_bodies(parts, scan):
+        entries, buffers, size = [], [], 0
+        for entry in body.chunks:
+            entries.append(entry._replace(offset=writer.end + size))
+            buffers.append(read_chunk(parts, pack, entry))
+            size += entry.stored
+            if size >= _WINDOW_BYTES:
+                writer.append(buffers)
+                buffers, size = [], 0
+        writer.append(buffers)
+        writer.commit(replace(body, chunks=entries))
+        moves += [
+            Move(ChunkRef(old.key, old.salt, old.raw), extent_of(pack, old), extent_of(writer.pack, new))
+            for old, new in zip(body.chunks, entries, strict=True)
+        ]
+    return moves
+
+
+def read_chunk(parts: Parts, pack: int, entry: ChunkEntry) -> bytearray:
+    """Return a chunk's stored bytes.
+
+    Raises:
+        Damaged: they are not what was written.
+    """
+    data = parts.files.read(pack, entry.offset, entry.stored)
+    if xxhash.xxh3_64_intdigest(data) != entry.checksum:
+        raise Damaged(f"pack {pack:016x}: the chunk at byte {entry.offset} is damaged; run cas fsck")
+    return data

@@ -1,0 +1,177 @@
+"""Salvage: what is good in a damaged pack is moved to a new one, what is bad is marked, and the file is kept aside.
+
+Layer: L9. Here the index is the truth and the pack is doubted: every chunk that the index places in it is proven, by
+the checksum of a record that can be believed or by its own key. A damaged record takes segments, names or blobs with
+it, of which nobody can say which they were; so everything of that kind is recorded anew from the index. Whoever calls
+holds the maintenance lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from cas.compact import close, is_quiet, set_aside
+from cas.errors import Busy, Damaged, DiskFailed
+from cas.extent import Codec
+from cas.moving import Move, change_over, forget, living_bodies
+from cas.records import Body, ChunkEntry, ChunkRef, NameEdit, Role, Segment, link
+from cas.scan import extent_of, scan_pack
+from cas.tables import ChunkState, PackRow, PackState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cas.commit import Draft
+    from cas.extent import Extent
+    from cas.index import Edit
+    from cas.packs import PackWriter
+    from cas.parts import Parts
+    from cas.records import BlobEntry
+    from cas.scan import Scan
+    from cas.tables import ChunkRow
+
+_SLICE = 5_000  # rows read in one transaction
+_WAIT_S = 10.0  # for uploads that began before the pack was closed
+_IN_RECORD = 1_000  # chunks, or names, recorded together
+
+
+def salvage(parts: Parts, pack: int) -> list[ChunkRef]:
+    """Empty a damaged pack; return the chunks that were lost, which are `ChunkState.BAD` from now on.
+
+    Raises:
+        NoSpace, DiskFailed, ReadOnly, Busy: somebody writes to it, or it could not be copied. Everything is as it was,
+            or good and in two places; do it again.
+    """
+    row = parts.index.read(lambda view: view.pack(pack))
+    role = Role.DATA if row is None else row.role
+    if row is not None and not (close(parts, row) and (role is Role.JOURNAL or is_quiet(parts, _WAIT_S))):
+        raise Busy(f"pack {pack:016x} is still written to, or an upload from before goes on; try again")
+    scan = _scan(parts, pack)
+    writer = parts.packs.create(role)
+    try:
+        moves, bad = _save_chunks(parts, pack, scan, writer)
+        for body in () if scan is None else living_bodies(parts, scan):
+            if body.segments or body.blobs or body.names is not None:
+                writer.commit(replace(body, chunks=[]))
+        torn = scan is None or bool(scan.complaints)
+        if torn and role is Role.DATA:
+            for segments in _all_segments(parts):
+                writer.commit(Body(segments=segments))
+        parts.packs.finish(writer)
+    except BaseException:
+        parts.packs.discard(writer)
+        forget(parts, [writer.pack])
+        raise
+    change_over(parts, moves, PackRow(writer.pack, PackState.SEALED, role, parts.owner, writer.end))
+    parts.committer.run(partial(_condemn, bad=bad))
+    if torn and role is Role.JOURNAL:
+        _journal_anew(parts)
+    set_aside(parts, pack)
+    return [ref for ref, _ in bad]
+
+
+def _scan(parts: Parts, pack: int) -> Scan | None:
+    """Return what can be read of a pack; None if that is not even its header."""
+    try:
+        scan = scan_pack(pack, parts.layout.pack(pack))
+    except (FileNotFoundError, ValueError):
+        return None
+    return None if scan.header is None else scan
+
+
+def _save_chunks(
+    parts: Parts, pack: int, scan: Scan | None, writer: PackWriter
+) -> tuple[list[Move], list[tuple[ChunkRef, Extent]]]:
+    records = () if scan is None else scan.records
+    sums = {(entry.key, entry.salt): entry.checksum for record in records for entry in record.body.chunks}
+    moves: list[Move] = []
+    bad: list[tuple[ChunkRef, Extent]] = []
+    entries: list[ChunkEntry] = []
+    for ref, row in _chunks_in(parts, pack):
+        data = _proven(parts, ref, row, sums.get((ref.key, ref.salt)))
+        if data is None:
+            bad.append((ref, row.extent))
+            continue
+        extent, checksum = row.extent, xxhash.xxh3_64_intdigest(data)
+        offset = writer.append([data])
+        entry = ChunkEntry(ref.key, ref.salt, offset, extent.stored, extent.raw, extent.codec, checksum)
+        entries.append(entry)
+        moves.append(Move(ref, extent, extent_of(writer.pack, entry)))
+        if len(entries) >= _IN_RECORD:
+            writer.commit(Body(chunks=entries))
+            entries = []
+    if entries:
+        writer.commit(Body(chunks=entries))
+    return moves, bad
+
+
+def _chunks_in(parts: Parts, pack: int) -> Iterator[tuple[ChunkRef, ChunkRow]]:
+    """Yield the chunks that the index places in a pack, in the order they lie there."""
+    found: list[tuple[ChunkRef, ChunkRow]] = []
+    after = b""
+    while rows := parts.index.read(lambda view, after=after: view.stored_chunks(after, _SLICE)):  # type: ignore[misc]
+        after = rows[-1][0]
+        found += [(ChunkRef(at[:16], row.salt, row.extent.raw), row) for at, row in rows if row.extent.pack == pack]
+    yield from sorted(found, key=lambda item: item[1].extent.offset)
+
+
+def _proven(parts: Parts, ref: ChunkRef, row: ChunkRow, checksum: int | None) -> bytearray | None:
+    extent = row.extent
+    try:
+        data = parts.files.read(extent.pack, extent.offset, extent.stored)
+        if checksum is not None:
+            return data if xxhash.xxh3_64_intdigest(data) == checksum else None
+        raw = data if extent.codec is Codec.RAW else parts.codec.decode(data, extent.raw)
+    except (FileNotFoundError, Damaged, DiskFailed):
+        return None
+    return data if xxhash.xxh3_128_digest(raw) == ref.key else None
+
+
+def _condemn(edit: Edit, _draft: Draft, bad: Sequence[tuple[ChunkRef, Extent]]) -> None:
+    for ref, extent in bad:
+        row = edit.chunk(ref)
+        if row is not None and row.extent == extent:
+            edit.put_chunk(ref, extent, ChunkState.BAD)
+
+
+def _all_segments(parts: Parts) -> Iterator[list[Segment]]:
+    """Yield every segment of the index, with the chain that it has after those before it."""
+    recipe, chain, after = -1, b"", b""
+    while rows := parts.index.read(lambda view, after=after: view.all_segments(after, 64)):  # type: ignore[misc]
+        after = rows[-1][0]
+        segments = []
+        for _, at, start, refs in rows:
+            chain = link(chain if at == recipe else b"", refs)
+            recipe = at
+            segments.append(Segment(at, start, refs, chain))
+        yield segments
+
+
+def _journal_anew(parts: Parts) -> None:
+    """Say in the journal once more what every name and blob is, as one more change that changes nothing."""
+    after: bytes = b""
+    while keys := parts.committer.run(partial(_names_anew, after=after)):
+        after = keys[-1]
+    blob: BlobEntry | None = None
+    while blobs := parts.committer.run(partial(_blobs_anew, after=blob)):
+        blob = blobs[-1]
+
+
+def _names_anew(edit: Edit, draft: Draft, after: bytes) -> list[bytes]:
+    rows = edit.records(b"", after, _IN_RECORD)
+    draft.edits += [NameEdit(key, record.encode()) for key, record in rows]
+    return [key for key, _ in rows]
+
+
+def _blobs_anew(edit: Edit, draft: Draft, after: BlobEntry | None) -> list[BlobEntry]:
+    blobs = edit.blobs_after(None if after is None else after.digest, 64)
+    for blob in blobs:
+        chain = b""
+        for stretch in edit.segments(blob.recipe) if blob.recipe else ():
+            chain = link(chain, stretch.refs)
+        draft.blobs.append(replace(blob, chain=chain))
+    return blobs

@@ -1,0 +1,128 @@
+"""The tables of the index: which there are, and how their keys and values are laid out.
+
+Layer: L1, pure. With `view` and `index` the only module that knows these layouts. Integers are big-endian, so that
+LMDB's byte order is numeric order.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from cas.extent import Codec, Extent
+from cas.records import BlobEntry, ChunkRef, Role, unpack_refs
+
+if TYPE_CHECKING:
+    from cas.digest import Digest
+
+TABLES = {  # name → whether a key has several values
+    "meta": False,  # counters
+    "chunks": False,  # key 16 | salt 4 → pack, offset, stored, raw, codec, state
+    "blobs": False,  # digest → size, created, recipe, form, inline bytes
+    "recipes": False,  # recipe 8 | raw offset 8 → chunk list (the truth), extents (a hint)
+    "packs": False,  # id 8 → state, role, owner, committed bytes
+    "refs": False,  # kind NUL path → record
+    "holders": True,  # digest → keys of the names that keep it
+    "uploads": False,  # recipe 8 → owner: segments whose blob is still arriving, in one request
+    "sessions": False,  # number 8 → a resumable upload; number 8 and a zero byte → all of its bytes while they are few
+    "touched": False,  # recipe 8 | raw offset 8 → nothing: segments filed while a collection marks what is in use
+    "lost": False,  # digest → the row it had in `blobs`: bytes of it are damaged, so it is not here until it is whole
+}
+MARKING = "marking"  # counter: whether a collection marks what is in use
+MOST_CANDIDATES = 16  # chunks of one key that a push compares itself with; beyond, it is stored once more
+U64 = struct.Struct(">Q")
+CHUNK = struct.Struct(">QIIIBB")
+CHUNK_KEY = struct.Struct(">16sI")
+BLOB = struct.Struct(">QQQB")
+SEGMENT = struct.Struct(">BHH")  # codec of the segment (0: chunk list), number of chunks, number of extents
+SEGMENT_KEY = struct.Struct(">QQ")
+LAST_BYTE = (1 << 64) - 1  # where no segment begins
+EXTENT = struct.Struct(">QIIIB")
+PACK = struct.Struct(">BB16sQ")
+FEW = b"\0"  # ends the key of a session's bytes, which a walk over all sessions steps over unread
+REF_SIZE = 24
+INLINE, BY_RECIPE = 0, 1
+
+
+class ChunkState(IntEnum):
+    """Whether a chunk may be used. On disk: append only."""
+
+    GOOD = 0
+    BAD = 1  # its stored bytes are damaged
+    DYING = 2  # nobody names it: readers may still use it, pushes do not, and the collection takes it
+
+
+_CODECS = {int(codec): codec for codec in Codec}  # far quicker than asking the class, for every chunk of every walk
+_STATES = {int(state): state for state in ChunkState}
+
+
+class PackState(IntEnum):
+    """A pack's life. Only its owner appends, and only while it is open. On disk: append only."""
+
+    OPEN = 0
+    CLOSED = 1  # no footer: its process ended; never appended to again
+    SEALED = 2
+    DYING = 3  # all that lived in it was moved; its file is being unlinked
+
+
+class ChunkRow(NamedTuple):
+    """A chunk's place."""
+
+    salt: int
+    extent: Extent
+    state: ChunkState
+
+
+@dataclass(frozen=True, slots=True)
+class PackRow:
+    """A pack's state and how many of its bytes are committed."""
+
+    pack: int
+    state: PackState
+    role: Role
+    owner: bytes
+    committed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A segment as a reader finds it."""
+
+    start: int
+    refs: tuple[ChunkRef, ...]
+    extents: tuple[Extent, ...]
+
+
+def read_blob(digest: Digest, value: bytes) -> BlobEntry:
+    """Read a row of `blobs` or `lost`."""
+    size, created, recipe, form = BLOB.unpack_from(value)
+    return BlobEntry(digest, size, created, recipe, value[BLOB.size :] if form == INLINE else None)
+
+
+def read_chunk_ids(value: bytes) -> list[bytes]:
+    """Return the ids of a segment's chunks: the first bytes of each reference."""
+    end = SEGMENT.size + SEGMENT.unpack_from(value)[1] * REF_SIZE
+    return [value[at : at + CHUNK_KEY.size] for at in range(SEGMENT.size, end, REF_SIZE)]
+
+
+def read_chunk(salt: int, value: bytes) -> ChunkRow:
+    """Read a row of `chunks`."""
+    pack, offset, stored, raw, codec, state = CHUNK.unpack(value)
+    return ChunkRow(salt, Extent(pack, offset, stored, raw, _CODECS[codec]), _STATES[state])
+
+
+def read_stretch(start: int, value: bytes) -> Stretch:
+    """Read a row of `recipes`."""
+    _, chunks, extents = SEGMENT.unpack_from(value)
+    at = SEGMENT.size + chunks * REF_SIZE
+    rows = EXTENT.iter_unpack(value[at : at + extents * EXTENT.size])
+    hints = tuple(Extent(pack, offset, stored, raw, Codec(codec)) for pack, offset, stored, raw, codec in rows)
+    return Stretch(start, unpack_refs(value[SEGMENT.size : at]), hints)
+
+
+def read_pack(key: bytes, value: bytes) -> PackRow:
+    """Read a row of `packs`."""
+    state, role, owner, committed = PACK.unpack(value)
+    return PackRow(U64.unpack(key)[0], PackState(state), Role(role), owner, committed)

@@ -1,0 +1,278 @@
+"""Whose bytes are whose: what each owner's blobs take in packs, what they share, and what is nobody's.
+
+Layer: L7. Chunks and packs are known here; who the owners are is the caller's business. A chunk that blobs of two
+owners name belongs to both, so an owner's deletion frees exactly the chunks that are its alone. The ids of chunks are
+walked in as many passes as keep those of one pass in bounded memory. Nothing is locked: beside writers, the figures are
+about right, without them they are exact.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from cas.records import (
+    HEADER_SIZE,
+    RECORD_SIZE,
+    TRAILER_SIZE,
+    Role,
+    decode_footer,
+    decode_header,
+    footer_span,
+    record_length,
+)
+from cas.scan import walk
+from cas.session import UploadState
+from cas.tables import ChunkState, PackState
+from cas.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from cas.digest import Digest
+    from cas.parts import Parts
+    from cas.records import BlobEntry
+    from cas.tables import ChunkRow, PackRow
+
+    _Table = Callable[[View, Digest | None, int], list[BlobEntry]]
+
+_OWNERS_FROM: Final = 3
+_MOST_CHUNKS: Final = 1_000_000  # ids in memory at once
+_MOST_MASKS: Final = 256 << 20  # bytes of their sets of owners
+_INT_BYTES: Final = 40
+_ROWS: Final = 10_000  # a read transaction is to end within 100 ms
+_SEGMENTS: Final = 100
+_KEYS: Final = 1 << 64  # how many first halves of keys there are
+
+
+class Holder:
+    """Who holds a blob is a set of bits: these, and one for each of the caller's owners, numbered from 0."""
+
+    UPLOADS: Final = 1  # an upload under way; found here
+    KEPT: Final = 2  # so that a deletion can be taken back; counts only where nobody else holds it
+    OTHERS: Final = 4  # somebody the caller did not ask about
+
+    @staticmethod
+    def owner(number: int) -> int:
+        """Return an owner's bit."""
+        return 1 << (number + _OWNERS_FROM)
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a store's files consist of, in bytes; the numbers from `unique` on sum up to `disk`.
+
+    Attributes:
+        logical: for each owner, the sizes of its blobs.
+        shared: for each owner, what its blobs take in packs and others' blobs use too.
+        disk: all files under the store's root.
+        unique: for each owner, what its blobs alone take in packs.
+        among: what several owners use, and nobody else.
+        beyond: what owners use, and somebody else too.
+        others: what only others use.
+        uploads: what only uploads under way use.
+        kept: what is there only so that a deletion can be taken back.
+        garbage: what nobody uses.
+        records: what data packs need beside the chunks: headers, records, footers.
+        journal: packs of the journal: names, manifests, small blobs.
+        index: files of the index.
+        rest: everything else under the root.
+    """
+
+    logical: list[int]
+    shared: list[int]
+    disk: int = 0
+    unique: list[int] = field(default_factory=list)
+    among: int = 0
+    beyond: int = 0
+    others: int = 0
+    uploads: int = 0
+    kept: int = 0
+    garbage: int = 0
+    records: int = 0
+    journal: int = 0
+    index: int = 0
+    rest: int = 0
+
+    @property
+    def inside(self) -> int:
+        """What deleting all of the owners frees."""
+        return sum(self.unique) + self.among
+
+
+def usage(parts: Parts, owners: Mapping[Digest, int], count: int) -> Usage:
+    """Measure the store; see `Store.usage`."""
+    found = Usage([0] * count, [0] * count, unique=[0] * count)
+    masks = _recipes(parts, owners, found)
+    rows = parts.index.read(lambda view: view.packs())
+    in_packs = dict.fromkeys((row.pack for row in rows if parts.layout.pack(row.pack).exists()), 0)
+    _measure_chunks(parts, masks, found, in_packs, passes=_passes(parts, count))
+    _measure_files(parts, rows, in_packs, found)
+    return found
+
+
+def _passes(parts: Parts, count: int) -> int:
+    chunks = parts.index.read(lambda view: view.count("chunks"))
+    most = min(_MOST_CHUNKS, _MOST_MASKS // (_INT_BYTES + count // 8))
+    return -(-chunks // most) or 1
+
+
+# --- who names what ---------------------------------------------------------------------------------------
+
+
+def _recipes(parts: Parts, owners: Mapping[Digest, int], found: Usage) -> dict[int, int]:
+    """Return for each recipe whose it is, and add up the sizes of blobs."""
+    masks = dict.fromkeys(parts.index.read(_arriving), Holder.UPLOADS)
+    for table in (View.blobs_after, View.lost_after):  # what is lost may become whole again, and keeps its recipe
+        last: Digest | None = None
+        while rows := parts.index.read(partial(_held, table=table, after=last)):
+            for blob, held in rows:
+                mask = owners.get(blob.digest, Holder.OTHERS) if held else 0
+                for number in _numbers(mask):
+                    found.logical[number] += blob.size
+                if blob.inline is None:
+                    masks[blob.recipe] = masks.get(blob.recipe, 0) | mask
+            last = rows[-1][0].digest
+    return masks
+
+
+def _arriving(view: View) -> list[int]:
+    sessions = [row.recipe for _, row in view.sessions() if row.state is UploadState.OPEN]
+    return [recipe for recipe, _ in view.uploads()] + sessions
+
+
+def _held(view: View, table: _Table, after: Digest | None) -> list[tuple[BlobEntry, bool]]:
+    return [(blob, view.is_held(blob.digest)) for blob in table(view, after, _ROWS)]
+
+
+def _numbers(mask: int) -> Iterator[int]:
+    left = mask >> _OWNERS_FROM
+    while left:
+        lowest = left & -left
+        yield lowest.bit_length() - 1
+        left ^= lowest
+
+
+# --- chunks -----------------------------------------------------------------------------------------------
+
+
+def _measure_chunks(
+    parts: Parts, masks: Mapping[int, int], found: Usage, in_packs: dict[int, int], *, passes: int
+) -> None:
+    """Share out the chunks that lie in packs which are there, and add up what lies in which."""
+    bounds = [(_KEYS * number // passes).to_bytes(9, "big")[1:] for number in range(passes)]
+    for low, high in zip(bounds, [*bounds[1:], b""], strict=True):
+        named = _named(parts, masks, low, high)
+        sizes: Counter[int] = Counter()
+        for chunk, row in _stored(parts, low, high):
+            if row.extent.pack in in_packs and row.state is not ChunkState.BAD:  # a bad one's pack may be anywhere
+                sizes[named.get(chunk, 0)] += row.extent.stored
+                in_packs[row.extent.pack] += row.extent.stored
+        for mask, size in sizes.items():
+            _share_out(found, mask, size)
+
+
+def _named(parts: Parts, masks: Mapping[int, int], low: bytes, high: bytes) -> dict[bytes, int]:
+    """Return for each chunk in `[low, high)` who names it."""
+    named: dict[bytes, int] = {}
+    at = b""
+    while rows := parts.index.read(partial(lambda view, after: view.named_chunks(after, _SEGMENTS), after=at)):
+        for _, recipe, chunks in rows:
+            mask = masks.get(recipe, 0)
+            for chunk in chunks if mask else ():
+                if low <= chunk and (not high or chunk < high):
+                    named[chunk] = named.get(chunk, 0) | mask
+        at = rows[-1][0]
+    return named
+
+
+def _stored(parts: Parts, low: bytes, high: bytes) -> Iterator[tuple[bytes, ChunkRow]]:
+    at = low
+    while rows := parts.index.read(partial(lambda view, after: view.stored_chunks(after, _ROWS), after=at)):
+        for chunk, row in rows:
+            if high and chunk >= high:
+                return
+            yield chunk, row
+        at = rows[-1][0]
+
+
+def _share_out(found: Usage, mask: int, size: int) -> None:
+    numbers = list(_numbers(mask))
+    outside = mask & (Holder.OTHERS | Holder.UPLOADS)
+    if len(numbers) == 1 and not outside:
+        found.unique[numbers[0]] += size
+        return
+    for number in numbers:
+        found.shared[number] += size
+    if numbers and outside:
+        found.beyond += size
+    elif numbers:
+        found.among += size
+    elif mask & Holder.OTHERS:
+        found.others += size
+    elif mask & Holder.UPLOADS:
+        found.uploads += size
+    elif mask & Holder.KEPT:
+        found.kept += size
+    else:
+        found.garbage += size
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def _measure_files(parts: Parts, rows: Sequence[PackRow], in_packs: Mapping[int, int], found: Usage) -> None:
+    layout = parts.layout
+    for row in rows:
+        path = layout.pack(row.pack)
+        with suppress(FileNotFoundError):  # registered and not made yet, or unlinked just now
+            size = path.stat().st_size
+            if row.role is Role.JOURNAL:
+                found.journal += size
+                continue
+            records = _record_bytes(path, row)
+            found.records += records
+            ahead = max(size - max(row.committed, records), 0)  # what no record stands behind yet
+            if row.state is PackState.OPEN:
+                found.uploads += ahead
+            else:
+                found.garbage += ahead
+            found.garbage += size - ahead - records - in_packs.get(row.pack, 0)
+    found.index = sum(path.stat().st_size for path in layout.index.iterdir())
+    strays = {layout.pack(row.pack) for row in rows}
+    for path in layout.root.rglob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                size = path.stat().st_size
+                found.disk += size
+                if path.is_relative_to(layout.packs):
+                    found.garbage += 0 if path in strays else size
+                elif not path.is_relative_to(layout.index):
+                    found.rest += size
+
+
+def _record_bytes(path: Path, row: PackRow) -> int:
+    """Return what a data pack has beside chunks: by its footer, else by a search for its records."""
+    with path.open("rb") as file:
+        header = decode_header(file.read(HEADER_SIZE))
+        if header is None:
+            return 0
+        end = file.seek(0, 2)
+        file.seek(max(end - TRAILER_SIZE, 0))
+        span = footer_span(file.read(TRAILER_SIZE))
+        if row.state is PackState.SEALED and span is not None and sum(span) == end:
+            file.seek(span[0])
+            footer = file.read(span[1])
+            size = HEADER_SIZE + span[1]
+            for offset in decode_footer(footer, header.marker) or ():
+                file.seek(offset)
+                size += record_length(file.read(RECORD_SIZE))
+            return size
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            records = [record for _, record in walk(data, header.marker) if record is not None]
+        return HEADER_SIZE + sum(record.end - record.offset for record in records if record.end <= row.committed)

@@ -1,0 +1,91 @@
+"""`cas backup` and `cas restore`: a copy made beside a live server, and a store made of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cas import Store
+from tests.commands.test_stats import push
+from tests.support.engine import flip, packs_of
+from tests.support.serving import StartServer, run_cas
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    push(tmp_path / "root", 1, 2)
+    return tmp_path / "root"
+
+
+def run(*arguments: str | Path) -> dict[str, Any]:
+    ended = run_cas(*arguments, "--json")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def names(root: Path) -> dict[str, bytes]:
+    with Store.open(root) as store:
+        found = {}
+        for name, record in store.scan("test"):
+            with store.reader(record.holds[0]) as reader:
+                found[name.path] = bytes(reader.read())
+        return found
+
+
+def test_a_live_server_is_backed_up_and_its_backup_restored_and_served(
+    server: StartServer, root: Path, tmp_path: Path
+) -> None:
+    """Whole, and a second time nothing is copied."""
+    running = server(root, workers=2)
+    first = run("backup", tmp_path / "backup", "--root", root)
+    assert first["copied_bytes"] == first["pack_bytes"] > 6 << 20
+    assert first["damaged"] == []
+    again = run("backup", tmp_path / "backup", "--root", root)
+    assert again["copied_bytes"] < 64 << 10  # what the command itself and the server wrote of themselves
+    assert running.stop() == 0
+    assert running.log() == ""
+    report = run("restore", tmp_path / "backup", "--root", tmp_path / "new")
+    assert report["packs"] == again["packs"]
+    assert names(tmp_path / "new") == names(root)
+    restored = server(tmp_path / "new")
+    assert restored.get("/v1/_ping")[0] == 200
+
+
+def test_people_read_one_line(root: Path, tmp_path: Path) -> None:
+    """What there is, and what had to be done; no bar where nobody watches."""
+    ended = run_cas("backup", tmp_path / "backup", "--root", root)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"backup of {root} in {tmp_path / 'backup'}: ")
+    ended = run_cas("restore", tmp_path / "backup", "--root", tmp_path / "new")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"{tmp_path / 'new'} restored from {tmp_path / 'backup'}: ")
+
+
+def test_rot_is_told_by_the_exit_code(root: Path, tmp_path: Path) -> None:
+    """Copied all the same, by either command."""
+    flip(max(packs_of(root), key=lambda path: path.stat().st_size), 5000)
+    ended = run_cas("backup", tmp_path / "backup", "--root", root)
+    assert ended.returncode == 1
+    assert "\ndamaged: pack " in ended.stdout
+    ended = run_cas("restore", tmp_path / "backup", "--root", tmp_path / "new", "--json")
+    assert ended.returncode == 1
+    assert len(json.loads(ended.stdout)["damaged"]) == 1
+
+
+def test_folders_that_hold_something_else_are_refused(root: Path, tmp_path: Path) -> None:
+    """With the reason, and untouched."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for arguments in (("backup", tmp_path / "full"), ("backup", root / "inside"), ("restore", tmp_path)):
+        ended = run_cas(*arguments, "--root", root)
+        assert (ended.returncode, ended.stdout) in {(73, ""), (66, "")}
+        assert ended.stderr.startswith("cas: ")
+    run("backup", tmp_path / "backup", "--root", root)
+    ended = run_cas("restore", tmp_path / "backup", "--root", tmp_path / "full")
+    assert ended.returncode == 73
+    assert "empty or new folder" in ended.stderr
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["file"]

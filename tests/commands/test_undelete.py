@@ -1,0 +1,80 @@
+"""`cas undelete` and `cas repo rm`, beside a live server and without one."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cas import Store
+from tests.support.serving import Server, StartServer, run_cas
+from tests.wire.v2.content import Home
+from tests.wire.v2.pushing import Client
+
+
+@pytest.fixture
+def running(server: StartServer) -> Server:
+    return server(workers=2)
+
+
+def test_what_was_deleted_is_listed_and_brought_back_beside_a_live_server(running: Server) -> None:
+    """A tag, a manifest, a repository; served again from the next request on."""
+    with closing(Client(running.url)) as client:
+        home = Home(client)
+        image = home.push(home.numbered(1), "some")
+        name = home.name
+        for what in (f"{name}:some", f"{name}@{image.digest}", name):
+            if what == name:
+                ended = run_cas("repo", "rm", name, "--root", running.root)
+                assert ended.stdout == f"removed {name}; for 7 days, this brings it back: cas undelete {name}\n"
+            else:
+                assert home.delete(image.digest if "@" in what else "some") == 202
+            assert home.get("some").status_code == 404
+            told = json.loads(run_cas("undelete", "--list", "--json", "--root", running.root).stdout)
+            assert [each["what"] for each in told] == [what]
+            assert told[0]["until"] - told[0]["deleted"] == 7 * 86400
+            assert abs(told[0]["deleted"] - time.time()) < 600
+            ended = run_cas("undelete", what, "--root", running.root)
+            assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{what} is back\n", "")
+            assert home.get("some").content == image.body
+
+
+def test_a_list_shows_what_is_in_a_repository_with_how_long_it_can_come_back(running: Server) -> None:
+    """Oldest first, and nothing of its neighbours."""
+    with closing(Client(running.url)) as client:
+        one, other = Home(client, "some/repo"), Home(client, "some/repo2")
+        for home in (one, other):
+            for tag in ("a", "b"):
+                home.push(home.numbered(1), tag)
+                home.delete(tag)
+    listed = run_cas("undelete", "some/repo", "--list", "--root", running.root).stdout.splitlines()
+    assert [line.split()[-1] for line in listed] == ["some/repo:a", "some/repo:b"]
+    assert all("6 days left" in line for line in listed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("undelete",), 2, "say what to bring back, or --list"),
+        (
+            ("undelete", "some/repo"),
+            66,
+            "no deletion of some/repo can be undone; `cas undelete --list` shows which can",
+        ),
+        (("undelete", "foo:1"), 66, "no deletion of library/foo:1 can be undone"),
+        (("undelete", "some/*"), 65, "'some/*' is no repository"),
+        (("undelete", "Some/repo:x"), 65, "is no repository"),
+        (("repo", "rm", "some/*"), 65, "some/* stands for many repositories: name one"),
+        (("repo", "rm", "some/repo"), 66, "there is no repository some/repo"),
+    ],
+)
+def test_what_cannot_be_done_says_why(tmp_path: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+    """An exit code of the table, a sentence, and no traceback."""
+    Store.open(tmp_path / "root", create=True).close()
+    ended = run_cas(*arguments, "--root", tmp_path / "root")
+    assert ended.returncode == code
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr

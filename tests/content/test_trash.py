@@ -1,0 +1,262 @@
+"""What was deleted is gone at once, and can be brought back for a while as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from api import maintenance
+from api.content import removal, repositories, trash, undelete
+from api.content.collect import Terms
+from api.content.repositories import GONE, Access
+from api.content.repository import Repository
+from api.content.settings import KeepingSettings
+from api.content.undelete import NothingDeleted, Restored, StandsInTheWay, Target
+from cas import Name, Names, NoSpace, Record, Store
+from cas.disk import Disk
+from tests.wire.harness import NOW
+from tests.wire.v2.content import Home, index
+from tests.wire.v2.pushing import Pushed, pushing, sha256
+
+KEEPING = KeepingSettings()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Pushed]:
+    with pushing(tmp_path / "root") as registry:
+        yield registry
+
+
+@pytest.fixture
+def home(registry: Pushed) -> Iterator[Home]:
+    with closing(registry.client()) as client:
+        yield Home(client)
+
+
+def back(registry: Pushed, what: str) -> Restored:
+    return undelete.undelete(registry.store, Target.of(what))
+
+
+def names_of(store: Store) -> dict[Name, Record]:
+    """Every name that is in use."""
+    kinds = ["tag", "manifest", "link", "referrer", "repo", "v1.member", "v1.in", "v1.upload", "v1.image"]
+    kinds += ["catalogue.public", "catalogue.private", GONE]
+    return dict(row for kind in kinds for row in store.scan(kind))
+
+
+def trashed(store: Store) -> int:
+    return len(store.scan(trash.TRASH)) + len(store.scan(trash.OF))
+
+
+def sweep(registry: Pushed, days: float = 0, *, grace_s: float | None = None) -> dict[str, int]:
+    """Remove what nothing needs, some days after everything was pushed."""
+    terms = maintenance.terms(KEEPING, NOW + days * 86400, grace_s=grace_s)
+    swept = maintenance.sweep(registry.store, terms)
+    assert swept.left == []
+    return dict(swept.removed)
+
+
+class TestBack:
+    """The same names with the same content, and nothing else."""
+
+    def test_a_tag_comes_back_where_it_pointed(self, registry: Pushed, home: Home) -> None:
+        """Of several deletions of one tag, the last."""
+        for number in (1, 2):
+            registry.clock.now += 0.5
+            home.push(home.numbered(number), "some")
+            assert home.delete("some") == 202
+        assert home.tags() == []
+        back(registry, f"{home.name}:some")
+        assert home.get("some").content == home.numbered(2).body
+
+    def test_a_manifest_comes_back_with_its_tags_and_as_a_referrer(self, registry: Pushed, home: Home) -> None:
+        """One change takes them, one brings them."""
+        subject = home.push(home.numbered(1), "subject")
+        about = home.push(home.image(subject=subject.descriptor), "about")
+        assert home.put(about, "also").status_code == 201
+        before, pushed = names_of(registry.store), registry.store.stats().logical_bytes
+        assert home.delete(about.digest) == 202
+        assert (home.tags(), home.referrers(subject.digest)) == (["subject"], [])
+        assert registry.store.stats().logical_bytes < pushed
+        assert back(registry, f"{home.name}@{about.digest}").left == ()
+        assert names_of(registry.store) == before
+        assert registry.store.stats().logical_bytes == pushed
+        assert trashed(registry.store) == 0
+
+    def test_a_repository_comes_back_with_all_it_had(self, registry: Pushed, home: Home) -> None:
+        """Who may see it, and what is shared with others that went on meanwhile."""
+        other = Home(home.client)
+        other.push(other.numbered(1))
+        image = home.push(home.image(annotations={"x": "y" * 100_000}), "large")
+        home.push(index([image]), "index")
+        repository = Repository.of(home.name)
+        registry.store.change(lambda names: repositories.set_access(names, repository, Access.PRIVATE))
+        before, pushed = names_of(registry.store), registry.store.stats().logical_bytes
+        assert removal.remove(registry.store, repository, NOW)
+        assert home.get("large").status_code == 404
+        assert other.client.blob(other.name, sha256(other.config)).status_code == 200
+        sweep(registry, 6)
+        back(registry, home.name)
+        assert names_of(registry.store) == before
+        assert registry.store.stats().logical_bytes == pushed
+        assert home.get("large").content == image.body
+        assert home.client.blob(home.name, sha256(home.layers[0])).content == home.layers[0]
+        assert trashed(registry.store) == 0
+
+    @pytest.mark.parametrize("changes", [1, 2, 3])
+    def test_what_was_cut_off_on_its_way_back_is_finished_by_whoever_comes_next(
+        self, registry: Pushed, home: Home, changes: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A push to the name waits for it, and finds it."""
+        monkeypatch.setattr(removal, "STEP", 2)
+        home.push(home.numbered(1), "one")
+        before = names_of(registry.store)
+        removal.remove(registry.store, Repository.of(home.name), NOW)
+        with monkeypatch.context() as patch:
+            patch.setattr(registry.store, "change", failing_after(registry.store, changes))
+            with pytest.raises(NoSpace):
+                back(registry, home.name)
+        removal.finish_all(registry.store)
+        assert names_of(registry.store) == before
+        assert trashed(registry.store) == 0
+
+    def test_a_name_can_be_pushed_again_at_once(self, registry: Pushed, home: Home) -> None:
+        """Whatever is kept of the one before."""
+        image = home.push(home.numbered(1), "some")
+        for what in ("some", image.digest):
+            assert home.delete(what) == 202
+            assert home.put(image, "some").status_code == 201
+        removal.remove(registry.store, Repository.of(home.name), NOW)
+        assert Home(home.client, home.name).put(image, "some").status_code == 201
+
+
+def failing_after(store: Store, changes: int) -> Callable[..., object]:
+    """Make the change after so many fail for a full disk."""
+    real, left = store.change, iter(range(changes))
+
+    def change(edit: Callable[[Names], object], *, frees: bool = False) -> object:
+        if next(left, None) is None:
+            raise NoSpace("the disk is full")
+        return real(edit, frees=frees)
+
+    return change
+
+
+class TestRefusals:
+    """Nothing is overwritten, nothing half comes back; the message says what to do."""
+
+    def test_what_was_never_deleted_cannot_come_back(self, registry: Pushed, home: Home) -> None:
+        """Nor what only has its name in common."""
+        home.push(home.numbered(1), "some")
+        home.delete("some")
+        for what in (home.name, f"{home.name}:som", f"{home.name}:some#", f"{home.name}@{home.numbered(1).digest}"):
+            with pytest.raises(NothingDeleted, match="cas undelete --list"):
+                back(registry, what)
+
+    def test_what_stands_there_now_is_not_touched(self, registry: Pushed, home: Home) -> None:
+        """A tag, a manifest, a repository that was pushed again."""
+        image = home.push(home.numbered(1), "some")
+        home.delete("some")
+        home.push(home.numbered(2), "some")
+        home.delete(image.digest)
+        home.push(image)
+        removal.remove(registry.store, Repository("some", "repo"), NOW)
+        before = registry.store.stats()
+        for what in ("some", image.digest):
+            with pytest.raises(StandsInTheWay, match="again; delete that first"):
+                back(registry, f"{home.name}{'@' if ':' in what else ':'}{what}")
+        assert registry.store.stats().names == before.names
+        removal.remove(registry.store, Repository.of(home.name), NOW)
+        Home(home.client, home.name)
+        with pytest.raises(StandsInTheWay, match="cas repo rm"):
+            back(registry, home.name)
+
+    def test_what_it_belongs_to_must_be_there(self, registry: Pushed, home: Home) -> None:
+        """A tag needs its manifest, and both their repository; each is named with the command that brings it."""
+        image = home.push(home.numbered(1), "some")
+        home.delete("some")
+        home.delete(image.digest)
+        with pytest.raises(StandsInTheWay, match=f"cas undelete {home.name}@{image.digest}"):
+            back(registry, f"{home.name}:some")
+        removal.remove(registry.store, Repository.of(home.name), NOW)
+        with pytest.raises(StandsInTheWay, match=f"cas undelete {home.name}"):
+            back(registry, f"{home.name}@{image.digest}")
+        for what in (home.name, f"{home.name}@{image.digest}", f"{home.name}:some"):
+            back(registry, what)
+        assert home.get("some").content == image.body
+
+    def test_a_tag_that_was_set_anew_stays_when_its_manifest_comes_back(self, registry: Pushed, home: Home) -> None:
+        """And that is told."""
+        image = home.push(home.numbered(1), "some")
+        home.delete(image.digest)
+        home.push(home.numbered(2), "some")
+        left = back(registry, f"{home.name}@{image.digest}").left
+        assert left == (Name("tag", f"{home.name}:some"),)
+        assert home.get("some").content == home.numbered(2).body
+        assert home.get(image.digest).status_code == 200
+
+
+def test_a_full_disk_takes_deletions_and_collections_and_no_pushes(tmp_path: Path) -> None:
+    """The last part of it is kept for what makes room."""
+
+    class Full(Disk):
+        full = False
+
+        def free_bytes(self, path: Path) -> tuple[int, int]:
+            return (0, 1 << 30) if self.full else super().free_bytes(path)
+
+    disk = Full()
+    with pushing(tmp_path / "root", disk=disk) as registry, closing(registry.client()) as client:
+        one, other = Home(client), Home(client)
+        image = one.push(one.numbered(1), "some")
+        disk.full = True
+        assert one.put(one.numbered(2)).status_code == 503
+        assert (one.delete("some"), one.delete(image.digest)) == (202, 202)
+        assert removal.remove(registry.store, Repository.of(other.name), NOW)
+        sweep(registry, grace_s=0)
+        maintenance.note_run(registry.store, NOW)
+        assert trashed(registry.store) == 0
+
+
+class TestWindow:
+    """Kept for as long as was said, and then no longer."""
+
+    def test_it_is_kept_until_its_days_are_over(self, registry: Pushed, home: Home) -> None:
+        """With every blob that it needs; afterwards nothing of it is left."""
+        image = home.push(home.numbered(1), "some")
+        home.delete(image.digest)
+        assert sweep(registry, 6.9) == {}
+        back(registry, f"{home.name}@{image.digest}")
+        assert home.client.blob(home.name, sha256(home.layers[0])).status_code == 200
+        home.delete(image.digest)
+        removed = sweep(registry, 7.1)
+        assert removed["deletions that can no longer be undone"] == 1
+        assert trashed(registry.store) == 0
+        with pytest.raises(NothingDeleted):
+            back(registry, f"{home.name}@{image.digest}")
+
+    def test_no_grace_ends_every_deletion_and_frees_all_it_held(self, registry: Pushed, home: Home) -> None:
+        """A repository's, a manifest's, a tag's; also one made in this very second."""
+        image = home.push(home.numbered(1), "some")
+        home.delete("some")
+        home.delete(image.digest)
+        removal.remove(registry.store, Repository.of(home.name), NOW)
+        sweep(registry, grace_s=0)
+        assert trashed(registry.store) == 0
+        assert names_of(registry.store) == {}
+
+    def test_rows_whose_deletion_is_gone_are_garbage(self, registry: Pushed, home: Home) -> None:
+        """A collector died in between; rows on their way to the trash or back are none."""
+        home.push(home.numbered(1), "some")
+        repository = Repository.of(home.name)
+        removal.remove(registry.store, repository, NOW)
+        (deletion,) = trash.deletions(registry.store)
+        registry.store.change(lambda names: removal.restore(names, repository, deletion))
+        swept = maintenance.sweep(registry.store, Terms(0, 0), dry_run=True)
+        assert not swept.removed
+        registry.store.change(lambda names: names.delete(Name(GONE, home.name)))
+        sweep(registry)
+        assert trashed(registry.store) == 0

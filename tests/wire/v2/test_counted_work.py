@@ -1,0 +1,184 @@
+"""What each request costs, in work that can be counted: bounds that hold on a machine of any speed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from api.intake import received
+from api.zerocopy import sent
+from tests.support.counting import IndexWork, counted_index
+from tests.wire.harness import PATIENCE_S
+from tests.wire.v2.pushing import MIB, Client, Pushed, new_data, new_repository, sha256
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+SIZE = 8 * MIB
+ROUNDS = 5
+SLOWER_THAN_BARE = 4
+
+
+@dataclass(frozen=True)
+class Image:
+    """What was pushed: a repository with the tag v1 of an image of one layer."""
+
+    repository: str
+    config: str
+    layer: str
+    manifest: str
+
+    @property
+    def base(self) -> str:
+        return f"/v2/{self.repository}"
+
+
+@pytest.fixture
+def image(client: Client) -> Image:
+    repository = new_repository()
+    config, layer = client.push(repository, new_data(4096)), client.push(repository, new_data(SIZE))
+    said = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 4096},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": SIZE}],
+    }
+    body = json.dumps(said).encode()
+    answer = client.ask("PUT", f"/v2/{repository}/manifests/v1", body, content_type=MANIFEST)
+    assert answer.status_code == 201, answer.text
+    return Image(repository, config, layer, sha256(body))
+
+
+def cost(work: Callable[[], httpx2.Response], status: int = 200) -> tuple[IndexWork, dict[str, int]]:
+    """Make a request; give what it asked of the index and how its bytes went in and out."""
+    before = asdict(sent) | asdict(received)
+    with counted_index() as index:
+        answer = work()
+    assert answer.status_code == status, answer.text
+    after = asdict(sent) | asdict(received)
+    return index, {name: after[name] - before[name] for name in before}
+
+
+def test_no_byte_of_a_layer_goes_out_through_python(client: Client, image: Image) -> None:
+    """All of them by `sendfile`, at most three calls a MiB, and a few look-ups in all (I6)."""
+    index, moved = cost(lambda: client.blob(image.repository, image.layer))
+    assert (moved["sendfile_bytes"], moved["body_bytes"]) == (SIZE, 0)
+    assert moved["sendfile_calls"] <= 3 * SIZE // MIB
+    assert index.look_ups <= 9
+    assert (index.writes, index.changes) == (0, 0)
+
+
+def test_a_range_of_a_layer_sends_its_own_bytes_and_no_more(client: Client, image: Image) -> None:
+    """One byte from the middle of 8 MiB is one byte by `sendfile`."""
+    target = f"{image.base}/blobs/{image.layer}"
+    _, moved = cost(lambda: client.ask("GET", target, range="bytes=5000000-5000000"), 206)
+    assert (moved["sendfile_bytes"], moved["body_bytes"]) == (1, 0)
+
+
+def test_every_byte_of_a_push_goes_in_past_the_parser(client: Client) -> None:
+    """The framing of a body of known length is not looked for in each of its bytes."""
+    data = new_data(SIZE)
+    place = client.open(repository := new_repository())
+    index, moved = cost(lambda: client.put(place, sha256(data), data), 201)
+    assert moved["direct_bytes"] == SIZE
+    assert index.writes <= 2
+    assert client.blob(repository, sha256(data), "HEAD").status_code == 200
+
+
+def test_a_small_push_is_one_sync_and_one_commit(client: Client, registry: Pushed) -> None:
+    """Opening the upload stores nothing; closing it stores blob and link together."""
+    repository, data = new_repository(), new_data(4096)
+    client.push(repository, new_data(100))
+    counts = registry.store._parts.disk.counts  # noqa: SLF001 - the one disk of this store
+    syncs = counts.syncs
+    with counted_index() as index:
+        client.push(repository, data)
+    assert counts.syncs - syncs == 1
+    assert index.writes == 1
+    assert index.look_ups <= 18
+    assert index.changes <= 12
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "reads", "look_ups"),
+    [
+        ("GET", "/v2/", 0, 0),
+        ("GET", "{base}/manifests/v1", 1, 2),
+        ("HEAD", "{base}/manifests/v1", 1, 2),
+        ("GET", "{base}/manifests/{manifest}", 1, 1),
+        ("HEAD", "{base}/blobs/{layer}", 6, 6),
+        ("GET", "{base}/blobs/{config}", 6, 6),
+        ("GET", "{base}/tags/list", 1, 4),
+        ("GET", "/v2/_catalog", 1, 12),
+    ],
+)
+def test_a_question_is_a_few_look_ups_and_no_write(
+    client: Client, image: Image, method: str, target: str, reads: int, look_ups: int
+) -> None:
+    """At most so many reads of the index and look-ups within them; the numbers are what clients wait for."""
+    path = target.format(base=image.base, manifest=image.manifest, layer=image.layer, config=image.config)
+    client.ask(method, path)
+    index, _ = cost(lambda: client.ask(method, path))
+    assert index.reads <= reads
+    assert index.look_ups <= look_ups
+    assert (index.writes, index.changes) == (0, 0)
+
+
+def test_a_pull_is_not_far_from_a_bare_loop_of_sendfile(registry: Pushed, tmp_path: Path) -> None:
+    """The best of five each, in turns: whoever waits where nothing is to be waited for is further away."""
+    data = new_data(32 * MIB)
+    with closing(registry.client()) as client:
+        digest = client.push(repository := new_repository(), data)
+    (tmp_path / "file").write_bytes(data)
+    ours, bare = [], []
+    with bare_server(tmp_path / "file") as address:
+        for _ in range(ROUNDS):
+            ours.append(pulled(registry.server.address, f"/v2/{repository}/blobs/{digest}", len(data)))
+            bare.append(pulled(address, "/", len(data)))
+    assert min(ours) < SLOWER_THAN_BARE * min(bare)
+
+
+def pulled(address: tuple[str, int], target: str, size: int) -> float:
+    """Seconds until the last byte of a body; none of them is copied here."""
+    buffer, began = bytearray(MIB), time.perf_counter()
+    with socket.create_connection(address, timeout=PATIENCE_S) as sock:
+        sock.sendall(f"GET {target} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
+        taken = 0
+        while got := sock.recv_into(buffer, MIB, socket.MSG_TRUNC):
+            taken += got
+    assert size < taken < size + 4096
+    return time.perf_counter() - began
+
+
+@contextmanager
+def bare_server(path: Path) -> Iterator[tuple[str, int]]:
+    """Answer a few connections, one after the other, with a file."""
+    size = path.stat().st_size
+
+    def serve() -> None:
+        with path.open("rb") as file:
+            for _ in range(ROUNDS):
+                peer, _address = listening.accept()
+                with peer:
+                    peer.settimeout(None)
+                    peer.recv(4096)
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+                    at = 0
+                    while at < size:
+                        at += os.sendfile(peer.fileno(), file.fileno(), at, size - at)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(PATIENCE_S)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listening.getsockname()[:2]
+        thread.join(PATIENCE_S)
+    assert not thread.is_alive()

@@ -1,0 +1,88 @@
+"""`cas gc`: what nothing needs any more goes, and its space comes back.
+
+Layer: tools. Works beside a live server. What counts is decided below: names by `api`, bytes by the engine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from typing import Any
+
+import click
+
+from api import maintenance
+from api.maintenance import Collection
+from cas import Store
+from tools import exits
+from tools.settings import Settings, SettingsCommand, with_settings
+from tools.units import human_size, parse_duration
+
+
+class Duration(click.ParamType[float]):
+    """A time, plainly in seconds or with a unit."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return value if isinstance(value, float) else parse_duration(str(value))
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
+@click.command(cls=SettingsCommand)
+@with_settings()
+@click.option("--dry-run", is_flag=True, help="Change nothing; say what would go, why, and how much that is.")
+@click.option("--grace", type=Duration(), metavar="TIME", help="In place of gc_grace_s; 0 also ends all undeleting.")
+@click.option("--untagged", is_flag=True, help="Remove manifests without a tag, too, unless others need them.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text; sizes in bytes.")
+def gc(settings: Settings, *, dry_run: bool, grace: float | None, untagged: bool, as_json: bool) -> None:
+    """Remove what nothing needs any more, and give its space back.
+
+    Works beside a live server, one at a time. It can be stopped at any moment; the next one goes on. Removed are
+    deletions older than undelete_s, blobs that no manifest of their repository names and v1 images that were never
+    finished or stand in no repository, both once older than gc_grace_s, and then all bytes that no name holds.
+
+    --grace takes 90s, 30m, 12h, 7d. With --grace 0 everything deleted is gone for good, pushes under way may have to
+    begin anew, and every pack that has anything dead is compacted. Exits 1 when something was left for the next run.
+
+    \b
+    Examples:
+      cas gc --dry-run
+      cas gc --untagged --grace 12h
+      cas gc --grace 0 --json
+    """
+    with Store.open(settings.root, settings.engine) as store:
+        terms = maintenance.terms(settings.keeping, time.time(), grace_s=grace, untagged=untagged)
+        done = maintenance.run(store, terms, dry_run=dry_run)
+        if not dry_run:
+            maintenance.note_run(store, time.time())
+    click.echo(json.dumps(as_dict(done, dry_run=dry_run), indent=2) if as_json else _told(done, dry_run=dry_run))
+    if done.left:
+        raise click.exceptions.Exit(exits.FINDINGS)
+
+
+def as_dict(done: Collection, *, dry_run: bool) -> dict[str, Any]:
+    """Every number under its own name; scripts rely on these."""
+    return {
+        "dry_run": dry_run,
+        "names": dict(done.names.removed),
+        "bytes": dataclasses.asdict(done.bytes),
+        "packs": dataclasses.asdict(done.packs),
+        "left": done.left,
+    }
+
+
+def _told(done: Collection, *, dry_run: bool) -> str:
+    end = "nothing was removed: this was a dry run"
+    if not dry_run:
+        end = f"removed; given back to the disk: {human_size(done.packs.freed_bytes)}"
+    lines = [f"{count:>9,}  {why}" for why, count in sorted(done.names.removed.items())]
+    lines += [
+        f"{done.bytes.blobs:>9,}  blobs that nothing holds",
+        f"{done.bytes.chunks:>9,}  chunks of them that nothing else has: {human_size(done.bytes.bytes)}",
+        end,
+    ]
+    return "\n".join([*lines, *(f"left for the next run: {each}" for each in done.left)])

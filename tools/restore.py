@@ -1,0 +1,35 @@
+"""`cas restore`: a store made of a backup.
+
+Layer: tools. Needs a root of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cas import Store
+from cas import restore as restore_store
+from tools.backup import progress_bar, show
+from tools.settings import Settings, SettingsCommand, with_settings
+
+
+@click.command(cls=SettingsCommand)
+@with_settings()
+@click.argument("src", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of prose; sizes in bytes.")
+def restore(settings: Settings, src: Path, *, as_json: bool) -> None:
+    """Make a store at --root of the backup in the folder SRC, which stays as it is.
+
+    The root has to be empty or new. Every row of the index and every chunk's checksum is looked at on the way.
+    A restore that was ended goes on when it is called again; until it is done, the root is no store.
+
+    \b
+    Examples:
+      cas restore /mnt/backup/cas --root /srv/cas
+    """
+    with progress_bar("copying") as progress:
+        report = restore_store(src, settings.root, settings.engine, progress=progress)
+    Store.open(settings.root, settings.engine).close()  # what processes of then left behind is put in order at once
+    show(report, f"{settings.root} restored from {src}", as_json=as_json)
