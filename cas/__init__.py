@@ -39,6 +39,7 @@ from cas.names import Name, Record
 from cas.reader import FileRange, Reader
 from cas.rebuild import RebuildReport, rebuild_index
 from cas.receive import Tap, Upload
+from cas.repair import RepairReport
 from cas.session import UploadState
 from cas.staged import Staged
 from cas.stats import Stats
@@ -82,6 +83,7 @@ __all__ = [
     "Reads",
     "RebuildReport",
     "Record",
+    "RepairReport",
     "RootReadOnly",
     "Staged",
     "Stats",

@@ -44,6 +44,7 @@ CHECKS: Final = {  # name → the invariant it guards
 }
 REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
 PUSH: Final = "push the same content again"
+REPAIR: Final = "run cas fsck --repair, then push the same content again"
 _SLICE: Final = 1000
 
 
@@ -66,6 +67,7 @@ class Finding:
         remedy: what would mend it.
         blobs: those that suffer.
         names: what holds these.
+        pack: the one that is damaged, if one is.
     """
 
     check: str
@@ -74,6 +76,12 @@ class Finding:
     remedy: str = PUSH
     blobs: tuple[Digest, ...] = ()
     names: tuple[Name, ...] = ()
+    pack: int | None = None
+
+    @property
+    def is_damage(self) -> bool:
+        """Whether its blobs may not be whole."""
+        return self.check in {"recipes", "packs", "chunks", "keys", "blobs"}
 
     @property
     def invariant(self) -> str:
@@ -131,14 +139,15 @@ def _recipes(parts: Parts, depth: Depth) -> Iterator[Finding]:
     while blobs := parts.index.read(lambda view, last=last: view.blobs_after(last, _SLICE)):  # type: ignore[misc]
         last = blobs[-1].digest
         for digest in (blob.digest for blob in blobs):
-            what = parts.index.read(lambda view, digest=digest: _flaw(view, digest))  # type: ignore[misc]
+            what = parts.index.read(lambda view, digest=digest: flaw(view, digest))  # type: ignore[misc]
             if what is not None:
                 yield _about("recipes", what, f"blob {digest}", parts, {digest})
             elif depth is Depth.DEEP and (what := _untrue(parts, digest)):
                 yield _about("blobs", what, f"blob {digest}", parts, {digest})
 
 
-def _flaw(view: View, digest: Digest) -> str | None:
+def flaw(view: View, digest: Digest) -> str | None:
+    """Return why a blob cannot be read to its end, as far as the index knows; None if it can."""
     blob = view.blob(digest)
     if blob is None or blob.inline is not None:
         return None
@@ -194,10 +203,12 @@ def _lost(parts: Parts) -> Iterator[Finding]:
             yield _about("lost", text, f"blob {blob.digest}", parts, {blob.digest})
 
 
-def _about(check_name: str, what: str, where: str, parts: Parts, blobs: set[Digest]) -> Finding:
+def _about(
+    check_name: str, what: str, where: str, parts: Parts, blobs: set[Digest], pack: int | None = None
+) -> Finding:
     keys = parts.index.read(lambda view: {key for digest in blobs for key in view.holders(digest)})
     names = tuple(Name.from_key(key) for key in sorted(keys))
-    return Finding(check_name, what, where, PUSH, tuple(sorted(blobs)), names)
+    return Finding(check_name, what, where, PUSH if pack is None else REPAIR, tuple(sorted(blobs)), names, pack)
 
 
 class _Packs:
@@ -205,7 +216,7 @@ class _Packs:
 
     def __init__(self, parts: Parts, depth: Depth) -> None:
         self._parts, self._depth = parts, depth
-        self._bad: dict[bytes, tuple[str, str, str]] = {}  # chunk → check, what, where
+        self._bad: dict[bytes, tuple[str, str, str, int]] = {}  # chunk → check, what, where, pack
 
     def findings(self) -> Iterator[Finding]:
         # In this order: a pack's row comes before its file, and its row says how far before chunks lie there.
@@ -223,11 +234,11 @@ class _Packs:
         yield from self._told()
 
     def _placed(self) -> Counter[int]:
-        """Count the chunks that the index places in each pack."""
+        """Count the chunks that the index places in each pack, but for those known to be bad."""
         placed, after = Counter[int](), b""
         while rows := self._parts.index.read(lambda view, after=after: view.stored_chunks(after, _SLICE)):  # type: ignore[misc]
             after = rows[-1][0]
-            placed.update(row.extent.pack for _, row in rows)
+            placed.update(row.extent.pack for _, row in rows if row.state is not ChunkState.BAD)
         return placed
 
     def _pack(self, row: PackRow, placed: int) -> Iterator[Finding]:
@@ -235,21 +246,21 @@ class _Packs:
         try:
             size = path.stat().st_size
             if size < row.committed:
-                yield Finding("packs", f"it ends {row.committed - size} bytes early", where)
-            if row.state is PackState.OPEN or not size:
+                yield Finding("packs", f"it ends {row.committed - size} bytes early", where, REPAIR, pack=row.pack)
+            if not size:
                 return
             scan = scan_pack(row.pack, path)
         except FileNotFoundError:
             if row.committed or placed:
-                yield Finding("packs", f"its file is missing, with {placed} chunks", where)
+                yield Finding("packs", f"its file is missing, with {placed} chunks", where, REPAIR, pack=row.pack)
                 self._unrecorded(row.pack, {})
             return
         except OSError as error:
             yield Finding("packs", f"could not be read: {error.strerror}", where, "look at the system's log")
             return
         if row.state is PackState.SEALED and not scan.sealed and row.committed:
-            yield Finding("packs", "its header or footer is damaged", where, "keep it: everything else is judged apart")
-        yield from (Finding("packs", text, where) for text in scan.complaints)
+            yield Finding("packs", "its header or footer is damaged", where, REPAIR, pack=row.pack)
+        yield from (Finding("packs", text, where, REPAIR, pack=row.pack) for text in scan.complaints)
         entries = {e.key + e.salt.to_bytes(4, "big"): e for record in scan.records for e in record.body.chunks}
         if row.role is Role.DATA:
             self._recorded(row.pack, entries, placed)
@@ -262,12 +273,11 @@ class _Packs:
             refs = [ChunkRef(entry.key, entry.salt, entry.raw) for _, entry in some]
             rows = self._parts.index.read(lambda view, refs=refs: [view.chunk(ref) for ref in refs])  # type: ignore[misc]
             for (chunk, entry), row in zip(some, rows, strict=True):
-                if row is None or row.extent != extent_of(pack, entry):
+                if row is None or row.extent != extent_of(pack, entry) or row.state is ChunkState.BAD:
                     continue
                 found += 1
-                is_asked = self._depth > Depth.QUICK and row.state is not ChunkState.BAD
-                if is_asked and (bad := self._spoilt(pack, entry)):
-                    self._bad[chunk] = (*bad, f"pack {pack:016x}, byte {entry.offset}")
+                if self._depth > Depth.QUICK and (bad := self._spoilt(pack, entry)):
+                    self._bad[chunk] = (*bad, f"pack {pack:016x}, byte {entry.offset}", pack)
         if found < placed:
             self._unrecorded(pack, entries)
 
@@ -281,7 +291,7 @@ class _Packs:
                     continue
                 entry, where = entries.get(chunk), f"pack {pack:016x}, byte {row.extent.offset}"
                 if entry is None or extent_of(pack, entry) != row.extent:
-                    self._bad[chunk] = ("packs", "no good record tells of this chunk", where)
+                    self._bad[chunk] = ("packs", "no good record tells of this chunk", where, pack)
 
     def _spoilt(self, pack: int, entry: ChunkEntry) -> tuple[str, str] | None:
         files = self._parts.files
@@ -308,8 +318,8 @@ class _Packs:
 
     def _told(self) -> Iterator[Finding]:
         whose = self._whose()
-        for chunk, (check_name, what, where) in self._bad.items():
-            yield _about(check_name, what, where, self._parts, whose.get(chunk, set()))
+        for chunk, (check_name, what, where, pack) in self._bad.items():
+            yield _about(check_name, what, where, self._parts, whose.get(chunk, set()), pack)
 
     def _whose(self) -> dict[bytes, set[Digest]]:
         """Return the blobs of which each bad chunk is a part."""

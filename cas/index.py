@@ -94,7 +94,8 @@ class Edit(View):
         self._tx.delete("lost", digest.pack())
 
     def put_blob(self, blob: BlobEntry) -> None:
-        """Make a blob readable."""
+        """Make a blob readable; if it was lost, it is found."""
+        self._tx.delete("lost", blob.digest.pack())
         form = BY_RECIPE if blob.inline is None else INLINE
         value = BLOB.pack(blob.size, blob.created, blob.recipe, form) + (blob.inline or b"")
         self._tx.put("blobs", blob.digest.pack(), value)

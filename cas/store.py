@@ -31,6 +31,7 @@ from cas.parts import Parts
 from cas.pins import Pins
 from cas.reader import Reader
 from cas.receive import begin, resume
+from cas.repair import RepairReport, repair
 from cas.root import check_index, find
 from cas.settle import settle
 from cas.stats import Stats, stats
@@ -341,6 +342,16 @@ class Store:
         """
         with maintenance_lock(self._parts.layout):
             yield from check(self._parts, depth)
+
+    def repair(self, depth: Depth = Depth.DATA, *, dry_run: bool = False) -> RepairReport:
+        """Mend what a check finds: set damaged packs aside, and answer what was lost with them as missing.
+
+        Raises:
+            InUse: a collection or backup is under way.
+            NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
+        """
+        with maintenance_lock(self._parts.layout):
+            return repair(self._parts, depth, dry_run=dry_run)
 
     def backup(self, folder: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> CopyReport:
         """Make a copy of the store as of this moment, or bring one up to date; it can be opened, or restored.

@@ -25,7 +25,7 @@ from tools.units import human_size
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of prose; sizes in bytes.")
 def backup(settings: Settings, dest: Path, *, as_json: bool) -> None:
-    """Copy the store to the folder DEST as it is at this moment, or bring the copy there up to date.
+    """Copy the store to a folder, or bring the copy there up to date.
 
     Works beside a live server. Only what is not in DEST yet is copied. Ended at any point, DEST holds a whole
     backup, the old or the new one; call it again to go on.

@@ -25,6 +25,7 @@ USAGE: Final = 2
 UNEXPECTED: Final = 70
 
 # Of `cas fsck` when it checks, by the convention of fsck(8).
+MENDED: Final = 1
 UNMENDED: Final = 4
 COULD_NOT_RUN: Final = 8
 FSCK_USAGE: Final = 16

@@ -20,7 +20,7 @@ from tools.settings import Settings, SettingsCommand, with_settings
 @click.argument("src", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of prose; sizes in bytes.")
 def restore(settings: Settings, src: Path, *, as_json: bool) -> None:
-    """Make a store at --root of the backup in the folder SRC, which stays as it is.
+    """Make a store at --root of the backup in the folder SRC.
 
     The root has to be empty or new. Every row of the index and every chunk's checksum is looked at on the way.
     A restore that was ended goes on when it is called again; until it is done, the root is no store.

@@ -31,7 +31,7 @@ _AT_ONCE = 1000
 @click.option("--list", "listing", is_flag=True, help="List what can be brought back, below WHAT if that is given.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def undelete(settings: Settings, what: str | None, *, listing: bool, as_json: bool) -> None:
-    """Bring back a tag, a manifest with its tags, or a repository with everything in it.
+    """Bring back a deleted tag, manifest or repository.
 
     The last deletion of just that is undone, as long as undelete_s has not passed and no cas gc --grace 0 was
     run since. What stands in its place by now is never touched: then this says what to do, and changes nothing.

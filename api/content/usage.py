@@ -16,7 +16,7 @@ from api.content import named, repositories, tags
 from api.content.collect import walk
 from api.content.repository import Repository
 from api.content.values import content
-from cas import Digest, Holder, InvalidDigest, Missing, Name, Record, Store, Usage
+from cas import Damaged, Digest, Holder, InvalidDigest, Missing, Name, Record, Store, Usage
 
 UNTAGGED: Final = "(untagged)"  # no tag can be called so
 _AT_ONCE: Final = 1000
@@ -91,7 +91,7 @@ def of_repository(store: Store, repository: Repository, tag: str | None = None) 
     """
     if repositories.find(store, repository) is None:
         raise Missing(f"there is no repository {repository}; `cas repo list` shows all")
-    content_of = _Repository(store, repository)
+    content_of = Contents(store, repository)
     if tag and tag not in content_of.tags:
         raise Missing(f"{repository} has no tag {tag}; `cas du {repository}` shows all")
     owners = _Owners()
@@ -136,8 +136,8 @@ class _Manifest:
     inline: int
 
 
-class _Repository:
-    """What a repository's manifests and images need."""
+class Contents:
+    """What a repository's manifests and images need, as far as they can be read."""
 
     def __init__(self, store: Store, repository: Repository) -> None:
         self._store = store
@@ -167,7 +167,7 @@ class _Repository:
         if "subject" in said:
             self._about.setdefault(Digest.parse(said["subject"]), set()).add(digest)
         for blob in found.holds:
-            with self._store.reader(blob) as reader:
+            with suppress(Missing, Damaged), self._store.reader(blob) as reader:
                 body = bytes(reader.read())
         self.manifests[digest] = _Manifest(
             frozenset((*_parsed(named.digests(body)), *found.holds)), _inline_bytes(found)

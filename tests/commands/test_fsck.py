@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from cas import CHECKS
 from tests.commands.test_stats import push, stats
-from tests.support.engine import flip
+from tests.support.engine import flip, noise
 from tests.support.serving import StartServer, run_cas
+from tests.wire.v2.pushing import Client, sha256
 
 COUNTED = ("blobs", "chunks", "names", "logical_bytes")
 
@@ -105,10 +107,50 @@ def test_rot_is_named_with_the_blob_and_its_name(root: Path) -> None:
     assert packs[-1].stem in finding["where"]
 
 
+def test_repair_keeps_the_pack_and_a_push_heals_what_was_lost(server: StartServer, tmp_path: Path) -> None:
+    """Findings name REPO:TAG; a lost layer answers 404 beside a live server, and is whole again after a push."""
+    root, layer = tmp_path / "root", noise(3 << 20)
+    running = server(root)
+    with closing(Client(running.url)) as client:
+        digest = push_image(client, layer)
+        path = max((root / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
+        flip(path, 1 << 20)
+        ended = run_cas("fsck", "--data", "--json", "--root", root)
+        finding, _ = map(json.loads, ended.stdout.splitlines())
+        assert (ended.returncode, finding["names"], finding["blobs"]) == (4, ["team/app:1.0"], [digest])
+        said = run_cas("fsck", "--repair", "--dry-run", "--root", root)
+        assert (said.returncode, "1 packs would be set aside" in said.stdout) == (4, True)
+        ended = run_cas("fsck", "--repair", "--json", "--root", root)
+        assert ended.returncode == 1, ended.stdout
+        assert (root / "quarantine" / path.name).exists()
+        assert [client.blob("team/app", digest, method).status_code for method in ("HEAD", "GET")] == [404, 404]
+        push_image(client, layer)
+        assert client.blob("team/app", digest).content == layer
+    assert run_cas("fsck", "--deep", "--root", root).returncode == 0
+
+
+def push_image(client: Client, layer: bytes) -> str:
+    """Push `team/app:1.0` with one layer; return that layer's digest."""
+    config, digest = b"{}", client.push("team/app", layer)
+    kind = "application/vnd.oci.image"
+    image = {
+        "schemaVersion": 2,
+        "mediaType": f"{kind}.manifest.v1+json",
+        "config": {"mediaType": f"{kind}.config.v1+json", "size": len(config), "digest": sha256(config)},
+        "layers": [{"mediaType": f"{kind}.layer.v1.tar", "size": len(layer), "digest": digest}],
+    }
+    client.push("team/app", config)
+    sent = json.dumps(image).encode()
+    answer = client.ask("PUT", "/v2/team/app/manifests/1.0", sent, Content_Type=f"{kind}.manifest.v1+json")
+    assert answer.status_code == 201, answer.text
+    return digest
+
+
 def test_a_check_that_cannot_run_says_so(tmp_path: Path) -> None:
     """Exit code 8 where there is no store, 16 for flags that contradict each other."""
     assert run_cas("fsck", "--root", tmp_path / "none").returncode == 8
     assert run_cas("fsck", "--force", "--root", tmp_path).returncode == 16
+    assert run_cas("fsck", "--nonsense").returncode == 16
 
 
 def test_the_table_of_checks_in_the_manual_is_the_one_in_the_code() -> None:

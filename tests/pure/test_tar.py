@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import Literal
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from cas.tar import BLOCK, MEMBER_BYTES, NOWHERE, PAX_BYTES, TarWalk, read_header
@@ -78,7 +78,10 @@ def test_the_walk_sees_the_members_the_standard_library_sees(
     buffer = BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=fmt) as archive:
         for name, repeats, size, kind, mtime in entries:
-            member = tarfile.TarInfo("/".join([name] * repeats))
+            path = "/".join([name] * repeats)
+            # The library takes a file for a directory if what its header holds of a long name ends in a slash.
+            assume(kind != tarfile.AREGTYPE or "/" not in (path[99:100], path.encode()[99:100].decode("latin-1")))
+            member = tarfile.TarInfo(path)
             member.type, member.mtime, member.linkname = kind, mtime, name * repeats
             member.size = size if member.isfile() else 0
             archive.addfile(member, BytesIO(text(size, size)))

@@ -70,9 +70,17 @@ def ask_until(client: Client, place: str, least: int) -> int:
 class TestOneSession:
     """Requests on one session never interleave: the first that ends has gone on with it."""
 
-    @pytest.mark.parametrize("size", [5000, 3 * MIB, 40 * MIB])  # the last is more than one run
+    @pytest.mark.parametrize("size", [5000, 3 * MIB])
     def test_the_second_of_two_patches_is_told_how_far_it_is(self, registry: Pushed, client: Client, size: int) -> None:
         """416 with the true Range; the bytes are the winner's alone."""
+        self.overtake(registry, client, size)
+
+    def test_a_patch_overtaken_after_a_whole_run_is_told_too(self, registry: Pushed) -> None:
+        """Noticed while its body is still arriving; the answer is the same."""
+        with closing(registry.client()) as client:
+            self.overtake(registry, client, 40 * MIB)
+
+    def overtake(self, registry: Pushed, client: Client, size: int) -> None:
         repository, ours, theirs = new_repository(), noise(size, 1), noise(size + 7, 2)
         place = client.open(repository)
         slow = Slow(registry, "PATCH", place, theirs, http2=client.http2)

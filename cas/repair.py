@@ -1,0 +1,70 @@
+"""Mending a store: what is damaged is put where nobody reads it, so that a push of the same content heals it.
+
+Layer: L10. A pack with damage is salvaged, its file kept aside; blobs that cannot be whole any more are taken out of
+those that are here, their names stay. Nothing is dropped: what a check finds afterwards is what is left to mend.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cas.check import check, flaw
+from cas.salvage import salvage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cas.check import Depth, Finding
+    from cas.commit import Draft
+    from cas.digest import Digest
+    from cas.index import Edit
+    from cas.parts import Parts
+
+_AT_ONCE = 100  # blobs looked through in one transaction
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What was found, and what became of it.
+
+    Attributes:
+        found: everything that was not as promised.
+        packs: those that were, or are to be, salvaged and set aside.
+        lost: blobs that are answered as missing from now on, until the same content is pushed.
+        left: what is still not as promised, but for those blobs.
+    """
+
+    found: tuple[Finding, ...]
+    packs: tuple[int, ...]
+    lost: tuple[Digest, ...]
+    left: tuple[Finding, ...]
+
+
+def repair(parts: Parts, depth: Depth, *, dry_run: bool) -> RepairReport:
+    """Mend what a check of this depth finds. The caller holds the maintenance lock.
+
+    Raises:
+        NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
+    """
+    found = tuple(check(parts, depth))
+    packs = tuple(sorted({finding.pack for finding in found if finding.pack is not None}))
+    suffering = sorted({digest for finding in found if finding.is_damage for digest in finding.blobs})
+    if dry_run:
+        return RepairReport(found, packs, tuple(suffering), found)
+    for pack in packs:
+        salvage(parts, pack)
+    lost: list[Digest] = []
+    for start in range(0, len(suffering), _AT_ONCE):
+        lost += parts.committer.run(partial(_lose, digests=suffering[start : start + _AT_ONCE], found=found))
+    left = (finding for finding in check(parts, depth) if finding.check != "lost")
+    return RepairReport(found, packs, tuple(lost), tuple(left))
+
+
+def _lose(edit: Edit, _draft: Draft, digests: Sequence[Digest], found: Sequence[Finding]) -> list[Digest]:
+    untrue = {digest for finding in found if finding.check == "blobs" for digest in finding.blobs}
+    lost = [digest for digest in digests if edit.blob(digest) and (digest in untrue or flaw(edit, digest))]
+    for digest in lost:
+        edit.lose_blob(digest)
+    return lost
