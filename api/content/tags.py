@@ -1,10 +1,11 @@
 """Tags: one record for every protocol, whatever its target is.
 
-    tag    ns/repo:tag    {"target": …, "meta": {…}}
+    tag    ns/repo:tag    {"target": …, "meta": {…}, "view": …}
 
     target    {"kind": "v1", "id": …} or {"kind": "manifest", "digest": …, "type": …, "size": …}
+    view      the same of the other kind, once somebody asked: what the target is to the other generation
 
-What a protocol does not know it treats as not there. Blocking; no HTTP.
+Setting a tag leaves no view behind, so both change together. Blocking; no HTTP.
 """
 
 from __future__ import annotations
@@ -41,10 +42,26 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """What a tag points to; `meta` is whatever its last writer wanted to be remembered."""
+    """What a tag points to; `meta` is whatever its last writer wanted to be remembered.
+
+    Attributes:
+        target: what was pushed.
+        view: what that is to the other generation of clients, as far as it was made.
+    """
 
     target: Image | Manifest
     meta: Mapping[str, Any]
+    view: Image | Manifest | None = None
+
+    @property
+    def image(self) -> Image | None:
+        """The v1 image, pushed or made."""
+        return next((each for each in (self.target, self.view) if isinstance(each, Image)), None)
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest, pushed or made."""
+        return next((each for each in (self.target, self.view) if isinstance(each, Manifest)), None)
 
 
 def find(reads: Reads, repository: Repository, tag: str) -> Tag | None:
@@ -56,6 +73,17 @@ def find(reads: Reads, repository: Repository, tag: str) -> Tag | None:
 def put(names: Names, repository: Repository, tag: str, target: Image | Manifest, meta: Mapping[str, Any]) -> None:
     """Set a tag, whatever it pointed to before."""
     names.put(_name(repository, tag), record({"target": _write(target), "meta": dict(meta)}))
+
+
+def show(names: Names, repository: Repository, tag: str, target: Image | Manifest, view: Image | Manifest) -> bool:
+    """Remember what a tag's target is to the other generation; tell whether the tag still points there."""
+    found = find(names, repository, tag)
+    if found is None or found.target != target:
+        return False
+    if found.view != view:
+        value = {"target": _write(target), "meta": dict(found.meta), "view": _write(view)}
+        names.put(_name(repository, tag), record(value))
+    return True
 
 
 def delete(names: Names, repository: Repository, tag: str, deletion: Deletion) -> bool:
@@ -84,10 +112,14 @@ def _write(target: Image | Manifest) -> dict[str, Any]:
 def read(found: Record) -> Tag:
     """Read what `put` wrote."""
     value = content(found)
-    target = value["target"]
+    view = value.get("view")
+    return Tag(_read(value["target"]), value["meta"], None if view is None else _read(view))
+
+
+def _read(target: Mapping[str, Any]) -> Image | Manifest:
     if target["kind"] == "v1":
-        return Tag(Image(target["id"]), value["meta"])
-    return Tag(Manifest(Digest.parse(target["digest"]), target["type"], target["size"]), value["meta"])
+        return Image(target["id"])
+    return Manifest(Digest.parse(target["digest"]), target["type"], target["size"])
 
 
 def _name(repository: Repository, tag: str) -> Name:
