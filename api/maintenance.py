@@ -26,11 +26,17 @@ _LAST: Final = Name("gc.last", "run")
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What became of the names, of the bytes that they held, and of the packs these lay in."""
+    """What became of the names, of the bytes that they held, and of the packs these lay in.
+
+    Attributes:
+        given_back: bytes that all packs took before, less what they take after; pushes meanwhile, and that it was
+            written down what was removed, count against it. In a dry run, what the packs of data would give back.
+    """
 
     names: Swept
     bytes: CollectReport
     packs: CompactReport
+    given_back: int
 
     @property
     def left(self) -> list[str]:
@@ -60,6 +66,7 @@ def run(store: Store, wanted: Terms, *, dry_run: bool = False, progress: Callabl
     Raises:
         InUse: somebody else is at it.
     """
+    before = store.stats().pack_bytes
     swept = sweep(store, wanted, dry_run=dry_run, progress=progress)
     freed = store.collect(dry_run=dry_run, without=frozenset(swept.without), progress=progress)
     everything = wanted.unused_before == _FOREVER
@@ -67,8 +74,9 @@ def run(store: Store, wanted: Terms, *, dry_run: bool = False, progress: Callabl
     def told(_step: str) -> None:
         progress()
 
-    packs = store.compact(everything=everything, dry_run=dry_run, progress=told)
-    return Collection(swept, freed, packs)
+    packs = store.compact(everything=everything, dry_run=dry_run, doomed=freed.doomed, progress=told)
+    given_back = packs.data.freed_bytes if dry_run else before - store.stats().pack_bytes
+    return Collection(swept, freed, packs, given_back)
 
 
 def is_due(store: Store, settings: KeepingSettings, now: float) -> bool:

@@ -30,6 +30,8 @@ _SMALLEST_BLOCK_BYTES: Final = 256 * KIB
 _ALL_BLOCKS_BYTES: Final = 4 * MIB
 # Pieces from here on are written as they are: to join them would copy them.
 _PIECE_BYTES: Final = 64 * KIB
+# How often an upload looks, while its client sends nothing, whether a collection waits for it; collections wait longer.
+_REST_S: Final = 3.0
 # Pieces of an answer fetched in one hop: decoded bytes are memory, ranges of files are only notes.
 _BATCH_BYTES: Final = 1 * MIB
 _BATCH_PIECES: Final = 64
@@ -113,6 +115,14 @@ class _Writer:
         self._pieces: list[bytes] = []
         self._size = 0
         self._writing: asyncio.Task[None] | None = None
+        self._look = asyncio.get_running_loop().call_later(_REST_S, self._rest)
+
+    def _rest(self) -> None:
+        """Let the upload rest if no thread is at it: what a client that stalls has sent must hold nobody up."""
+        self._look = asyncio.get_running_loop().call_later(_REST_S, self._rest)
+        last = self._writing
+        if last is None or (last.done() and not last.cancelled() and last.exception() is None):
+            self._writing = asyncio.ensure_future(self._run(self._upload.rest))
 
     async def add(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -126,9 +136,10 @@ class _Writer:
 
     async def _turn(self) -> None:
         """Wait for the block being written, then hand over what was gathered meanwhile."""
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
+        while (writing := self._writing) is not None:
             await _finish(writing)
+            if self._writing is writing:
+                self._writing = None
         if self._pieces:
             pieces, self._pieces, self._size = self._pieces, [], 0
             self._writing = asyncio.ensure_future(self._write(pieces))
@@ -139,6 +150,7 @@ class _Writer:
     async def settle(self) -> None:
         """Wait for a block still being written, whatever became of it; the writer's work ends here."""
         _Writer.active -= 1
+        self._look.cancel()
         if self._writing is not None:
             with suppress(Exception):  # the caller is on its way out with an error that came first
                 await _finish(self._writing)

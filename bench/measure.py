@@ -93,14 +93,15 @@ def compare(key: str, loads: list[Load], rounds: int, *, per: str) -> Row:
             taken[load.runner.name].append((sample, load.runner.cpu_s() - before))
             peaks[load.runner.name] = max(peaks[load.runner.name], load.runner.peak_rss_mib())
     found_of = {
-        load.runner.name: _figures(taken[load.runner.name], per)
+        load.runner.name: figures(taken[load.runner.name], per)
         | {"peak_rss_mib": round(peaks[load.runner.name], 1), "disk_bytes": load.runner.disk_bytes()}
         for load in loads
     }
     return {"key": key, "clients": loads[0].clients, "rounds": rounds, "per": per, "servers": found_of}
 
 
-def _figures(taken: Sequence[tuple[Sample, float]], per: str) -> dict[str, Any]:
+def figures(taken: Sequence[tuple[Sample, float]], per: str) -> dict[str, Any]:
+    """What samples of one load come to, each with the CPU-seconds that it took the server."""
     by_bytes = per == "GiB"
     rates = [sample.mib_per_s if by_bytes else sample.jobs_per_s for sample, _ in taken]
     work = [sample.moved_bytes / GIB if by_bytes else len(sample.seconds) / 1000 for sample, _ in taken]

@@ -51,6 +51,11 @@ _LARGE_PULL = (faster("nginx", 0.95), faster(OLD, 1.2), cheaper("nginx", 1.15))
 _LARGE_PUSH = (faster(OLD, 3), faster("one core's SHA-256", 0.5))
 _SMALL_PUSH = (faster(OLD, 1.5), faster(NEW, 1.5))
 _SMALL_PULL = (faster(OLD, 1.5), faster(NEW, 1.5))
+_BESIDE = (
+    Target("p99 ≤ 1.5 × quiet", lambda row: ratios(row, "p99_ms").get("quiet"), 1.5, most=True),
+    noted("p99_beside_gc", "beside gc alone ≤ 1.5", 1.5),
+    noted("p99_beside_fsck", "beside fsck alone ≤ 1.5", 1.5),
+)
 _MANIFEST = (faster(OLD, 3), faster(NEW, 1.2))
 
 ROWS: Mapping[str, Title] = {
@@ -92,5 +97,9 @@ ROWS: Mapping[str, Title] = {
             noted("index_bytes_a_chunk", "index ≤ 200 B a chunk", 200),
         ),
     ),
+    "maintenance/pull-64k": Title("pull 64 KiB blobs beside gc and fsck", _BESIDE),
+    "maintenance/pull-1m": Title("pull 1 MiB blobs beside gc and fsck", _BESIDE),
+    "maintenance/manifest": Title("manifest GET beside gc and fsck", _BESIDE),
+    "maintenance/push-64k": Title("push 64 KiB blobs beside gc and fsck", _BESIDE),
     "mix/pull": Title("pulls as registries see them, 8 clients"),
 }

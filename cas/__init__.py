@@ -5,7 +5,6 @@ This is its public face; `docs/design.md` tells what it promises and how.
 
 from cas.backup import restore
 from cas.change import Blob, Names, Reads
-from cas.check import CHECKS, Depth, Finding
 from cas.claims import Progress
 from cas.collect import CollectReport
 from cas.compact import CompactReport
@@ -34,6 +33,7 @@ from cas.errors import (
     Superseded,
     UnsafeFilesystem,
 )
+from cas.finding import CHECKS, Depth, Finding
 from cas.mirror import CopyReport
 from cas.names import Name, Record
 from cas.reader import FileRange, Reader

@@ -1,7 +1,8 @@
 """Checking a store: what the index says held against itself, against the packs, and against the bytes.
 
-Layer: L8. Changes nothing. Whoever calls holds the maintenance lock, so nothing is moved or collected meanwhile; pushes
-and deletions go on, and so whatever is compared with each other is read in one transaction.
+Layer: L9. Changes nothing. Pushes, deletions and collections go on meanwhile, so whatever is compared with each other
+is read in one transaction. Only what is in files cannot be: a pack that looks wrong is looked at once more while nobody
+may move it.
 """
 
 from __future__ import annotations
@@ -9,22 +10,25 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from dataclasses import dataclass
-from enum import IntEnum
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import xxhash
 
+from cas import tallies
 from cas.errors import Damaged, DiskFailed, Missing
 from cas.extent import Codec
+from cas.finding import DISK, PUSH, REBUILD, REPAIR, Depth, Finding
 from cas.names import Name
 from cas.reader import Reader
 from cas.records import ChunkRef, Role
 from cas.scan import extent_of, pack_paths, scan_pack
-from cas.tables import TABLES, ChunkState, PackState
+from cas.tables import ChunkState, PackState
+from cas.tallies import gap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from cas.digest import Digest
     from cas.parts import Parts
@@ -32,83 +36,32 @@ if TYPE_CHECKING:
     from cas.tables import PackRow
     from cas.view import View
 
-CHECKS: Final = {  # name → the invariant it guards
-    "rows": "I9",  # every row of the index is what was written
-    "names": "I1",  # what a name holds is there, and known to be held
-    "recipes": "I3",  # a blob's segments follow each other and name chunks that are there
-    "lost": "I9",  # blobs known to be damaged, until they are pushed again
-    "packs": "I4",  # packs and rows belong together, and records say what the index says
-    "chunks": "I3",  # stored bytes have their checksum
-    "keys": "I3",  # chunks have the key of their bytes
-    "blobs": "I3",  # blobs have the digest of their bytes
-}
-REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
-PUSH: Final = "push the same content again"
-REPAIR: Final = "run cas fsck --repair, then push the same content again"
 _SLICE: Final = 1000
 
 
-class Depth(IntEnum):
-    """How far a check goes; each includes those before it."""
+def check(
+    parts: Parts, depth: Depth, alone: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Iterator[Finding]:
+    """Yield what is wrong; if the index itself is, that alone, since all else rests on it.
 
-    QUICK = 0
-    DATA = 1
-    DEEP = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it was promised.
-
-    Attributes:
-        check: a name in `CHECKS`.
-        what: in words.
-        where: a table, a pack and a byte, a blob.
-        remedy: what would mend it.
-        blobs: those that suffer.
-        names: what holds these.
-        pack: the one that is damaged, if one is.
+    Args:
+        parts: of the store.
+        depth: how far to go.
+        alone: while it is entered, nobody moves or takes anything; for whom that is so already, nothing.
     """
-
-    check: str
-    what: str
-    where: str
-    remedy: str = PUSH
-    blobs: tuple[Digest, ...] = ()
-    names: tuple[Name, ...] = ()
-    pack: int | None = None
-
-    @property
-    def is_damage(self) -> bool:
-        """Whether its blobs may not be whole."""
-        return self.check in {"recipes", "packs", "chunks", "keys", "blobs"}
-
-    @property
-    def invariant(self) -> str:
-        """What was promised."""
-        return CHECKS[self.check]
-
-
-def check(parts: Parts, depth: Depth) -> Iterator[Finding]:
-    """Yield what is wrong; if a row of the index is, that alone, since all else rests on them."""
-    rows = list(_rows(parts))
-    if rows:
-        yield from rows
-        return
+    for look in (tallies.tables, tallies.rows):
+        if wrong := list(look(parts)):
+            yield from wrong
+            return
     yield from _names(parts)
+    for look in (tallies.uploads, tallies.sums, tallies.hints):
+        yield from look(parts)
     yield from _recipes(parts, depth)
     yield from _lost(parts)
-    yield from _Packs(parts, depth).findings()
-
-
-def _rows(parts: Parts) -> Iterator[Finding]:
-    for table in (name for name, several in TABLES.items() if not several):
-        after: bytes | None = b""
-        try:
-            while after is not None:
-                after = parts.index.read(lambda view, after=after, table=table: view.prove_after(table, after, _SLICE))  # type: ignore[misc]
-        except Damaged:
-            yield Finding("rows", "a row is not what was written", f"index table {table}", REBUILD)
+    first = _Packs(parts, depth)
+    if list(first.findings()):  # or somebody moved what lay there: a second look tells, and only that is told
+        with alone():
+            yield from _Packs(parts, depth, first.suspects).findings()
 
 
 def _names(parts: Parts) -> Iterator[Finding]:
@@ -142,8 +95,8 @@ def _recipes(parts: Parts, depth: Depth) -> Iterator[Finding]:
             what = parts.index.read(lambda view, digest=digest: flaw(view, digest))  # type: ignore[misc]
             if what is not None:
                 yield _about("recipes", what, f"blob {digest}", parts, {digest})
-            elif depth is Depth.DEEP and (what := _untrue(parts, digest)):
-                yield _about("blobs", what, f"blob {digest}", parts, {digest})
+            elif depth is Depth.DEEP and (untrue := _untrue(parts, digest)):
+                yield _about(*untrue, f"blob {digest}", parts, {digest})
 
 
 def flaw(view: View, digest: Digest) -> str | None:
@@ -151,19 +104,11 @@ def flaw(view: View, digest: Digest) -> str | None:
     blob = view.blob(digest)
     if blob is None or blob.inline is not None:
         return None
-    at = 0
-    for stretch in view.segments(blob.recipe):
-        if stretch.start != at:
-            return f"its recipe has a hole at byte {at}"
-        rows = [view.chunk(ref) for ref in stretch.refs]
-        if any(row is None or row.state is ChunkState.BAD for row in rows):
-            return f"a chunk is missing or damaged after byte {at}"
-        at += sum(ref.raw for ref in stretch.refs)
-    return None if at == blob.size else f"its recipe has {at} bytes of {blob.size}"
+    return gap(view, blob.recipe, blob.size)
 
 
-def _untrue(parts: Parts, digest: Digest) -> str | None:
-    """Read a blob to its end; one that is deleted meanwhile is nobody's concern."""
+def _untrue(parts: Parts, digest: Digest) -> tuple[str, str] | None:
+    """Read a blob to its end: which check it fails and why; one deleted meanwhile is nobody's concern."""
     pin = parts.pins.take()
     blob = parts.index.read(lambda view: view.blob(digest))
     if blob is None:
@@ -172,10 +117,10 @@ def _untrue(parts: Parts, digest: Digest) -> str | None:
     try:
         true = _hash(parts, blob, Reader(parts, blob, pin)) == digest.raw
     except Damaged as error:
-        return str(error)
+        return "blobs", str(error)
     except DiskFailed as error:
-        return f"could not be read: {error}"
-    return None if true else "its bytes have another digest"
+        return "unreadable", f"it could not be read to its end: {error}"
+    return None if true else ("blobs", "its bytes have another digest")
 
 
 def _hash(parts: Parts, blob: BlobEntry, reader: Reader) -> bytes:
@@ -208,30 +153,41 @@ def _about(
 ) -> Finding:
     keys = parts.index.read(lambda view: {key for digest in blobs for key in view.holders(digest)})
     names = tuple(Name.from_key(key) for key in sorted(keys))
+    if check_name == "unreadable":
+        return Finding(check_name, what, where, DISK, tuple(sorted(blobs)), names)
     return Finding(check_name, what, where, PUSH if pack is None else REPAIR, tuple(sorted(blobs)), names, pack)
 
 
 class _Packs:
     """Packs against the index; chunks found bad are told at the end, when it is looked up whose they are."""
 
-    def __init__(self, parts: Parts, depth: Depth) -> None:
-        self._parts, self._depth = parts, depth
+    def __init__(self, parts: Parts, depth: Depth, only: Collection[int] | None = None) -> None:
+        self._parts, self._depth, self._only = parts, depth, only
+        self.suspects: set[int] = set()  # packs of which something was found
         self._bad: dict[bytes, tuple[str, str, str, int]] = {}  # chunk → check, what, where, pack
 
     def findings(self) -> Iterator[Finding]:
         # In this order: a pack's row comes before its file, and its row says how far before chunks lie there.
-        files = {pack: path.stat().st_size for pack, path in pack_paths(self._parts.layout)}
+        files = {pack for pack, _ in pack_paths(self._parts.layout)}
         placed = self._placed()
         rows = self._parts.index.read(lambda view: view.packs())
         known = {row.pack for row in rows}
-        for pack in sorted(files.keys() - known):
+        for pack in self._those(files - known):
             yield Finding("packs", "the index does not know it; cas gc sets it aside", f"pack {pack:016x}", "cas gc")
         for row in rows:
-            if row.state is not PackState.DYING:
-                yield from self._pack(row, placed[row.pack])
-        for pack in sorted(placed.keys() - known):
+            if row.state is not PackState.DYING and (self._only is None or row.pack in self._only):
+                for finding in self._pack(row, placed[row.pack]):
+                    self.suspects.add(row.pack)
+                    yield finding
+        for pack in self._those(placed.keys() - known):
             yield Finding("packs", f"{placed[pack]} chunks lie in it, and it is not here", f"pack {pack:016x}")
         yield from self._told()
+
+    def _those(self, packs: Iterable[int]) -> list[int]:
+        """Return those that are to be told of, and suspect them."""
+        wanted = sorted(pack for pack in packs if self._only is None or pack in self._only)
+        self.suspects.update(wanted)
+        return wanted
 
     def _placed(self) -> Counter[int]:
         """Count the chunks that the index places in each pack, but for those known to be bad."""
@@ -256,7 +212,7 @@ class _Packs:
                 self._unrecorded(row.pack, {})
             return
         except OSError as error:
-            yield Finding("packs", f"could not be read: {error.strerror}", where, "look at the system's log")
+            yield Finding("unreadable", f"it could not be read: {error.strerror}", where, DISK)
             return
         if row.state is PackState.SEALED and not scan.sealed and row.committed:
             yield Finding("packs", "its header or footer is damaged", where, REPAIR, pack=row.pack)
@@ -313,12 +269,13 @@ class _Packs:
         except (Damaged, Missing, FileNotFoundError) as error:
             return "chunks", f"a chunk is damaged: {error}"
         except DiskFailed as error:
-            return "chunks", f"a chunk could not be read, which is not rot: {error}"
+            return "unreadable", f"a chunk could not be read, which is not rot: {error}"
         return None
 
     def _told(self) -> Iterator[Finding]:
         whose = self._whose()
         for chunk, (check_name, what, where, pack) in self._bad.items():
+            self.suspects.add(pack)
             yield _about(check_name, what, where, self._parts, whose.get(chunk, set()), pack)
 
     def _whose(self) -> dict[bytes, set[Digest]]:

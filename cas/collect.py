@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from cas.doomed import Doomed
 from cas.index import Edit
 from cas.lease import maintenance_lock
 from cas.pins import advance
@@ -50,6 +51,7 @@ class CollectReport:
         chunks: that no recipe named.
         bytes: what these chunks take in packs, which a compaction gives back.
         unfinished: why the rest was left to the next run; empty if nothing was.
+        doomed: of a dry run, for that of a compaction.
     """
 
     blobs: int = 0
@@ -57,6 +59,7 @@ class CollectReport:
     chunks: int = 0
     bytes: int = 0
     unfinished: str = ""
+    doomed: Doomed | None = field(default=None, compare=False, repr=False)
 
     def add(self, row: ChunkRow) -> None:
         """Count a chunk."""
@@ -92,6 +95,8 @@ class _Collection:
         if not self._quiet():
             return self._report
         orphans = self._orphans()
+        if self._dry_run:
+            self._report.doomed = Doomed(orphans)
         self._drop_recipes(orphans)
         self._write(lambda edit: edit.set_number(MARKING, 1))
         passes = self._read(lambda view: view.count("chunks")) // MOST_MARKS + 1
@@ -201,7 +206,8 @@ class _Collection:
     def _condemn(self, marks: _Marks) -> None:
         for rows in self._chunks(marks.low):
             dead = [(chunk, row) for chunk, row in rows if marks.low <= chunk < marks.high and chunk not in marks.ids]
-            if self._dry_run:
+            if self._report.doomed is not None:
+                self._report.doomed.add(chunk for chunk, _ in dead)
                 for _, row in dead:
                     self._report.add(row)
             elif any(row.state is not ChunkState.DYING for _, row in dead):

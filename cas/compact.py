@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from cas.commit import JOURNAL_SEQ
+from cas.doomed import Doomed
 from cas.errors import CasError
 from cas.lease import maintenance_lock
 from cas.moving import Living, forget, living, move, remove
@@ -21,7 +23,7 @@ from cas.packs import lock_pack
 from cas.pins import advance
 from cas.records import Role
 from cas.scan import pack_paths, scan_pack
-from cas.tables import ChunkState, PackState
+from cas.tables import LAST_BYTE, ChunkState, PackState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,20 +41,41 @@ _MANY_SMALL = 8  # small packs that are worth making one of
 
 
 @dataclass(slots=True)
-class CompactReport:
-    """What was done, or would be. Sizes in bytes, of files of packs.
+class PackFigures:
+    """What became of the packs of one role. Sizes in bytes, of files.
 
     Attributes:
         moved_bytes: of packs newly written.
         freed_bytes: what the packs take less than before.
-        left: packs left alone, each with the reason.
     """
 
-    packs_before: int = 0
-    packs_after: int = 0
+    before: int = 0
+    after: int = 0
     moved_bytes: int = 0
     freed_bytes: int = 0
+
+
+@dataclass(slots=True)
+class CompactReport:
+    """What was done, or would be; `left` are packs left alone, each with the reason."""
+
+    data: PackFigures = field(default_factory=PackFigures)
+    journal: PackFigures = field(default_factory=PackFigures)
     left: list[str] = field(default_factory=list)
+
+    def of(self, role: Role) -> PackFigures:
+        """Return the figures of one role."""
+        return self.data if role is Role.DATA else self.journal
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes newly written."""
+        return self.data.moved_bytes + self.journal.moved_bytes
+
+    @property
+    def freed_bytes(self) -> int:
+        """Bytes that all packs take less than before."""
+        return self.data.freed_bytes + self.journal.freed_bytes
 
 
 @dataclass(slots=True)
@@ -66,11 +89,18 @@ class _Counted:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A pack as it stands, and what of it lives."""
+    """A pack as it stands, and what of it lives.
+
+    Attributes:
+        first: the number of its first record of names.
+        floor: of the journal's oldest pack, from where on other packs have records; see `move`.
+    """
 
     row: PackRow
     size: int
     living: Living
+    first: int = 0
+    floor: int = 0
 
     @property
     def gain(self) -> int:
@@ -83,6 +113,7 @@ def compact(
     *,
     everything: bool = False,
     dry_run: bool = False,
+    doomed: Doomed | None = None,
     wait_s: float = 10.0,
     quiet: Callable[[Parts, float], bool] | None = None,
     step: Step = lambda _: None,
@@ -93,6 +124,7 @@ def compact(
         parts: the store.
         everything: also those in which only little is.
         dry_run: say what would be done.
+        doomed: what a dry run takes for gone.
         wait_s: how long to wait for that.
         quiet: returns whether everybody who may have bytes unfiled in a pack that is closed by now is done.
         step: told what has just been done.
@@ -102,7 +134,9 @@ def compact(
         NoSpace, DiskFailed, ReadOnly, Busy: it ended in between; whatever was done stays good.
     """
     with maintenance_lock(parts.layout):
-        return _Compaction(parts, everything, dry_run, step).run(lambda: (quiet or is_quiet)(parts, wait_s))
+        return _Compaction(parts, everything, dry_run, doomed or Doomed(), step).run(
+            lambda: (quiet or is_quiet)(parts, wait_s)
+        )
 
 
 def is_quiet(parts: Parts, wait_s: float) -> bool:
@@ -114,24 +148,30 @@ def is_quiet(parts: Parts, wait_s: float) -> bool:
 class _Compaction:
     """One run."""
 
-    def __init__(self, parts: Parts, everything: bool, dry_run: bool, step: Step) -> None:  # noqa: FBT001
+    def __init__(self, parts: Parts, everything: bool, dry_run: bool, doomed: Doomed, step: Step) -> None:  # noqa: FBT001
         self._parts, self._everything, self._dry, self._step = parts, everything, dry_run, step
+        self._doomed = doomed
+        self._top = 0  # the number of the newest change of names when this began
         self._report = CompactReport()
 
     def run(self, quiet: Callable[[], bool]) -> CompactReport:
         files = [pack for pack, _ in pack_paths(self._parts.layout)]
-        rows = self._parts.index.read(lambda view: view.packs())
-        self._report.packs_before = self._report.packs_after = len(rows)
+        rows, self._top = self._parts.index.read(lambda view: (view.packs(), view.number(JOURNAL_SEQ)))
+        for row in rows:
+            self._report.of(row.role).before += 1
+            self._report.of(row.role).after += 1
         self._set_aside(set(files) - {row.pack for row in rows})
         dying = [row for row in rows if row.state is PackState.DYING]
         chosen = self._choose([row for row in rows if row.state is not PackState.DYING])
+        self._step("planned")
         chosen = chosen if self._dry else [plan for plan in chosen if close(self._parts, plan.row)]
         self._step("closed")
         if not self._dry and any(plan.row.role is Role.DATA for plan in chosen) and not quiet():
             self._report.left.append("all packs of data: an upload or a reader that began before goes on; run it again")
             chosen = [plan for plan in chosen if plan.row.role is Role.JOURNAL]
-        self._empty([_Plan(row, self._size(row.pack), Living()) for row in dying])
         moved = False
+        for role in Role:
+            self._empty([_Plan(row, self._size(row.pack), Living()) for row in dying if row.role is role])
         for group in self._groups(chosen):
             moved |= self._empty(group)
         if moved and not self._dry:
@@ -146,7 +186,7 @@ class _Compaction:
                 set_aside(self._parts, pack)
 
     def _choose(self, rows: Sequence[PackRow]) -> list[_Plan]:
-        counted = _count(self._parts)
+        counted = _count(self._parts, self._doomed)
         self._step("counted")
         plans = []
         for row in rows:
@@ -154,6 +194,7 @@ class _Compaction:
                 if free and self._may_gain(row, counted.get(row.pack, _Counted())):
                     plan = self._plan(row, counted.get(row.pack, _Counted()))
                     plans += [plan] if plan is not None else []
+        plans = self._without_deletions(plans, sum(row.role is Role.JOURNAL for row in rows))
         chosen = [plan for plan in plans if self._is_worth(plan)]
         small = [plan for plan in plans if self._is_small(plan) and plan.row.state is not PackState.OPEN]
         for role in Role:
@@ -178,15 +219,32 @@ class _Compaction:
                 return None
             if counted.chunks or row.committed:
                 return self._leave(row, "its file is missing or empty; run cas fsck")
-            return _Plan(row, self._size(row.pack), Living())
+            return _Plan(row, self._size(row.pack), Living(), LAST_BYTE)
         if counted.bad or scan.complaints or (scan.header is None and (counted.chunks or row.committed)):
             return self._leave(row, "it is damaged; run cas fsck")
-        found = living(self._parts, scan)
+        found = living(self._parts, scan, self._doomed)
         if found.chunks < counted.chunks:
-            still = _count(self._parts, only=row.pack).get(row.pack, _Counted())
-            if living(self._parts, scan).chunks < still.chunks:
+            still = _count(self._parts, self._doomed, only=row.pack).get(row.pack, _Counted())
+            if living(self._parts, scan, self._doomed).chunks < still.chunks:
                 return self._leave(row, "chunks of it are in none of its records; run cas fsck")
-        return _Plan(row, path.stat().st_size, found)
+        first = min(
+            (record.body.names.seq for record in scan.records if record.body.names is not None), default=LAST_BYTE
+        )
+        return _Plan(row, path.stat().st_size, found, first)
+
+    def _without_deletions(self, plans: list[_Plan], journals: int) -> list[_Plan]:
+        """Leave out of the journal's oldest pack those deletions that delete nothing any more."""
+        ordered = sorted((plan for plan in plans if plan.row.role is Role.JOURNAL), key=lambda plan: plan.first)
+        if len(ordered) < journals or not ordered:
+            return plans  # what lies in a pack that was left alone is not known
+        if ordered[0].first == LAST_BYTE:
+            return plans  # none has any
+        oldest, floor = ordered[0], min([self._top + 1, *(plan.first for plan in ordered[1:])])
+        path = self._parts.layout.pack(oldest.row.pack)
+        found = living(self._parts, scan_pack(oldest.row.pack, path), self._doomed, floor)
+        if found.size == oldest.living.size:
+            return plans
+        return [replace(oldest, living=found, floor=floor) if plan is oldest else plan for plan in plans]
 
     def _leave(self, row: PackRow, why: str) -> _Plan | None:
         self._report.left.append(f"pack {row.pack:016x}: {why}")
@@ -214,13 +272,15 @@ class _Compaction:
 
     def _groups(self, plans: Sequence[_Plan]) -> Iterator[list[_Plan]]:
         """Yield what goes together into one new pack: the packs that are wholly dead first, since they cost nothing."""
-        dead = [plan for plan in plans if not plan.living.records]
-        if dead:
-            yield dead
+        for role in Role:
+            dead = [plan for plan in plans if not plan.living.records and plan.row.role is role]
+            if dead:
+                yield dead
         for role in Role:
             group: list[_Plan] = []
             size = 0
-            some = [plan for plan in plans if plan.living.records and plan.row.role is role]
+            yield from ([plan] for plan in plans if plan.living.records and plan.row.role is role and plan.floor)
+            some = [plan for plan in plans if plan.living.records and plan.row.role is role and not plan.floor]
             for plan in sorted(some, key=lambda plan: plan.living.size):
                 if group and size + plan.living.size > self._parts.settings.pack_bytes:
                     yield group
@@ -236,19 +296,21 @@ class _Compaction:
             return False
         new = sum((plan.living for plan in group), Living()).pack_size
         rows = [plan.row for plan in group]
+        old = sum(self._size(row.pack) for row in rows)
         try:
             if self._dry:
                 pass
             elif new:
-                move(self._parts, rows, self._step)
+                new = move(self._parts, rows, self._step, group[0].floor)
             else:
                 remove(self._parts, rows, self._step)
         except CasError as error:
             self._report.left += [f"pack {row.pack:016x}: {error}" for row in rows]
             return False
-        self._report.packs_after += bool(new) - len(rows)
-        self._report.moved_bytes += new
-        self._report.freed_bytes += sum(plan.size for plan in group) - new
+        figures = self._report.of(rows[0].role)
+        figures.after += bool(new) - len(rows)
+        figures.moved_bytes += new
+        figures.freed_bytes += old - new
         return bool(new)
 
     def _refresh_hints(self) -> None:
@@ -298,14 +360,14 @@ def _refresh(edit: Edit, _draft: Draft, keys: Sequence[bytes]) -> None:
         edit.refresh_hints(key)
 
 
-def _count(parts: Parts, only: int | None = None) -> dict[int, _Counted]:
-    """Return what the index knows of each pack's chunks, or of one pack's."""
+def _count(parts: Parts, doomed: Doomed, only: int | None = None) -> dict[int, _Counted]:
+    """Return what the index knows of each pack's chunks, or of one pack's, but for what is doomed."""
     counted: dict[int, _Counted] = {}
     after = b""
     while rows := parts.index.read(lambda view, after=after: view.stored_chunks(after, _SLICE)):  # type: ignore[misc]
         after = rows[-1][0]
-        for _, row in rows:
-            if only in (None, row.extent.pack):
+        for chunk, row in rows:
+            if only in (None, row.extent.pack) and not doomed.has(chunk):
                 known = counted.setdefault(row.extent.pack, _Counted())
                 known.chunks += 1
                 known.stored += row.extent.stored

@@ -217,6 +217,15 @@ class Transaction:
         """Yield a table's entries as they lie there, unchecked."""
         yield from cast("Iterator[tuple[bytes, bytes]]", self._txn.cursor(db=self._tables[table]))
 
+    def places(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """Yield a table's entries in the order they lie there: keys with nothing, or with one value of several."""
+        several = self._tables[table].flags()["dupsort"]
+        cursor = self._txn.cursor(db=self._tables[table])
+        if several:
+            yield from cast("Iterator[tuple[bytes, bytes]]", cursor)
+        else:
+            yield from ((key, b"") for key in cast("Iterator[bytes]", cursor.iternext(keys=True, values=False)))
+
     @contextmanager
     def nested(self) -> Iterator[Transaction]:
         """Yield a transaction within this one: what raises inside leaves nothing behind, and the outer one goes on."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from cas.doomed import Doomed
 from cas.errors import Damaged
 from cas.records import FOOTER_ENTRY_SIZE, HEADER_SIZE, TRAILER_SIZE, Body, ChunkRef, encode_record
 from cas.scan import extent_of, scan_pack
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _SLICE = 2_000  # chunks in one transaction: well below 50 ms
 _WINDOW_BYTES = 4 << 20  # copied at a time
+_NOTHING = Doomed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +66,26 @@ class Living:
         return HEADER_SIZE + self.size + self.records * FOOTER_ENTRY_SIZE + TRAILER_SIZE if self.records else 0
 
 
-def living(parts: Parts, scan: Scan) -> Living:
-    """Return how much of a scanned pack lives."""
+def living(parts: Parts, scan: Scan, doomed: Doomed = _NOTHING, floor: int = 0) -> Living:
+    """Return how much of a scanned pack lives, or would without what is doomed; see `move` for the floor."""
     total = Living()
-    for body in living_bodies(parts, scan):
+    for body in living_bodies(parts, scan, doomed, floor):
         record = len(encode_record(body, marker=bytes(16), offset=0, previous=0))
         stored = sum(entry.stored for entry in body.chunks)
         total += Living(record + stored, 1, len(body.chunks))
     return total
 
 
-def move(parts: Parts, sources: Sequence[PackRow], step: Step) -> None:
-    """Move what lives in packs of one role, closed and quiet, into a new one, and remove them.
+def move(parts: Parts, sources: Sequence[PackRow], step: Step, floor: int = 0) -> int:
+    """Move what lives in packs of one role, closed and quiet, into a new one, and remove them; return its size.
+
+    Args:
+        parts: the store.
+        sources: the packs.
+        step: told what has just been done.
+        floor: of a single journal pack, the number from which on other packs have records. A deletion below it
+            deletes nothing that lies elsewhere, and what it deleted here is not moved either, so it need not be. A
+            rebuild that finds the old pack too believes that one, record by record: there is more in it.
 
     Raises:
         Damaged: a chunk is not what was stored; everything is as it was.
@@ -83,7 +93,7 @@ def move(parts: Parts, sources: Sequence[PackRow], step: Step) -> None:
     """
     writer = parts.packs.create(sources[0].role)
     try:
-        moves = [one for row in sources for one in _copy(parts, row.pack, writer)]
+        moves = [one for row in sources for one in _copy(parts, row.pack, writer, floor)]
         step("copied")
         parts.packs.finish(writer)
     except BaseException:
@@ -95,6 +105,7 @@ def move(parts: Parts, sources: Sequence[PackRow], step: Step) -> None:
     change_over(parts, moves, target)
     step("moved")
     remove(parts, sources, step)
+    return parts.layout.pack(writer.pack).stat().st_size
 
 
 def remove(parts: Parts, rows: Sequence[PackRow], step: Step) -> None:
@@ -137,32 +148,37 @@ def _condemn(edit: Edit, _draft: Draft, rows: Sequence[PackRow]) -> None:
         edit.put_pack(replace(row, state=PackState.DYING))
 
 
-def living_bodies(parts: Parts, scan: Scan) -> Iterator[Body]:
+def living_bodies(parts: Parts, scan: Scan, doomed: Doomed = _NOTHING, floor: int = 0) -> Iterator[Body]:
     """Yield what lives of each record of a pack, where anything does."""
     for record in scan.records:
-        body = parts.index.read(partial(_survivors, pack=scan.pack, body=record.body))
+        look = partial(_survivors, pack=scan.pack, body=record.body, doomed=doomed, floor=floor)
+        body = parts.index.read(look)
         if body.chunks or body.segments or body.blobs or body.names is not None:
             yield body
 
 
-def _survivors(view: View, pack: int, body: Body) -> Body:
-    chunks = [entry for entry in body.chunks if _lives(view, pack, entry)]
+def _survivors(view: View, pack: int, body: Body, doomed: Doomed, floor: int) -> Body:
+    chunks = [entry for entry in body.chunks if _lives(view, pack, entry, doomed)]
     segments = []
     for segment in body.segments:
         stretch = view.stretch(segment.recipe, segment.start)
-        if stretch is not None and stretch.start == segment.start and stretch.refs == segment.refs:
+        stands = stretch is not None and stretch.start == segment.start and stretch.refs == segment.refs
+        if stands and segment.recipe not in doomed.recipes:
             segments.append(segment)
     blobs = [blob for blob in body.blobs if _stands(view, blob)]
     names = body.names
     if names is not None:
-        edits = tuple(one for one in names.edits if one.record is None or view.has_record(one.key, one.record))
-        names = replace(names, edits=edits)
+        keeps = names.seq >= floor  # deletions
+        edits = [one for one in names.edits if (keeps if one.record is None else view.has_record(one.key, one.record))]
+        names = replace(names, edits=tuple(edits))
     return Body(chunks, segments, blobs, names)
 
 
-def _lives(view: View, pack: int, entry: ChunkEntry) -> bool:
-    row = view.chunk(ChunkRef(entry.key, entry.salt, entry.raw))
-    return row is not None and (row.extent.pack, row.extent.offset) == (pack, entry.offset)
+def _lives(view: View, pack: int, entry: ChunkEntry, doomed: Doomed) -> bool:
+    ref = ChunkRef(entry.key, entry.salt, entry.raw)
+    row = view.chunk(ref)
+    is_here = row is not None and (row.extent.pack, row.extent.offset) == (pack, entry.offset)
+    return is_here and not doomed.names(ref)
 
 
 def _stands(view: View, blob: BlobEntry) -> bool:
@@ -170,10 +186,10 @@ def _stands(view: View, blob: BlobEntry) -> bool:
     return any(known is not None and replace(known, chain=blob.chain) == blob for known in view.blob_rows(blob.digest))
 
 
-def _copy(parts: Parts, pack: int, writer: PackWriter) -> list[Move]:
+def _copy(parts: Parts, pack: int, writer: PackWriter, floor: int) -> list[Move]:
     scan = scan_pack(pack, parts.layout.pack(pack))
     moves: list[Move] = []
-    for body in living_bodies(parts, scan):
+    for body in living_bodies(parts, scan, floor=floor):
         entries, buffers, size = [], [], 0
         for entry in body.chunks:
             entries.append(entry._replace(offset=writer.end + size))

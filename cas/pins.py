@@ -31,6 +31,11 @@ class Pin:
         self._pins: Pins | None = pins
         self.epoch = epoch
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether something was hidden since, and somebody may wait for this to be released."""
+        return self._pins is not None and self._pins.epoch != self.epoch
+
     def release(self) -> None:
         """Rely on it no more. Twice is once."""
         pins, self._pins = self._pins, None
@@ -49,15 +54,20 @@ class Pins:
         self._held: dict[int, int] = {}
         self._lock = threading.RLock()  # a pin may be forgotten at any moment, on any thread
 
+    @property
+    def epoch(self) -> int:
+        """The present epoch."""
+        return self._index.read(current)
+
     def take(self) -> Pin:
         """Return a pin; what is looked up from now on stays until it is released."""
         with self._lock:
             while True:
-                epoch = self._index.read(current)
+                epoch = self.epoch
                 count = self._held.get(epoch, 0)
                 self._held[epoch] = count + 1
                 # A byte that was held all the while proves that nobody got past it. A new lock may have come too late.
-                if count or (share_byte(self._fd, epoch) and self._index.read(current) == epoch):
+                if count or (share_byte(self._fd, epoch) and self.epoch == epoch):
                     return Pin(self, epoch)
                 self.let_go(epoch)
 

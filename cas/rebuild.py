@@ -184,7 +184,15 @@ def _gather(harvest: _Harvest, body: Body) -> None:
             packed = _Packed(segment.start, segment.chain, pack_refs(segment.refs))
             harvest.segments[segment.recipe].append(packed)
     if body.names is not None:
-        harvest.journal[body.names.seq] = body.names, body.blobs
+        link = body.names, body.blobs
+        known = harvest.journal.get(body.names.seq, link)
+        harvest.journal[body.names.seq] = max(known, link, key=_fullness)
+
+
+def _fullness(link: _Link) -> int:
+    """Compaction may have taken from a record what no longer counts once the older copy is gone; until then it does."""
+    names, blobs = link
+    return len(names.edits) + len(blobs)
 
 
 def _committed(journal: dict[int, _Link], report: RebuildReport) -> Iterable[_Link]:

@@ -100,8 +100,22 @@ class Upload:
         self._check_open()
         try:
             self._take([bytes(piece) for piece in data])
+            self._keep_up()
         except BaseException:
             self.discard()  # half taken: who went on would have a wrong recipe proven by a right hash
+            raise
+
+    def rest(self) -> None:
+        """Hold no collection up; to be called from time to time while no bytes come. Quick if there is none.
+
+        Raises:
+            NoSpace, DiskFailed, ReadOnly, Busy, Superseded, Closed: as for `write`.
+        """
+        self._check_open()
+        try:
+            self._keep_up()
+        except BaseException:
+            self.discard()
             raise
 
     def finish(self, expect: Digest | None = None) -> Staged:
@@ -249,6 +263,11 @@ class Upload:
         self._window.add(step, self._chunker.wants)
         if not self._is_small and len(self._window) >= self._chunker.wants:
             self._cut(final=False)
+
+    def _keep_up(self) -> None:
+        """File what came once a collection has begun since it was looked up, so that it does not wait for the rest."""
+        if self._runs.is_outdated and self._runs.end >= self._safe:
+            self._runs.end_run()
 
     def _cut(self, *, final: bool) -> None:
         view = self._window.view()

@@ -16,9 +16,9 @@ from cas.salvage import salvage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cas.check import Depth, Finding
     from cas.commit import Draft
     from cas.digest import Digest
+    from cas.finding import Depth, Finding
     from cas.index import Edit
     from cas.parts import Parts
 

@@ -97,9 +97,14 @@ class Runs:
         due = self.end // step > run.start // step
         return (due and bool(run.entries)) or len(run.refs) >= self._parts.settings.segment_chunks
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a collection may wait for what the present run relies on."""
+        return self._run.pin is not None and self._run.pin.is_outdated
+
     def take(self, chunks: Sequence[memoryview], *, compress: bool) -> None:
         """Take the next chunks; what is new of them is appended to a pack."""
-        if self._run.pin is None:
+        if chunks and self._run.pin is None:
             self._run.pin = self._parts.pins.take()
         keys = [xxhash.xxh3_128_digest(chunk) for chunk in chunks]
         rows = self._parts.index.read(lambda view: view.chunks(keys))
@@ -200,10 +205,10 @@ class Runs:
 
         def look(view: View) -> bool:
             ours, theirs = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
-            for refs in _refs(view, self._claim.recipe, self._run.start):
+            for refs in view.packed_refs(self._claim.recipe, self._run.start):
                 ours.update(refs)
             ours.update(pack_refs(tuple(self._run.refs)))
-            for refs in _refs(view, blob.recipe, blob.size):
+            for refs in view.packed_refs(blob.recipe, blob.size):
                 theirs.update(refs)
             return ours.digest() == theirs.digest()
 
@@ -369,17 +374,6 @@ class Runs:
             future.result()
             for entry in filing.entries:  # the index knows them now
                 self._fresh.pop(entry.key, None)
-
-
-def _refs(view: View, recipe: int, size: int) -> Iterator[bytes]:
-    """Yield the packed chunk lists of a recipe's first `size` bytes, as far as they are there."""
-    at = 0
-    while at < size:
-        stretch = view.stretch(recipe, at)
-        if stretch is None or stretch.start != at:
-            return
-        yield pack_refs(stretch.refs)
-        at += sum(ref.raw for ref in stretch.refs)
 
 
 def submit(pool: ThreadPoolExecutor, work: Callable[..., object], *arguments: object) -> Future[object]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from cas.backup import backup
 from cas.change import Blob, Names, Reads, change, find_blob
-from cas.check import Depth, Finding, check
+from cas.check import check
 from cas.claims import RunningHashes, cancel, expire, is_stale, progress
 from cas.codec import ChunkCodec
 from cas.collect import CollectReport, collect
@@ -23,6 +23,7 @@ from cas.direct import Buffers
 from cas.disk import Disk, lock_folder
 from cas.enrol import PackRows
 from cas.errors import Busy, Missing
+from cas.finding import Depth, Finding
 from cas.index import Index
 from cas.lease import OWNER_SIZE, Lease, maintenance_lock
 from cas.names import Name
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from cas.claims import Progress
     from cas.digest import Digest
+    from cas.doomed import Doomed
     from cas.layout import Layout
     from cas.mirror import CopyReport
     from cas.names import Record
@@ -294,6 +296,7 @@ class Store:
         *,
         everything: bool = False,
         dry_run: bool = False,
+        doomed: Doomed | None = None,
         wait_s: float = 10.0,
         progress: Callable[[str], None] = lambda _: None,
     ) -> CompactReport:
@@ -304,13 +307,14 @@ class Store:
         Args:
             everything: rewrite also those in which little is dead, and seal what was left without a footer.
             dry_run: change nothing, and say exactly what would be done.
+            doomed: what a dry run of `collect` would have taken before.
             wait_s: how long to wait for uploads and readers from before; if they go on, packs of data stay for now.
             progress: told each step.
 
         Raises:
             InUse: another maintenance run is at it.
         """
-        return compact(self._parts, everything=everything, dry_run=dry_run, wait_s=wait_s, step=progress)
+        return compact(self._parts, everything=everything, dry_run=dry_run, doomed=doomed, wait_s=wait_s, step=progress)
 
     def collect(
         self,

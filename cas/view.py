@@ -12,7 +12,7 @@ from cas.digest import Digest
 from cas.environment import Cursor, Transaction
 from cas.errors import Damaged
 from cas.names import Record
-from cas.records import BlobEntry, ChunkRef
+from cas.records import BlobEntry, ChunkRef, pack_refs
 from cas.session import Session
 from cas.tables import (
     CHUNK_KEY,
@@ -121,6 +121,16 @@ class View:
             return None
         at, start = SEGMENT_KEY.unpack(cursor.key())
         return read_stretch(start, cursor.value()) if at == recipe else None
+
+    def packed_refs(self, recipe: int, size: int) -> Iterator[bytes]:
+        """Yield the chunk lists of a recipe's first `size` bytes, as far as they are there."""
+        at = 0
+        while at < size:
+            stretch = self.stretch(recipe, at)
+            if stretch is None or stretch.start != at:
+                return
+            yield pack_refs(stretch.refs)
+            at += sum(ref.raw for ref in stretch.refs)
 
     def segments(self, recipe: int) -> list[Stretch]:
         """Return all segments of a recipe, in order."""
@@ -245,6 +255,26 @@ class View:
             cursor.value()
             last = key
         return last
+
+    def disorder(self, table: str) -> str | None:
+        """Return what is wrong with a table as such; None if it is in order, and as long as it says."""
+        last, found = None, 0
+        for place in self._tx.places(table):
+            if last is not None and place <= last:
+                return "its keys are out of order"
+            last, found = place, found + 1
+        told = self.count(table)
+        return None if found == told else f"{found} entries are here, and it says {told}"
+
+    def logical_bytes(self) -> int:
+        """Return the sum over all names."""
+        return sum(Record.decode(value).logical_bytes for _, value in self._tx.cursor("refs"))
+
+    def stretches(self, after: bytes, limit: int) -> list[tuple[bytes, int, Stretch]]:
+        """Return up to `limit` segments of any recipe: `(key to go on after, recipe, segment as a reader finds it)`."""
+        cursor = self._tx.cursor("recipes")
+        places = ((key, *SEGMENT_KEY.unpack(key)) for key in walk(cursor, b"", after, limit))
+        return [(key, recipe, read_stretch(start, cursor.value())) for key, recipe, start in places]
 
     def untrue_holders(self) -> Iterator[tuple[Digest, bytes]]:
         """Yield `(digest, name)` where a name is said to keep a blob and does not."""

@@ -16,6 +16,7 @@ import click
 
 from cas import CopyReport, Store
 from tools import exits
+from tools.priority import give_way
 from tools.settings import Settings, SettingsCommand, with_settings
 from tools.units import human_size
 
@@ -36,6 +37,7 @@ def backup(settings: Settings, dest: Path, *, as_json: bool) -> None:
       cas fsck --root /mnt/backup/cas                  # a backup is a store
     """
     with Store.open(settings.root, settings.engine) as store, progress_bar("copying") as progress:
+        give_way()
         report = store.backup(dest, progress)
     show(report, f"backup of {settings.root} in {dest}", as_json=as_json)
 

@@ -17,6 +17,7 @@ import cas
 from api import tls
 from api.access import errors as access
 from api.content import undelete
+from api.porting import errors as porting
 from tools import errors
 
 OK: Final = 0
@@ -40,6 +41,9 @@ CODES: Final[dict[type[Exception], int]] = {
     undelete.NothingDeleted: 66,
     undelete.StandsInTheWay: 73,
     access.InvalidUser: 65,
+    porting.NotThatKind: 65,
+    porting.NothingToExport: 66,
+    porting.CannotWrite: 73,
     errors.NotOneRepository: 65,
     cas.InvalidDigest: 65,
     cas.InvalidName: 65,

@@ -18,6 +18,7 @@ import click
 from api.content.whereabouts import Whereabouts
 from cas import CasError, Damaged, Depth, Finding, RebuildReport, Store, rebuild_index
 from tools import exits
+from tools.priority import give_way
 from tools.settings import Settings, SettingsCommand, with_settings
 
 _REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
@@ -104,6 +105,7 @@ def _apart(work: Callable[[], int]) -> int:
 def _opened(work: Callable[[Store], int], settings: Settings, *, as_json: bool) -> int:
     try:
         with Store.open(settings.root, settings.engine) as store:
+            give_way()
             return work(store)
     except Damaged as error:
         _say(Finding("rows", str(error), "index", _REBUILD), as_json=as_json)

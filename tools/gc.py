@@ -16,8 +16,11 @@ from api import maintenance
 from api.maintenance import Collection
 from cas import Store
 from tools import exits
+from tools.priority import give_way
 from tools.settings import Settings, SettingsCommand, with_settings
 from tools.units import human_size, parse_duration
+
+_BYTES = ("blobs", "recipes", "chunks", "bytes", "unfinished")
 
 
 class Duration(click.ParamType[float]):
@@ -55,6 +58,7 @@ def gc(settings: Settings, *, dry_run: bool, grace: float | None, untagged: bool
       cas gc --grace 0 --json
     """
     with Store.open(settings.root, settings.engine) as store:
+        give_way()
         terms = maintenance.terms(settings.keeping, time.time(), grace_s=grace, untagged=untagged)
         done = maintenance.run(store, terms, dry_run=dry_run)
         if not dry_run:
@@ -69,16 +73,20 @@ def as_dict(done: Collection, *, dry_run: bool) -> dict[str, Any]:
     return {
         "dry_run": dry_run,
         "names": dict(done.names.removed),
-        "bytes": dataclasses.asdict(done.bytes),
+        "bytes": {each: getattr(done.bytes, each) for each in _BYTES},
         "packs": dataclasses.asdict(done.packs),
+        "given_back": done.given_back,
         "left": done.left,
     }
 
 
 def _told(done: Collection, *, dry_run: bool) -> str:
-    end = "nothing was removed: this was a dry run"
-    if not dry_run:
-        end = f"removed; given back to the disk: {human_size(done.packs.freed_bytes)}"
+    if dry_run:
+        end = f"nothing was removed: this was a dry run; to be given back to the disk: {human_size(done.given_back)}"
+    elif done.given_back >= 0:
+        end = f"removed; given back to the disk: {human_size(done.given_back)}"
+    else:
+        end = f"removed; the packs grew by {human_size(-done.given_back)}: what goes is written down, and others push"
     lines = [f"{count:>9,}  {why}" for why, count in sorted(done.names.removed.items())]
     lines += [
         f"{done.bytes.blobs:>9,}  blobs that nothing holds",

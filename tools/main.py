@@ -12,9 +12,11 @@ import click
 from tools import exits
 from tools.backup import backup
 from tools.du import du
+from tools.export import export
 from tools.fsck import fsck
 from tools.gc import gc
 from tools.grant import grant, revoke
+from tools.import_ import import_
 from tools.key import key
 from tools.repo import repo
 from tools.restore import restore
@@ -55,5 +57,6 @@ def main() -> None:
     """
 
 
-for command in (serve, user, grant, revoke, repo, key, stats, du, gc, undelete, fsck, backup, restore):
+_COMMANDS = (serve, user, grant, revoke, repo, key, stats, du, gc, undelete, fsck, backup, restore, import_, export)
+for command in _COMMANDS:
     main.add_command(command)

@@ -5,11 +5,12 @@ Layer: tools. Needs a root of its own.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from cas import Store
+from cas import Depth, Store
 from cas import restore as restore_store
 from tools.backup import progress_bar, show
 from tools.settings import Settings, SettingsCommand, with_settings
@@ -22,7 +23,8 @@ from tools.settings import Settings, SettingsCommand, with_settings
 def restore(settings: Settings, src: Path, *, as_json: bool) -> None:
     """Make a store at --root of the backup in the folder SRC.
 
-    The root has to be empty or new. Every row of the index and every chunk's checksum is looked at on the way.
+    The root has to be empty or new. Every row of the index and every chunk's checksum is looked at on the way, and at
+    the end the whole as `cas fsck --quick` does; exits 1 when something is damaged.
     A restore that was ended goes on when it is called again; until it is done, the root is no store.
 
     \b
@@ -31,5 +33,7 @@ def restore(settings: Settings, src: Path, *, as_json: bool) -> None:
     """
     with progress_bar("copying") as progress:
         report = restore_store(src, settings.root, settings.engine, progress=progress)
-    Store.open(settings.root, settings.engine).close()  # what processes of then left behind is put in order at once
+    with Store.open(settings.root, settings.engine) as store:  # puts in order what processes of then left behind
+        found = [f"{each.where}: {each.what}; {each.remedy}" for each in store.check(Depth.QUICK)]
+    report = replace(report, damaged=[*report.damaged, *found])
     show(report, f"{settings.root} restored from {src}", as_json=as_json)

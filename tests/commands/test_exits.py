@@ -14,6 +14,7 @@ from api.access.errors import (
     UserExists,
 )
 from api.content.undelete import NothingDeleted, StandsInTheWay
+from api.porting.errors import CannotWrite, NothingToExport, NotThatKind
 from api.tls import BadCertificate
 from tools import errors, exits
 
@@ -21,7 +22,7 @@ BASES = {cas.CasError, cas.OpenError, errors.CommandError}  # never raised thems
 CARRY_THEIR_OWN = {errors.WorkerFailed}
 # Those that a command can meet.
 OF_THE_EDGE = {BadCertificate, BadPasswordFile, InvalidPattern, InvalidUser, KeptElsewhere, NoSuchUser, UserExists}
-OF_THE_EDGE |= {NothingDeleted, StandsInTheWay}
+OF_THE_EDGE |= {NothingDeleted, StandsInTheWay, CannotWrite, NothingToExport, NotThatKind}
 
 
 def family(base: type[Exception]) -> set[type[Exception]]:

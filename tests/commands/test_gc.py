@@ -1,11 +1,16 @@
 """`cas gc`, by hand and on a server's schedule: what nothing needs goes, and its space comes back."""
 
+# ruff: noqa: SLF001 - what a worker knows of its store is taken from inside
+
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import logging
+import socket
 import threading
-from collections.abc import Callable
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,15 +18,21 @@ from typing import Any
 import pytest
 
 from api import maintenance
+from api.access.settings import AccessSettings
+from api.config import HttpSettings
 from api.content.settings import KeepingSettings
-from cas import DiskFailed, InUse, Store
+from api.v1.settings import V1Settings
+from api.v2.settings import V2Settings
+from cas import DiskFailed, InUse, Name, Store
 from cas.layout import Layout
 from cas.lease import maintenance_lock
-from tests.support.engine import noise
+from tests.support.engine import noise, push
+from tests.support.processes import start_python
 from tests.support.serving import StartServer, run_cas
 from tests.wire.v2.content import Home
 from tests.wire.v2.pushing import Client, new_data, new_repository
 from tools import keeping
+from tools.order import Order
 
 MIB = 1 << 20
 LINKS = "blobs that no manifest of their repository names"
@@ -55,6 +66,10 @@ def test_what_was_deleted_gives_its_space_back_beside_a_live_server(server: Star
         assert (told["dry_run"], done["dry_run"]) == (True, False)
         assert told["names"] == done["names"] != {}
         assert told["bytes"] == done["bytes"]
+        assert told["packs"]["data"] == done["packs"]["data"]
+        assert told["given_back"] == done["packs"]["data"]["freed_bytes"]
+        own = 512  # of its own journal: the note that it ran, and the end
+        assert done["given_back"] == pytest.approx(before - pack_bytes(root), abs=own)
         assert done["bytes"]["blobs"] == 2
         assert pack_bytes(root) <= before - 8 * MIB
         assert kept.get("some").content == kept.numbered(1).body
@@ -68,10 +83,32 @@ def test_what_is_said_for_people_names_what_and_why(tmp_path: Path, server: Star
         client.push(new_repository(), new_data(100_000))
     said = run_cas("gc", "--grace", "0s", "--dry-run", "--root", running.root).stdout
     assert f"1  {LINKS}" in said
-    assert "nothing was removed: this was a dry run" in said
+    assert "nothing was removed: this was a dry run; to be given back to the disk: " in said
     said = run_cas("gc", "--grace", "0s", "--root", running.root).stdout
     assert "1  blobs that nothing holds" in said
     assert "removed; given back to the disk: " in said
+    said = run_cas("gc", "--grace", "12h", "--root", running.root).stdout
+    assert said.splitlines()[-1].startswith(("removed; the packs grew by ", "removed; given back to the disk: 0 B"))
+
+
+def test_a_push_that_stalls_holds_nothing_up_and_ends_well(server: StartServer) -> None:
+    """Its client sends half a layer and stops, for any time: all garbage goes meanwhile, and then the rest is taken."""
+    running = server(workers=2)
+    layer = noise(4 * MIB, 5) + noise(4 * MIB, 6)
+    digest = f"sha256:{hashlib.sha256(layer).hexdigest()}"
+    with closing(Client(running.url)) as client:
+        gone = Home(client, layers=(layer[: 6 * MIB],))
+        gone.push(gone.numbered(1), "some")
+        head = f"POST /v2/stalled/blobs/uploads/?digest={digest} HTTP/1.1\r\n"
+        head += f"Host: x\r\nContent-Length: {len(layer)}\r\n\r\n"
+        with socket.create_connection((running.host, running.port), timeout=60) as sock:
+            sock.sendall(head.encode() + layer[: 5 * MIB])
+            assert run_cas("repo", "rm", gone.name, "--root", running.root).returncode == 0
+            done = gc(running.root, "--grace", "0")
+            assert (done["left"], done["bytes"]["blobs"]) == ([], 2)
+            sock.sendall(layer[5 * MIB :])
+            assert sock.recv(4096).startswith(b"HTTP/1.1 201 ")
+        assert client.speech.get(f"/v2/stalled/blobs/{digest}").content == layer
 
 
 def test_a_second_one_is_told_that_there_is_one(tmp_path: Path) -> None:
@@ -90,6 +127,13 @@ def test_a_grace_that_is_no_time_is_refused(tmp_path: Path, grace: str) -> None:
     ended = run_cas("gc", "--grace", grace, "--root", tmp_path)
     assert ended.returncode == 2
     assert "is not a time, such as 0, 90s, 30m, 12h or 7d" in ended.stderr
+
+
+def order_for(store: Store, settings: KeepingSettings) -> Order:
+    """What a worker of this store knows."""
+    parts = store._parts
+    root, engine, access = parts.layout.root, parts.settings, AccessSettings()
+    return Order(root, (), "warning", engine, HttpSettings(), V1Settings(), V2Settings(), access, settings)
 
 
 class TestSchedule:
@@ -113,44 +157,72 @@ class TestSchedule:
             ]
             assert not maintenance.is_due(store, KeepingSettings(gc_interval_s=0), 5000)
 
-    def test_a_worker_collects_and_goes_on_serving_whatever_fails(
+    def test_a_worker_goes_on_serving_whatever_fails(self, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+        """Logged where it matters, and tried again."""
+        tries, enough = itertools.count(), threading.Event()
+
+        def collect(_: threading.Event) -> None:
+            if next(tries) > 1:
+                enough.set()
+            raise RuntimeError("bug")
+
+        with store, keeping.collecting(store, KeepingSettings(), collect, look_s=0.001):
+            assert enough.wait(30)
+        assert {record.message for record in caplog.records} == {"a collection failed and will be tried again"}
+
+    def test_a_full_disk_is_told_and_another_one_at_it_is_not(
         self, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A full disk, another process at it, our own bug: logged where it matters, and tried again."""
-        errors: list[Exception] = [DiskFailed("no"), InUse("another"), RuntimeError("bug")]
-        tried = threading.Event()
+        """Neither counts as a time."""
+        errors: list[Exception] = [DiskFailed("no"), InUse("another")]
 
         def run(*_: object, **__: object) -> None:
-            if errors:
-                raise errors.pop(0)
-            tried.set()
-            raise InUse("enough")
+            raise errors.pop(0)
 
         monkeypatch.setattr(maintenance, "run", run)
-        with store, caplog.at_level(logging.WARNING), keeping.collecting(store, KeepingSettings(), look_s=0.001):
-            assert tried.wait(30)
-        assert [record.message for record in caplog.records if record.name == "cas.keeping"] == [
-            "a collection failed and will be tried again: no",
-            "a collection failed and will be tried again",
-        ]
+        with store, caplog.at_level(logging.WARNING):
+            assert not keeping.collect_if_due(store, KeepingSettings())
+            assert not keeping.collect_if_due(store, KeepingSettings())
+            assert maintenance.is_due(store, KeepingSettings(), time.time())
+        assert [record.message for record in caplog.records] == ["a collection failed and will be tried again: no"]
 
-    def test_a_server_that_stops_does_not_wait_for_the_end_of_a_collection(
-        self, store: Store, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The next step of it is the last."""
-        began = threading.Event()
+    def test_a_collection_is_done_by_a_process_of_its_own(self, store: Store) -> None:
+        """Which leaves its note, and takes what is due."""
+        settings = KeepingSettings(gc_interval_s=1000)
+        with store:
+            push(store, "gone", noise(2 * MIB))
+            store.change(lambda names: names.delete(Name("thing", "gone")))
+            keeping.collect_apart(order_for(store, settings), threading.Event())
+            assert store.stats().blobs == 0
+            assert not maintenance.is_due(store, settings, time.time())
 
-        def run(*_: object, progress: Callable[[], object], **__: object) -> None:
-            while True:
-                began.set()
-                progress()
-
-        monkeypatch.setattr(maintenance, "run", run)
-        with store, keeping.collecting(store, KeepingSettings(), look_s=0.001):
-            assert began.wait(30)
+    def test_a_server_that_stops_does_not_wait_for_the_end_of_a_collection(self, store: Store) -> None:
+        """It is ended wherever it is, even before it began."""
+        stop = threading.Event()
+        stop.set()
+        with store:
+            keeping.collect_apart(order_for(store, KeepingSettings()), stop)
+            assert maintenance.is_due(store, KeepingSettings(), time.time())
 
     def test_what_is_due_is_done_once(self, store: Store) -> None:
         """And then not again until it is time."""
         with store:
             assert keeping.collect_if_due(store, KeepingSettings())
             assert not keeping.collect_if_due(store, KeepingSettings())
+
+
+def test_maintenance_gives_way_but_the_threads_that_others_wait_for_do_not(tmp_path: Path) -> None:
+    """The walks run when nobody wants the core; the committer, which holds the lock of all writers, as before."""
+    script = """
+import os, sys, threading
+from pathlib import Path
+from cas import Store
+from tools.priority import give_way
+with Store.open(Path(sys.argv[1]), create=True) as store:
+    give_way()
+    kinds = {thread.name: os.sched_getscheduler(thread.native_id) for thread in threading.enumerate()}
+assert kinds.pop("MainThread") == os.SCHED_IDLE
+assert set(kinds.values()) == {os.SCHED_OTHER}, kinds
+"""
+    with start_python(script, tmp_path / "root") as process:
+        assert process.wait(60) == 0

@@ -143,7 +143,8 @@ class TestSpace:
             after = {path: path.stat().st_size for path in packs_of(tmp_path)}
         assert said.freed_bytes == sum(before.values()) - sum(after.values()) > 0
         assert said.moved_bytes == sum(size for path, size in after.items() if path not in before)
-        assert (said.packs_before, said.packs_after) == (len(before), len(after))
+        assert (said.data.before + said.journal.before) == len(before)
+        assert (said.data.after + said.journal.after) == len(after)
 
     def test_a_second_run_finds_nothing_to_do(self, tmp_path: Path) -> None:
         """Nothing is copied for ever."""
@@ -405,6 +406,6 @@ def test_small_packs_become_one(tmp_path: Path) -> None:
             push(store, str(n), noise(20 * KIB, n))
     with opened(tmp_path, settings) as store:
         report: CompactReport = store.compact()
-        assert (report.packs_before, report.packs_after) == (20, 2)
+        assert (report.data.before + report.journal.before, report.data.after + report.journal.after) == (20, 2)
         assert contents(store) == {str(n): noise(20 * KIB, n) for n in range(10)}
         assert {row.state for row in rows(store, Role.DATA)} == {PackState.SEALED}

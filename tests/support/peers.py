@@ -25,6 +25,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "ctr": ("containerd",),
     "curl": ("curl",),
     "docker": ("docker-cli", "docker.io"),
+    "docker-registry": ("docker-registry",),
     "dockerd": ("docker.io",),
     "podman": ("podman",),
     "skopeo": ("skopeo",),

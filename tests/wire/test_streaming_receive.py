@@ -11,11 +11,12 @@ from typing import cast
 import pytest
 from starlette.types import Message, Receive
 
+from api import streaming
 from api.config import MIB
 from api.request import SMALL_BYTES, Bodies
 from api.streaming import BodyIncomplete, BodyTooLarge, ClientGone, receive_into
 from api.threads import Threads
-from cas import Upload
+from cas import NoSpace, Upload
 from tests.wire.harness import PATIENCE_S
 
 
@@ -44,6 +45,15 @@ class Sink:
         self.entered, self.go = threading.Event(), threading.Event()
         self.go.set()
         self.is_busy = False
+        self.rests = 0
+        self.rested = threading.Event()
+
+    def rest(self) -> None:
+        with self._alone():
+            self.rests += 1
+            self.rested.set()
+            if self._error is not None:
+                raise self._error
 
     def write(self, *pieces: bytes) -> None:
         with self._alone():
@@ -308,3 +318,38 @@ def test_an_upload_counts_no_longer_once_it_ended_however(
 
     asyncio.run(scenario())
     assert sink.sizes == [MIB] * 4
+
+
+def stalling(sink: Sink, *bodies: bytes) -> Receive:
+    """Be a client that sends a piece each time the upload has rested."""
+    rest = list(bodies)
+
+    async def receive() -> Message:
+        assert await asyncio.to_thread(sink.rested.wait, PATIENCE_S)
+        sink.rested.clear()
+        return {"type": "http.request", "body": rest.pop(0), "more_body": bool(rest)}
+
+    return receive
+
+
+def test_an_upload_rests_while_its_client_sends_nothing(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between any two pieces, and never beside a write."""
+    monkeypatch.setattr(streaming, "_REST_S", 0.0005)
+    sink = Sink()
+    pieces = [b"x" * MIB, b"y" * 10, b"z" * 2 * MIB, b"end"]
+    assert asyncio.run(into(sink, threads, stalling(sink, *pieces))) == sum(map(len, pieces))
+    assert sink.data == b"".join(pieces)
+
+
+def test_what_goes_wrong_at_rest_ends_the_upload(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it had gone wrong in a write; it is not tried again."""
+    monkeypatch.setattr(streaming, "_REST_S", 0.0005)
+    sink = Sink(NoSpace("full"))
+
+    async def receive() -> Message:
+        assert await asyncio.to_thread(sink.rested.wait, PATIENCE_S)
+        return {"type": "http.request", "body": b"x" * MIB, "more_body": True}
+
+    with pytest.raises(NoSpace):
+        asyncio.run(asyncio.wait_for(into(sink, threads, receive), PATIENCE_S))
+    assert (sink.rests, sink.data) == (1, b"")

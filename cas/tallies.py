@@ -1,0 +1,115 @@
+"""The index held against itself: whether its tables are whole, its sums right, and what hangs together does.
+
+Layer: L8. Changes nothing, and needs no lock: what is compared with each other is read in one transaction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cas.errors import Damaged
+from cas.extent import coalesce
+from cas.finding import REBUILD, Finding
+from cas.session import UploadState
+from cas.tables import TABLES, ChunkState, PackState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cas.parts import Parts
+    from cas.tables import Stretch
+    from cas.view import View
+
+_SLICE: Final = 1000
+_SEGMENTS: Final = 64
+_AGAIN: Final = "whoever uploads begins anew; cancel it, or let it run out"
+
+
+def tables(parts: Parts) -> Iterator[Finding]:
+    """Yield what is wrong with the tables as such: whoever walks one that is out of order may never end."""
+    for table in TABLES:
+        try:
+            what = parts.index.read(lambda view, table=table: view.disorder(table))  # type: ignore[misc]
+        except Damaged as error:
+            what = str(error)
+        if what is not None:
+            yield Finding("structure", what, f"index table {table}", REBUILD)
+
+
+def rows(parts: Parts) -> Iterator[Finding]:
+    """Yield the tables of which a row is not what was written."""
+    for table in (name for name, several in TABLES.items() if not several):
+        after: bytes | None = b""
+        try:
+            while after is not None:
+                after = parts.index.read(lambda view, after=after, table=table: view.prove_after(table, after, _SLICE))  # type: ignore[misc]
+        except Damaged:
+            yield Finding("rows", "a row is not what was written", f"index table {table}", REBUILD)
+
+
+def uploads(parts: Parts) -> Iterator[Finding]:
+    """Yield the resumable uploads of which less is there than their clients were told."""
+    numbers = parts.index.read(lambda view: [number for number, _ in view.sessions()])
+    for number in numbers:
+        what = parts.index.read(lambda view, number=number: _cut_off(view, number))  # type: ignore[misc]
+        if what is not None:
+            yield Finding("uploads", what, f"upload {number:016x}", _AGAIN)
+
+
+def _cut_off(view: View, number: int) -> str | None:
+    session = view.session(number)
+    if session is None or session.state is not UploadState.OPEN:
+        return None
+    if session.inline:
+        there = len(session.inline)
+        return None if there == session.end else f"{there} bytes of it are here, and {session.end} were told"
+    return gap(view, session.recipe, session.end)
+
+
+def gap(view: View, recipe: int, size: int) -> str | None:
+    """Return why a recipe does not lead through `size` bytes, as far as the index knows; None if it does."""
+    at = 0
+    for stretch in view.segments(recipe):
+        if stretch.start != at:
+            return f"its recipe has a hole at byte {at}"
+        found = [view.chunk(ref) for ref in stretch.refs]
+        if any(row is None or row.state is ChunkState.BAD for row in found):
+            return f"a chunk is missing or damaged after byte {at}"
+        at += sum(ref.raw for ref in stretch.refs)
+    return None if at == size else f"its recipe has {at} bytes of {size}"
+
+
+def sums(parts: Parts) -> Iterator[Finding]:
+    """Yield the sum that is not one."""
+    kept, true = parts.index.read(lambda view: (view.number("logical_bytes"), view.logical_bytes()))
+    if kept != true:
+        yield Finding("sums", f"names stand for {true} bytes, and {kept} are told", "index counter", REBUILD)
+
+
+def hints(parts: Parts) -> Iterator[Finding]:
+    """Yield the segments whose readers are sent elsewhere than to their chunks."""
+    after = b""
+    while found := parts.index.read(lambda view, after=after: _hints_slice(view, after)):  # type: ignore[misc]
+        after, untrue = found
+        for recipe, start in untrue:
+            what = "its bytes are said to lie elsewhere than its chunks do"
+            yield Finding("hints", what, f"recipe {recipe:016x}, byte {start}", REBUILD)
+
+
+def _hints_slice(view: View, after: bytes) -> tuple[bytes, list[tuple[int, int]]] | None:
+    found = view.stretches(after, _SEGMENTS)
+    if not found:
+        return None
+    # A hint at a pack that is gone or going is no lie: a reader that finds no file there asks the chunks.
+    firm = {row.pack for row in view.packs() if row.state is not PackState.DYING}
+    untrue = [(recipe, stretch.start) for _, recipe, stretch in found if _is_untrue(view, stretch, firm)]
+    return found[-1][0], untrue
+
+
+def _is_untrue(view: View, stretch: Stretch, firm: set[int]) -> bool:
+    if not stretch.extents or any(extent.pack not in firm for extent in stretch.extents):
+        return False
+    found = [row for row in map(view.chunk, stretch.refs) if row is not None]
+    if len(found) < len(stretch.refs) or any(row.state is ChunkState.BAD for row in found):
+        return False  # `recipes` tells of that
+    return coalesce(row.extent for row in found) != list(stretch.extents)
