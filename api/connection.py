@@ -28,8 +28,9 @@ from api.http1 import Http1, Linger
 from api.http2 import Http2
 from api.inbox import Held, Tasks
 from api.intake import Pieces
+from api.patience import Patience
 from api.threads import Threads
-from api.zerocopy import FileData, FileSender, ShortFile, Stalled, unsent_bytes
+from api.zerocopy import FileData, FileSender, ShortFile, Stalled, sent, unsent_bytes
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class Connection(TCPServer):
         self._lingering = self._is_read = False
         self._linger_end: asyncio.TimerHandle | None = None
         self._files = FileSender(writer.transport, self.settings, worker.cold)
+        self._idle = Patience(loop, self.settings.keep_alive_s, self._leave)
 
     async def run(self) -> None:
         try:
@@ -114,13 +116,28 @@ class Connection(TCPServer):
                 self._task_group = tasks
                 self.protocol = Protocols(self, tasks)
                 await self.protocol.initiate()
-                await self.idle_task.restart(tasks, self._idle_timeout)
+                self._rest()
                 await self._read_data()
-                # Upstream waits for its idle timer even now that no request can come.
-                self._is_read = True
-                await self.idle_task.stop()
+                self._is_read = True  # nobody waits for another request now
+                self._idle.stop()
         finally:
             await self._close()
+
+    def dismiss(self) -> None:
+        """Take no more requests: the worker was told to stop. A connection at work sees that at its next answer."""
+        if self._idle.is_running:
+            self._leave()
+
+    def _rest(self) -> None:
+        """Wait for the next request, if there may be one."""
+        if self.context.terminated.is_set():
+            self._leave()
+        else:
+            self._idle.start()
+
+    def _leave(self) -> None:
+        self._idle.stop()
+        self._task_group.spawn(self._initiate_server_close)
 
     def abort(self) -> None:
         """Cut the connection now; what it was doing fails."""
@@ -139,8 +156,13 @@ class Connection(TCPServer):
                 await self.protocol.handle(Closed())
         elif isinstance(event, Linger):
             self._linger()
-        elif isinstance(event, Updated) and event.idle and self._is_read:
-            await self._close()
+        elif isinstance(event, Updated):
+            if not event.idle:
+                self._idle.stop()
+            elif self._is_read:
+                await self._close()
+            else:
+                self._rest()
         else:
             await super().protocol_send(event)
 
@@ -149,8 +171,10 @@ class Connection(TCPServer):
         async with self.send_lock:
             try:
                 if isinstance(data, RawData):
+                    sent.writes += 1
                     self.writer.write(data.data)
-                    await self._drain()
+                    if self._is_full():
+                        await self._drain()
                 else:
                     await self._flush()
                     await self._files.send(data)
@@ -160,6 +184,11 @@ class Connection(TCPServer):
                 log.error("An answer was cut short: %s", error)  # noqa: TRY400 - the sentence says it all
                 return False
             return True
+
+    def _is_full(self) -> bool:
+        """Tell whether something is left to be sent, or nothing can be any more."""
+        transport = self.writer.transport
+        return transport.is_closing() or transport.get_write_buffer_size() > 0
 
     async def _flush(self) -> None:
         """Wait until every byte written so far is with the kernel."""
@@ -193,8 +222,7 @@ class Connection(TCPServer):
         settings, discarded = self.settings, 0
         while not self.reader.at_eof() and discarded <= settings.linger_bytes:
             try:
-                patience_s = None if self._lingering else settings.stall_s
-                data = await self._pieces.take(patience_s, lambda: self.protocol.is_held_up)
+                data = await self._pieces.take(self._is_held_up)
             except OSError:
                 break
             if self._lingering:
@@ -202,6 +230,9 @@ class Connection(TCPServer):
             else:
                 await self.protocol.handle(RawData(data))
         await self.protocol.handle(Closed())
+
+    def _is_held_up(self) -> bool:
+        return not self._lingering and self.protocol.is_held_up
 
     def _linger(self) -> None:
         self._lingering = True
@@ -212,7 +243,8 @@ class Connection(TCPServer):
     async def _close(self) -> None:
         if self._linger_end is not None:
             self._linger_end.cancel()
-        await self.idle_task.stop()
+        self._idle.close()
+        self._pieces.close()
         with suppress(OSError, NotImplementedError, RuntimeError):
             self.writer.write_eof()
         self.writer.close()

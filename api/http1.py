@@ -12,9 +12,10 @@ from typing import Any, Final, Protocol
 
 import h11
 from hypercorn.events import Event, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, Request, Response
+from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
+from hypercorn.typing import H11SendableEvent
 
 from api.config import HttpSettings
 from api.hello import TLS_FIRST_BYTE
@@ -64,6 +65,7 @@ class Http1(H11Protocol):
         self._connection = connection
         self._is_chunked = self._is_head = False
         self._direct: Sized | Chunked | None = None
+        self._head = b""
 
     @property
     def is_held_up(self) -> bool:
@@ -110,11 +112,30 @@ class Http1(H11Protocol):
         if isinstance(event, FileBody):
             await self._send_file(event)
             return
-        if isinstance(event, Body):
+        if isinstance(event, StreamClosed) and self._head:
+            await self._say(b"")
+        elif isinstance(event, Body):
             sent.body_bytes += len(event.data)
         elif isinstance(event, Response) and event.status_code >= 200 and self._is_last():  # noqa: PLR2004
             event = replace(event, headers=[*(pair for pair in event.headers if pair != _CLOSE), _CLOSE])
         await super().stream_send(event)
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        """Send as upstream does, but an answer's head together with what follows it."""
+        try:
+            data = self.connection.send(event) or b""
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
+            return
+        if isinstance(event, h11.Response):
+            self._head = data
+        elif self._head or data:
+            await self._say(data)
+
+    async def _say(self, data: bytes) -> None:
+        said, self._head = self._head + data, b""
+        await self.send(RawData(said))
 
     def _is_last(self) -> bool:
         """Tell whether the connection ends with the answer that is about to begin."""
@@ -122,6 +143,8 @@ class Http1(H11Protocol):
         return self.is_held_up or spent or self.context.terminated.is_set()
 
     async def _send_file(self, event: FileBody) -> None:
+        if self._head:
+            await self._say(b"")
         placeholder: Any = Placeholder(event.count)
         for piece in self.connection.send_with_data_passthrough(h11.Data(data=placeholder)) or ():
             if piece is placeholder:

@@ -16,6 +16,7 @@ from typing import Any, Final, cast, final
 import h11
 
 from api.config import KIB
+from api.patience import Patience
 
 # Bytes that wait for their reader before the socket is left alone; one piece is 256 KiB at most. To let a second piece
 # wait would save the pausing, and cost a worker with 16 uploads 25 MiB (measured).
@@ -41,9 +42,12 @@ received: Final = Received()
 class Pieces(asyncio.StreamReader):
     """A stream reader that hands on the transport's own pieces, and holds about one of them."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, stall_s: float) -> None:
+        """Make one that waits no longer than this while a transfer is held up."""
         super().__init__(loop=loop)
         self._loop_ = loop
+        self._patience = Patience(loop, stall_s, self._look)
+        self._is_held_up, self._was_held_up = _never, False
         self._pieces: deque[bytes] = deque()
         self._held_bytes = 0
         self._is_over = self._is_paused = False
@@ -75,21 +79,20 @@ class Pieces(asyncio.StreamReader):
     def at_eof(self) -> bool:
         return self._is_over and not self._pieces
 
-    async def take(self, patience_s: float | None, is_held_up: Callable[[], bool]) -> bytes:
+    async def take(self, is_held_up: Callable[[], bool]) -> bytes:
         """Return what has come, at least a byte; nothing at the end.
 
-        Raises TimeoutError if nothing comes for `patience_s` during all of which a transfer was held up.
+        Raises TimeoutError if nothing comes for `stall_s` during all of which a transfer was held up.
         """
-        was_held_up = is_held_up()
-        while not self._pieces and not self._is_over:
-            self._taker = self._loop_.create_future()
+        if not self._pieces and not self._is_over:
+            self._is_held_up, self._was_held_up = is_held_up, is_held_up()
+            self._patience.start()
             try:
-                async with asyncio.timeout(patience_s):
+                while not self._pieces and not self._is_over:
+                    self._taker = self._loop_.create_future()
                     await self._taker
-            except TimeoutError:
-                before, was_held_up = was_held_up, is_held_up()
-                if before and was_held_up:
-                    raise
+            finally:
+                self._patience.stop()
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._held_bytes = 0
@@ -99,9 +102,24 @@ class Pieces(asyncio.StreamReader):
                 self._wire.resume_reading()
         return data
 
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self._patience.close()
+
+    def _look(self) -> None:
+        before, self._was_held_up = self._was_held_up, self._is_held_up()
+        if not (before and self._was_held_up):
+            self._patience.start()
+        elif self._taker is not None and not self._taker.done():
+            self._taker.set_exception(TimeoutError("The peer sends nothing."))
+
     def _wake(self) -> None:
         if self._taker is not None and not self._taker.done():
             self._taker.set_result(None)
+
+
+def _never() -> bool:
+    return False
 
 
 def split_head(data: bytes) -> tuple[bytes, bytes]:

@@ -93,7 +93,7 @@ async def _listen(
     finally:
         for listener in listeners:
             listener.close()
-        await worker.context.terminated.set()  # idle connections see it and close
+        await worker.context.terminated.set()  # connections at work see it and end
         await asyncio.gather(*(listener.finish() for listener in listeners))
 
 
@@ -133,6 +133,8 @@ class Listener:
         """Wait for the connections to end, and cut those that do not within the grace."""
         for task in self._strangers:
             task.cancel()
+        for connection in self._connections:
+            connection.dismiss()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._worker.settings.grace_s)
         for connection in self._connections:
@@ -196,7 +198,7 @@ class Listener:
             # short answer, which is several writes, waits 40 ms for the client's delayed acknowledgement.
             sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         settings, context = self._worker.settings, None
-        reader = Pieces(self._loop)
+        reader = Pieces(self._loop, settings.stall_s)
         protocol = asyncio.StreamReaderProtocol(reader, loop=self._loop)
         patience_s = None
         try:

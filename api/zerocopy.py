@@ -50,6 +50,7 @@ class Sent:
     sendfile_calls: int = 0
     cold_calls: int = 0  # calls made in a thread because they might have waited for a disk
     body_bytes: int = 0  # bytes of HTTP/1.1 answers that did pass through Python
+    writes: int = 0  # pieces of heads and bodies handed to a connection
 
 
 sent: Final = Sent()

@@ -1,0 +1,108 @@
+"""Timers that are moved along instead of made anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from api.patience import Patience
+
+LIMIT_S = 10.0
+
+
+class Loop:
+    """The time and the timers of an event loop, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now, self.made = 0.0, 0
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay_s: float, work: Callable[[], None]) -> Any:
+        self.made += 1
+        timer = (self.now + delay_s, work)
+        self.timers.append(timer)
+        return Handle(lambda: self.timers.remove(timer))
+
+    def go_to(self, now: float) -> None:
+        while due := [timer for timer in self.timers if timer[0] <= now]:
+            timer = min(due)
+            self.timers.remove(timer)
+            self.now = timer[0]
+            timer[1]()
+        self.now = now
+
+
+class Handle:
+    """A timer that can be taken back."""
+
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self.cancel = cancel
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+def waiting(loop: Loop) -> tuple[Patience, list[float]]:
+    """Make one that writes down when it called back."""
+    over: list[float] = []
+    return Patience(cast("asyncio.AbstractEventLoop", loop), LIMIT_S, lambda: over.append(loop.now)), over
+
+
+def test_it_calls_back_at_its_limit_and_once(loop: Loop) -> None:
+    patience, over = waiting(loop)
+    patience.start()
+    loop.go_to(LIMIT_S - 0.1)
+    assert patience.is_running
+    loop.go_to(5 * LIMIT_S)
+    assert over == [LIMIT_S]
+    assert not patience.is_running
+
+
+def test_each_start_begins_the_wait_anew(loop: Loop) -> None:
+    """A start that came late is not held against the one before."""
+    patience, over = waiting(loop)
+    patience.start()
+    loop.go_to(9)
+    patience.start()
+    loop.go_to(18)
+    assert over == []
+    loop.go_to(30)
+    assert over == [19]
+
+
+def test_what_was_stopped_does_not_call_back(loop: Loop) -> None:
+    patience, over = waiting(loop)
+    patience.start()
+    patience.stop()
+    loop.go_to(5 * LIMIT_S)
+    assert over == []
+    patience.start()
+    loop.go_to(100)
+    assert over == [6 * LIMIT_S]
+
+
+def test_a_thousand_starts_within_the_limit_make_one_timer(loop: Loop) -> None:
+    """This is what a request pays for."""
+    patience, _ = waiting(loop)
+    for _ in range(1000):
+        patience.start()
+        patience.stop()
+        loop.go_to(loop.now + LIMIT_S / 2000)
+    assert loop.made == 1
+
+
+def test_nothing_is_left_in_the_loop_of_what_was_closed(loop: Loop) -> None:
+    patience, over = waiting(loop)
+    patience.start()
+    patience.close()
+    assert loop.timers == []
+    loop.go_to(5 * LIMIT_S)
+    assert over == []
