@@ -29,6 +29,7 @@ from api.http2 import Http2
 from api.inbox import Held, Tasks
 from api.intake import Pieces
 from api.patience import Patience
+from api.repeats import Repeats
 from api.threads import Threads
 from api.zerocopy import FileData, FileSender, ShortFile, Stalled, sent, unsent_bytes
 
@@ -46,6 +47,7 @@ class Worker:
     settings: HttpSettings
     cold: Threads
     held: Held
+    repeats: Repeats
 
 
 class Protocols(ProtocolWrapper):
@@ -101,6 +103,7 @@ class Connection(TCPServer):
         loop = asyncio.get_running_loop()
         super().__init__(worker.app, loop, worker.config, worker.context, worker.state, reader, writer)
         self.worker, self.settings, self._pieces = worker, worker.settings, reader
+        self.repeats = worker.repeats
         self.lost = False
         self.is_tls = writer.get_extra_info("ssl_object") is not None
         self._lingering = self._is_read = False

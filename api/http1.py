@@ -7,6 +7,7 @@ large, or give two lengths, are refused; every refusal says why. Knows no route,
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -22,9 +23,11 @@ from api.hello import TLS_FIRST_BYTE
 from api.inbox import PeerLost
 from api.intake import Chunked, Sized, body_of, received, split_head
 from api.refusals import NO_TLS, SENTENCES, TWO_LENGTHS, refusal
+from api.repeats import MOMENT, Repeats
 from api.zerocopy import FileBody, FileData, FileStream, Placeholder, sent
 
 _CLOSE: Final = (b"connection", b"close")
+_IS_QUESTION: Final = re.compile(rb"(?:GET|HEAD) .*\r\n\r\n\Z", re.DOTALL)
 _ANSWERED: Final = (h11.DONE, h11.MUST_CLOSE)
 
 
@@ -39,6 +42,7 @@ class Carrier(Protocol):
     settings: HttpSettings
     is_tls: bool
     lost: bool
+    repeats: Repeats
 
 
 class Stream(FileStream):
@@ -47,8 +51,11 @@ class Stream(FileStream):
     def __init__(self, *args: Any, connection: Carrier, **kwargs: Any) -> None:
         super().__init__(*args, zero_copy=not connection.is_tls, **kwargs)
         self._connection = connection
+        self.moment: int | None = None  # of the store, at which its answer may be given again
 
     async def app_send(self, message: Any) -> None:
+        if message is not None and message["type"] == "http.response.start":
+            self.moment = message.get(MOMENT)
         await super().app_send(message)
         # A short answer to a client that left just vanishes; only who has more to send needs to know.
         if self._connection.lost and message is not None and message.get("more_body"):
@@ -65,7 +72,7 @@ class Http1(H11Protocol):
         self._connection = connection
         self._is_chunked = self._is_head = False
         self._direct: Sized | Chunked | None = None
-        self._head = b""
+        self._question = self._head = self._said = b""
 
     @property
     def is_held_up(self) -> bool:
@@ -84,7 +91,12 @@ class Http1(H11Protocol):
                 # Every client that tries https first begins like this, and goes on with http once it sees an answer.
                 await self._refuse(400, NO_TLS)
                 return
+            is_first = not self.connection.trailing_data[0]
+            if is_first and await self._repeat(data):
+                return
             head, data = split_head(data)
+            # The whole request and nothing else, or it could be taken for another one.
+            self._question = head if is_first and not data and _IS_QUESTION.match(head) else b""
             try:
                 await super().handle(RawData(head))
             except (H2ProtocolAssumedError, H2CProtocolRequiredError) as error:
@@ -95,6 +107,18 @@ class Http1(H11Protocol):
             data = await self._take_direct(self._direct, data)
         if data:
             await super().handle(RawData(data))
+
+    async def _repeat(self, data: bytes) -> bool:
+        """Answer a request that was answered before, if that answer still holds; tell whether it did."""
+        answer = None if self._is_last(1) else self._connection.repeats.find(data)
+        if answer is None:
+            return False
+        self.keep_alive_requests += 1
+        sent.repeats += 1
+        await self.send(Updated(idle=False))
+        await self.send(RawData(answer))
+        await self.send(Updated(idle=True))
+        return True
 
     async def _take_direct(self, direct: Sized | Chunked, data: bytes) -> bytes:
         """Take body bytes past h11; return what it has to see."""
@@ -112,8 +136,10 @@ class Http1(H11Protocol):
         if isinstance(event, FileBody):
             await self._send_file(event)
             return
-        if isinstance(event, StreamClosed) and self._head:
-            await self._say(b"")
+        if isinstance(event, StreamClosed):
+            if self._head:
+                await self._say(b"")
+            self._keep()
         elif isinstance(event, Body):
             sent.body_bytes += len(event.data)
         elif isinstance(event, Response) and event.status_code >= 200 and self._is_last():  # noqa: PLR2004
@@ -135,16 +161,29 @@ class Http1(H11Protocol):
 
     async def _say(self, data: bytes) -> None:
         said, self._head = self._head + data, b""
+        # What goes out in several pieces is not kept.
+        self._said, self._question = said, b"" if self._said else self._question
         await self.send(RawData(said))
 
-    def _is_last(self) -> bool:
-        """Tell whether the connection ends with the answer that is about to begin."""
-        spent = self.keep_alive_requests >= self._connection.settings.keep_alive_requests
+    def _keep(self) -> None:
+        """Keep the answer that was given, if it may be given again."""
+        question, said, self._question, self._said = self._question, self._said, b"", b""
+        states = self.connection.our_state, self.connection.their_state
+        if not question or states != (h11.DONE, h11.DONE) or self.connection.trailing_data[0]:
+            return
+        moment = self.stream.moment if isinstance(self.stream, Stream) else None
+        if moment is not None:
+            self._connection.repeats.keep(question, said, moment)
+
+    def _is_last(self, more: int = 0) -> bool:
+        """Tell whether the connection ends with the answer that is about to begin, or would after so many more."""
+        spent = self.keep_alive_requests + more >= self._connection.settings.keep_alive_requests
         return self.is_held_up or spent or self.context.terminated.is_set()
 
     async def _send_file(self, event: FileBody) -> None:
         if self._head:
             await self._say(b"")
+        self._question = b""
         placeholder: Any = Placeholder(event.count)
         for piece in self.connection.send_with_data_passthrough(h11.Data(data=placeholder)) or ():
             if piece is placeholder:

@@ -26,6 +26,7 @@ from api.connection import Connection, Worker
 from api.hello import speaks_tls
 from api.inbox import Held
 from api.intake import Pieces
+from api.repeats import Repeats
 from api.threads import Threads
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,10 @@ class Waitable(Protocol):
     async def wait(self) -> Any: ...
 
 
+def _no_moment() -> None:
+    return None
+
+
 async def serve(
     app: ASGIApp,
     sockets: Iterable[socket],
@@ -51,11 +56,13 @@ async def serve(
     stop: Waitable,
     on_ready: Callable[[], None],
     tls: NewestContext | None = None,
+    moment: Callable[[], int | None] = _no_moment,
 ) -> None:
     """Serve an application on bound sockets until stop is set.
 
     Then nothing more is accepted, idle connections are closed at once, transfers get `grace_s`, and what is
-    left is cut. The sockets are closed. With `tls` every connection has to speak it.
+    left is cut. The sockets are closed. With `tls` every connection has to speak it. `moment` tells whether what the
+    application said may be repeated (`api.repeats`); without it everything is asked anew.
     """
     listening = list(sockets)
     config = _config(settings)
@@ -68,7 +75,9 @@ async def serve(
         await lifespan.wait_for_startup()
         if living.done():
             living.result()  # raises what the application could not start with
-        worker = Worker(wrapped, config, WorkerContext(None), state, settings, cold, Held(settings.h2_held_bytes))
+        repeats = Repeats(settings.repeat_bytes, moment)
+        held = Held(settings.h2_held_bytes)
+        worker = Worker(wrapped, config, WorkerContext(None), state, settings, cold, held, repeats)
         await _listen(worker, listening, tls, stop, on_ready)
         await lifespan.wait_for_shutdown()
     finally:

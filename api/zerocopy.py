@@ -51,6 +51,7 @@ class Sent:
     cold_calls: int = 0  # calls made in a thread because they might have waited for a disk
     body_bytes: int = 0  # bytes of HTTP/1.1 answers that did pass through Python
     writes: int = 0  # pieces of heads and bodies handed to a connection
+    repeats: int = 0  # answers given again
 
 
 sent: Final = Sent()

@@ -63,7 +63,7 @@ async def served(store: Store, work: str) -> None:
             subprocess.run(command, cwd=Path(__file__).parents[1], check=False, env=dict(os.environ))
             loop.call_soon_threadsafe(stop.set)
 
-        await serve(app, [listening], http, stop=stop, on_ready=threading.Thread(target=ask).start)
+        await serve(app, [listening], http, stop=stop, on_ready=threading.Thread(target=ask).start, moment=store.moment)
 
 
 def client(port: int, work: str) -> None:

@@ -42,6 +42,11 @@ class Reads:
         """Not for callers: use `Store.read`."""
         self._view = view
 
+    @property
+    def moment(self) -> int:
+        """Which moment that is: what is found here stays true for as long as `Store.moment` returns the same."""
+        return self._view.moment
+
     def get(self, name: Name) -> Record | None:
         """Return what stands under a name, or None."""
         return self._view.record(name.key())

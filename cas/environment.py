@@ -57,6 +57,21 @@ class _Gate:
                     self._condition.notify_all()
 
     @contextmanager
+    def shared_now(self) -> Iterator[bool]:
+        """Be inside unless that means to wait; tell whether it came to that."""
+        with self._condition:
+            inside = not self._resizing
+            self._inside += inside
+        try:
+            yield inside
+        finally:
+            if inside:
+                with self._condition:
+                    self._inside -= 1
+                    if not self._inside:
+                        self._condition.notify_all()
+
+    @contextmanager
     def alone(self) -> Iterator[None]:
         with self._condition:
             while self._resizing:
@@ -141,6 +156,14 @@ class Environment:
             except lmdb.MapResizedError:
                 self._resize(0)
 
+    def moment(self) -> int | None:
+        """Return the number of the last commit of any process, without waiting; None where that cannot be told now.
+
+        A commit may show here a little before a read sees it, and never after.
+        """
+        with self._gate.shared_now() as inside:
+            return int(self._env.info()["last_txnid"]) if inside and not self._closed else None
+
     def check_readers(self) -> int:
         """Free the reader slots of dead processes; return how many there were."""
         with self._enter(), _errors(self._place):
@@ -177,6 +200,11 @@ class Transaction:
 
     def __init__(self, txn: lmdb.Transaction, tables: dict[str, lmdb._Database], env: lmdb.Environment) -> None:
         self._txn, self._tables, self._env = txn, tables, env
+
+    @property
+    def moment(self) -> int:
+        """The number of the commit whose outcome is seen here, or within a write the one that it will have."""
+        return int(self._txn.id())
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """Return the value of a key.

@@ -221,6 +221,10 @@ class Index:
         """Copy the index as it is at one moment to an empty folder, and return what `work` saw of that moment."""
         return self._env.copy(folder, lambda tx: work(View(tx)))
 
+    def moment(self) -> int | None:
+        """Return the number of the last commit, without waiting; None where that cannot be told now."""
+        return self._env.moment()
+
     def check_readers(self) -> int:
         """Free reader slots of dead processes."""
         return self._env.check_readers()

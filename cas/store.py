@@ -267,6 +267,10 @@ class Store:
         """
         return self._parts.index.read(lambda view: look(Reads(view)))
 
+    def moment(self) -> int | None:
+        """Return the number of the present moment, which every change moves on; never waits: None is not known now."""
+        return self._parts.index.moment()
+
     def change(self, edit: Callable[[Names], T], *, frees: bool = False) -> T:
         """Change names atomically and durably; return what `edit` returned once it cannot be lost any more (I1).
 

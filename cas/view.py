@@ -46,6 +46,11 @@ class View:
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
+    @property
+    def moment(self) -> int:
+        """The number of the commit whose outcome is seen."""
+        return self._tx.moment
+
     def number(self, name: str) -> int:
         """Return a counter."""
         value = self._tx.get("meta", name.encode())

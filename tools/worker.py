@@ -72,7 +72,7 @@ async def _serve(order: Order, store: Store) -> None:
     sockets = [socket.socket(fileno=fd) for fd in order.sockets]
     app = build(store, order.http, order.v1, order.access, order.v2, clock=time.time)
     newest = (lambda: certificate.context) if certificate is not None else None
-    await serve(app, sockets, order.http, stop=stop, on_ready=_tell_ready, tls=newest)
+    await serve(app, sockets, order.http, stop=stop, on_ready=_tell_ready, tls=newest, moment=store.moment)
     logger.info("worker stopped")
 
 

@@ -16,7 +16,9 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp
 
 from api.access.principal import NOBODY, Action, Caller
+from api.access.settings import Mode
 from api.content.repository import Repository
+from api.repeats import repeatable
 from api.request import Asked, Server
 from api.v2.settings import V2Settings
 
@@ -80,6 +82,13 @@ class Call(Asked[Registry]):
     def header_lines(self, name: str) -> str | None:
         """Return a request header that is a list, all its lines as one."""
         return ", ".join(self.request.headers.getlist(name)) or None
+
+    def repeatable(self, answer: ASGIApp, moment: int | None) -> ASGIApp:
+        """Let an answer be given again to whoever asks the same, until the store changes; `moment` is what it is of.
+
+        Only where nobody is asked who they are: rights are looked at anew each time, and tokens end with time.
+        """
+        return repeatable(answer, moment) if self.registry.access.mode == Mode.OPEN and moment is not None else answer
 
     def query(self) -> list[tuple[str, str]]:
         """Return the query's parameters in order; each may occur more than once."""

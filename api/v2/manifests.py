@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from starlette.responses import Response
@@ -24,6 +24,7 @@ LARGE_BYTES: Final = 256 << 10  # real manifests are far smaller; those beyond a
 @dataclass(frozen=True, slots=True)
 class _Found:
     manifest: Manifest
+    moment: int | None = None
     reader: Reader | None = None
 
 
@@ -40,7 +41,7 @@ async def get(call: Call) -> ASGIApp:
     }
     cached = caching.not_modified(call.header_lines("if-none-match"), manifest.digest, headers)
     if found.reader is None:
-        return cached or Response(manifest.body, headers=headers)
+        return call.repeatable(cached or Response(manifest.body, headers=headers), found.moment)
     if cached is not None:
         await threads.run(found.reader.close)
         return cached
@@ -98,5 +99,6 @@ def _more_tags(call: Call) -> tuple[str, ...]:
 
 
 def _open(store: Store, repository: Repository, reference: str | Digest) -> _Found:
-    manifest = store.read(lambda reads: push.find(reads, repository, reference))
-    return _Found(manifest, None if manifest.blob is None else store.reader(manifest.blob))
+    found = store.read(lambda reads: _Found(push.find(reads, repository, reference), reads.moment))
+    blob = found.manifest.blob
+    return found if blob is None else replace(found, reader=store.reader(blob))

@@ -57,6 +57,7 @@ def waiting(loop: Loop) -> tuple[Patience, list[float]]:
 
 
 def test_it_calls_back_at_its_limit_and_once(loop: Loop) -> None:
+    """And is not running any more."""
     patience, over = waiting(loop)
     patience.start()
     loop.go_to(LIMIT_S - 0.1)
@@ -79,6 +80,7 @@ def test_each_start_begins_the_wait_anew(loop: Loop) -> None:
 
 
 def test_what_was_stopped_does_not_call_back(loop: Loop) -> None:
+    """Until it is started once more."""
     patience, over = waiting(loop)
     patience.start()
     patience.stop()
@@ -100,6 +102,7 @@ def test_a_thousand_starts_within_the_limit_make_one_timer(loop: Loop) -> None:
 
 
 def test_nothing_is_left_in_the_loop_of_what_was_closed(loop: Loop) -> None:
+    """Or it would keep its connection in memory."""
     patience, over = waiting(loop)
     patience.start()
     patience.close()

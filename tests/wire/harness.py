@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +61,7 @@ def serving(
     settings: HttpSettings | None = None,
     tls: ssl.SSLContext | NewestContext | None = None,
     sock: socket.socket | None = None,
+    moment: Callable[[], int | None] = lambda: None,
 ) -> Iterator[Running]:
     """Serve an application; at the end nothing of the server is left but the threads of its application."""
     sock = sock or socket.create_server(("127.0.0.1", 0))
@@ -73,7 +74,8 @@ def serving(
         address = sock.getsockname()[:2]
         running.append(Running(address, asyncio.get_running_loop(), stop, threading.current_thread(), failures))
         newest = (lambda: tls) if isinstance(tls, ssl.SSLContext) else tls
-        await serve(app, [sock], settings or HttpSettings(), stop=stop, on_ready=ready.set, tls=newest)
+        http = settings or HttpSettings()
+        await serve(app, [sock], http, stop=stop, on_ready=ready.set, tls=newest, moment=moment)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"tasks left behind: {left}"
 

@@ -144,5 +144,5 @@ def pushing(
     http, clock = http or HttpSettings(), Clock()
     with Store.open(root, engine or EngineSettings(), create=True, disk=disk, clock=clock) as store:
         app = build(store, http, access=access or AccessSettings(), v2=v2 or V2Settings(), clock=clock)
-        with serving(app, http, tls) as server:
+        with serving(app, http, tls, moment=store.moment) as server:
             yield Pushed(store, server, clock, "https" if tls else "http")

@@ -1,0 +1,67 @@
+"""The number of the present moment: the same as long as nothing changed, and never again after."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from subprocess import run
+
+from cas import EngineSettings, Name, Names, Record, Store
+from tests.support.engine import noise
+
+NAME = Name("tag", "a")
+ROOT = Path(__file__).parents[2]
+CHANGE = """
+import sys
+from pathlib import Path
+from cas import Name, Record, Store
+with Store.open(Path(sys.argv[1])) as store:
+    store.change(lambda names: names.put(Name("tag", "b"), Record(b"")))
+"""
+
+
+def test_a_read_is_of_the_present_moment_until_something_changes(tmp_path: Path) -> None:
+    """Puts and deletes alike; a read alone changes nothing."""
+    with Store.open(tmp_path / "root", create=True) as store:
+        seen = store.read(lambda reads: reads.moment)
+        assert store.moment() == seen == store.read(lambda reads: reads.moment)
+        for value in (b"1", b"2"):
+            store.change(partial(Names.put, name=NAME, record=Record(value)))
+            assert store.moment() == store.read(lambda reads: reads.moment) > seen
+            seen = store.read(lambda reads: reads.moment)
+        store.change(lambda names: names.delete(NAME))
+        assert store.moment() != seen
+
+
+def test_a_change_by_another_process_moves_it_on(tmp_path: Path) -> None:
+    """Without a word between the two."""
+    with Store.open(tmp_path / "root", create=True) as store:
+        before = store.read(lambda reads: reads.moment)
+        run([sys.executable, "-c", CHANGE, str(tmp_path / "root")], cwd=ROOT, check=True)
+        assert store.moment() != before
+
+
+def test_it_is_told_across_a_growing_index(tmp_path: Path) -> None:
+    """Another process's pages may lie where this one's map does not reach; the number does not."""
+    settings = EngineSettings(map_bytes=1 << 20)
+    with Store.open(tmp_path / "root", settings, create=True) as store:
+        for number in range(40):
+            record = Record(noise(100_000, number))
+            store.change(partial(Names.put, name=Name("tag", str(number)), record=record))
+            assert store.moment() == store.read(lambda reads: reads.moment)
+
+
+def test_it_is_not_told_while_somebody_else_is_moving_the_map(tmp_path: Path) -> None:
+    """Instead of waiting for that."""
+    with Store.open(tmp_path / "root", create=True) as store:
+        with store._parts.index._env._gate.alone():  # noqa: SLF001 - what a growing map holds
+            assert store.moment() is None
+        assert store.moment() is not None
+
+
+def test_a_closed_store_has_none(tmp_path: Path) -> None:
+    """And its memory is not looked at."""
+    store = Store.open(tmp_path / "root", create=True)
+    store.close()
+    assert store.moment() is None

@@ -1,0 +1,111 @@
+"""Answers that are given again: which, for how long, and how many are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from api.repeats import Repeats
+
+ROOM = 64_000
+HEAD = b"HTTP/1.1 200 \r\ncontent-length: 4\r\ndate: Sat, 28 Nov 2026 22:00:00 GMT\r\nvary: x\r\n\r\n"
+ANSWER = HEAD + b"body"
+
+
+@dataclass
+class Store:
+    """What moves on."""
+
+    moment: int | None = 7
+    now: float = 1_795_437_699.0
+
+    def kept(self, most_bytes: int = ROOM) -> Repeats:
+        return Repeats(most_bytes, lambda: self.moment, lambda: self.now)
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+def test_a_kept_answer_is_given_with_the_date_of_now(store: Store) -> None:
+    """Which is written anew every second."""
+    repeats = store.kept()
+    repeats.keep(b"GET /", ANSWER, 7)
+    assert repeats.find(b"GET /") == ANSWER.replace(b"22:00:00", b"12:41:39").replace(b"Sat, 28", b"Mon, 23")
+    store.now += 1
+    assert b" 12:41:40 GMT\r\n" in (repeats.find(b"GET /") or b"")
+
+
+def test_only_the_same_question_has_the_answer(store: Store) -> None:
+    """Not a longer one, not none."""
+    repeats = store.kept()
+    repeats.keep(b"GET /", ANSWER, 7)
+    assert repeats.find(b"GET /x") is None
+    assert repeats.find(b"") is None
+
+
+def test_no_answer_outlives_its_moment(store: Store) -> None:
+    """Not even when the moment cannot be told for a while."""
+    for later in (8, None):
+        repeats = store.kept()
+        repeats.keep(b"GET /", ANSWER, 7)
+        store.moment = later
+        assert repeats.find(b"GET /") is None
+        store.moment = 7
+        assert repeats.find(b"GET /") is None
+
+
+def test_an_answer_of_the_past_is_not_kept_beside_those_of_now(store: Store) -> None:
+    """A read that began before a change may be answered after one that began later."""
+    store.moment = 8
+    repeats = store.kept()
+    repeats.keep(b"GET /new", ANSWER, 8)
+    repeats.keep(b"GET /old", ANSWER, 7)
+    assert repeats.find(b"GET /old") is None
+    assert repeats.find(b"GET /new") is not None
+
+
+def test_an_answer_of_the_future_ends_those_before(store: Store) -> None:
+    """A change shows to a read before anybody asked for the moment again."""
+    repeats = store.kept()
+    repeats.keep(b"GET /old", ANSWER, 7)
+    repeats.keep(b"GET /new", ANSWER, 8)
+    store.moment = 8
+    assert repeats.find(b"GET /old") is None
+    assert repeats.find(b"GET /new") is not None
+
+
+def test_what_is_kept_is_bounded_and_the_oldest_go_first(store: Store) -> None:
+    """Questions and answers together, and what it takes to keep them."""
+    repeats = store.kept()
+    for number in range(1000):
+        repeats.keep(b"GET /%d" % number, ANSWER, 7)
+    there = [number for number in range(1000) if repeats.find(b"GET /%d" % number) is not None]
+    assert there == list(range(1000 - len(there), 1000))
+    assert 80 < len(there) < ROOM // len(ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (b"GET /" + b"x" * 5000, ANSWER),
+        (b"GET /", HEAD + b"x" * (ROOM // 8)),
+        (b"GET /", b"HTTP/1.1 200 \r\ncontent-length: 4\r\n\r\nbody"),
+        (b"GET /", b"HTTP/1.1 200 \r\ncontent-length: 40\r\n\r\nbody\r\ndate: Sat, 28 Nov 2026 22:00:00 GMT\r\n"),
+    ],
+    ids=["long question", "large answer", "no date", "date in the body"],
+)
+def test_what_would_be_too_much_or_cannot_be_dated_is_not_kept(store: Store, question: bytes, answer: bytes) -> None:
+    """One answer has no more than a sixteenth of the room."""
+    repeats = store.kept()
+    repeats.keep(question, answer, 7)
+    assert repeats.find(question) is None
+
+
+def test_without_room_nothing_is_kept(store: Store) -> None:
+    """This is how it is switched off."""
+    repeats = store.kept(0)
+    repeats.keep(b"GET /", ANSWER, 7)
+    assert repeats.find(b"GET /") is None

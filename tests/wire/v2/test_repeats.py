@@ -1,0 +1,118 @@
+"""Manifests that are asked for again and again: no work but the answer, and never an old or a forbidden one."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from api.access.settings import AccessSettings
+from api.app import build
+from api.config import HttpSettings
+from api.content import repositories
+from api.content.repositories import Access
+from api.content.repository import Repository
+from api.zerocopy import sent
+from cas import Store
+from tests.support.counting import counted_index
+from tests.support.serving import StartServer
+from tests.wire.harness import Clock, serving
+from tests.wire.v2.members import ANN, members
+from tests.wire.v2.pushing import Client, new_data, new_repository, sha256
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+WORKERS = 2
+ANNS = Repository.of("ann/box")
+
+
+def put(client: Client, repository: str, tag: str, **more: Any) -> str:
+    """Push an image whose blobs are pushed before; return its manifest's digest."""
+    config = new_data(100)
+    client.push(repository, config)
+    said = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(config), "size": 100},
+        "layers": [],
+        **more,
+    }
+    body = json.dumps(said).encode()
+    answer = client.ask("PUT", f"/v2/{repository}/manifests/{tag}", body, content_type=MANIFEST)
+    assert answer.status_code == 201, answer.text
+    return sha256(body)
+
+
+def seen(client: Client, repository: str, reference: str, method: str = "GET", has: str = "") -> httpx2.Response:
+    return client.ask(method, f"/v2/{repository}/manifests/{reference}", None, if_none_match=has)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_manifest_asked_for_again_costs_one_write_and_no_look_at_the_index(client: Client, method: str) -> None:
+    """By tag and by digest, and where the client has it already."""
+    digest = put(client, repository := new_repository(), "v1")
+    for reference, has, status in (("v1", "", 200), (digest, "", 200), ("v1", f'"{digest}"', 304)):
+        first = seen(client, repository, reference, method, has)
+        repeats, writes = sent.repeats, sent.writes
+        with counted_index() as index:
+            again = seen(client, repository, reference, method, has)
+        assert (sent.repeats - repeats, sent.writes - writes) == (1, 1)
+        assert (index.reads, index.look_ups) == (0, 0)
+        assert first.status_code == again.status_code == status
+        assert first.content == again.content
+        assert {**first.headers, "date": ""} == {**again.headers, "date": ""}
+
+
+def test_a_tag_that_moves_is_seen_at_the_next_question(client: Client) -> None:
+    """And one that goes is gone."""
+    repository = new_repository()
+    for number in range(3):
+        digest = put(client, repository, "v1", annotations={"number": str(number)})
+        for _ in range(2):
+            assert seen(client, repository, "v1").headers["docker-content-digest"] == digest
+    assert client.ask("DELETE", f"/v2/{repository}/manifests/v1").status_code == 202
+    assert seen(client, repository, "v1").status_code == 404
+
+
+def test_a_change_by_another_process_is_seen_at_the_next_question(server: StartServer) -> None:
+    """Whichever worker took the push, all of them answer with what it pushed."""
+    running = server(workers=WORKERS)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(closing(Client(running.url))) for _ in range(4 * WORKERS)]
+        repository = new_repository()
+        for number in range(5):
+            digest = put(clients[number], repository, "v1", annotations={"number": str(number)})
+            for client in clients * 2:
+                assert seen(client, repository, "v1").headers["docker-content-digest"] == digest
+
+
+def test_what_is_forbidden_from_now_on_is_not_given_again(tmp_path: Path) -> None:
+    """Where people are told apart, nothing is given again at all: rights are looked at each time."""
+    with members(tmp_path / "root") as registry:
+        registry.push("ann/box", ANN)
+        token = registry.token("repository:ann/box:pull", who=ANN)
+        path, repeats = "/v2/ann/box/manifests/latest", sent.repeats
+        for access, status in ((Access.PUBLIC, 200), (Access.PRIVATE, 401), (Access.PUBLIC, 200)):
+            registry.pushed.store.change(partial(repositories.set_access, repository=ANNS, access=access))
+            for _ in range(2):
+                assert registry.ask("GET", path).status_code == status
+                assert registry.ask("GET", path, token).status_code == 200
+        registry.clock.now += 3600
+        assert registry.ask("GET", path, token).status_code == 401
+        assert sent.repeats == repeats
+
+
+def test_a_server_that_cannot_tell_the_moment_asks_anew(tmp_path: Path) -> None:
+    """While the index is being enlarged, say."""
+    with Store.open(tmp_path / "root", create=True) as store:
+        app = build(store, HttpSettings(), access=AccessSettings(), clock=Clock())
+        with serving(app) as server, closing(Client("http://{}:{}".format(*server.address))) as client:
+            digest = put(client, "a", "v1")
+            repeats = sent.repeats
+            for _ in range(3):
+                assert seen(client, "a", "v1").headers["docker-content-digest"] == digest
+            assert sent.repeats == repeats
