@@ -77,6 +77,11 @@ class Reads:
         entry = find_blob(self._view, digest)
         return None if entry is None else Blob(digest, entry.size, entry.created)
 
+    def small(self, digest: Digest) -> bytes | None:
+        """Return the bytes of a blob so small that they lie in the index; None of any other, and of none at all."""
+        entry = find_blob(self._view, digest)
+        return None if entry is None else entry.inline
+
 
 class Names(Reads):
     """The names of a store within one change; sees its own edits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.responses import Response
@@ -14,17 +15,25 @@ from api.streaming import BlobResponse
 from api.v2 import caching, links, names
 from api.v2.call import Call
 from api.v2.errors import BLOB_UNKNOWN, RANGE_UNSATISFIABLE, Refused
+from api.v2.links import Link
 from api.v2.multipart import Parts
-from cas import Digest, Reader, Store
+from cas import Digest, Reader, Reads, Store
 
 OCTETS: Final = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What a whole answer needs that no file is opened for: a HEAD, or a blob that lies in the index."""
+
+    size: int
+    data: bytes
+    moment: int | None
 
 
 async def get(call: Call) -> ASGIApp:
     """end-2."""
     digest, threads = _digest(call), call.registry.threads
-    touched_at = call.now if call.request.method == "HEAD" else None  # pushes ask that way, pulls do not
-    reader = await threads.run(_open, call.store, call.repository, digest, touched_at)
     headers = {
         "Content-Type": OCTETS,
         "Docker-Content-Digest": str(digest),
@@ -32,14 +41,18 @@ async def get(call: Call) -> ASGIApp:
         "ETag": caching.etag(digest),
         "Cache-Control": caching.FOREVER,
     }
+    found = await threads.run(_open, call, digest)
+    cached = caching.not_modified(call.header("if-none-match"), digest, headers)
+    if isinstance(found, _Whole):
+        answer = cached or Response(found.data, headers={**headers, "Content-Length": str(found.size)})
+        return call.repeatable(answer, found.moment)
     try:
-        cached = caching.not_modified(call.header("if-none-match"), digest, headers)
         if cached is None:
-            return _answer(call, reader, _wanted(call, digest), headers)
+            return _answer(call, found, _wanted(call, digest), headers)
     except BaseException:
-        await threads.run(reader.close)
+        await threads.run(found.close)
         raise
-    await threads.run(reader.close)
+    await threads.run(found.close)
     return cached
 
 
@@ -58,14 +71,26 @@ def _digest(call: Call) -> Digest:
     return digest
 
 
-def _open(store: Store, repository: Repository, digest: Digest, touched_at: float | None) -> Reader:
-    link = store.read(lambda reads: links.find(reads, repository, digest))
-    if link is None:
-        raise Refused(BLOB_UNKNOWN, {"digest": str(digest)})
-    reader = store.reader(digest)
-    if touched_at is not None and links.is_stale(link, touched_at):
-        links.touch(store, repository, digest, touched_at)
-    return reader
+def _open(call: Call, digest: Digest) -> Reader | _Whole:
+    is_head, in_part = call.request.method == "HEAD", call.header("range") is not None
+
+    def look(reads: Reads) -> tuple[Link, _Whole | None]:
+        link = links.find(reads, call.repository, digest)
+        if link is None:
+            raise Refused(BLOB_UNKNOWN, {"digest": str(digest)})
+        if in_part:
+            return link, None
+        if is_head:
+            blob = reads.stat(digest)
+            return link, None if blob is None else _Whole(blob.size, b"", None)
+        data = reads.small(digest)
+        return link, None if data is None else _Whole(len(data), data, reads.moment)
+
+    link, whole = call.store.read(look)
+    found = whole or call.store.reader(digest)
+    if is_head and links.is_stale(link, call.now):  # pushes ask that way, pulls do not
+        links.touch(call.store, call.repository, digest, call.now)
+    return found
 
 
 def _unlink(store: Store, repository: Repository, digest: Digest) -> bool:
