@@ -1,6 +1,6 @@
 """Routes of uploads: parse, steps in a thread around the body, render.
 
-Everything that headers alone can tell is refused before a byte of the body is read.
+Everything that headers alone can tell is refused before a byte of the body is read, unless all of it is small.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from api.content.repository import Repository
+from api.request import SMALL_BYTES
 from api.streaming import BodyTooLarge, ClientGone, receive_into
 from api.v2 import chunks, names, sessions
 from api.v2.call import Call
@@ -62,6 +63,10 @@ async def patch(call: Call) -> ASGIApp:
 async def put(call: Call) -> ASGIApp:
     """end-6: close a session, perhaps with its last bytes, perhaps with all of them."""
     digest, chunk = names.digest(call.parameter("digest") or ""), _chunk(call)
+    small = await _small_body(call)
+    if small is not None:
+        await _step(call, _uploads(call).close, call.variable, chunk, digest, small)
+        return _created(call, digest)
     arrival = await _step(call, _uploads(call).resume_to_close, call.variable, chunk, digest)
     if arrival is not None:
         await _receive(call, arrival, chunk)
@@ -91,10 +96,28 @@ async def _is_mounted(call: Call, digest: Digest) -> bool:
 
 
 async def _take_whole(call: Call, digest: Digest) -> ASGIApp:
+    small = await _small_body(call)
+    if small is not None:
+        await _step(call, _uploads(call).put, digest, small)
+        return _created(call, digest)
     arrival = await _step(call, _uploads(call).whole, digest)
     await _receive(call, arrival, None)
     await _step(call, arrival.close, digest)
     return _created(call, digest)
+
+
+async def _small_body(call: Call) -> bytes | None:
+    """Take a small body before anything else is done, so that all of it is one step; None of any other.
+
+    Not of a client that wants to hear first whether it may come.
+
+    Raises:
+        ClientGone: it broke off.
+    """
+    size, limit = call.announced_bytes, call.registry.http.max_layer_bytes
+    if size is None or size > SMALL_BYTES or limit is not None or call.header("expect") is not None:
+        return None
+    return await call.body(SMALL_BYTES)
 
 
 async def _receive(call: Call, arrival: Arrival, chunk: Chunk | None) -> None:

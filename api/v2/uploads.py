@@ -92,6 +92,25 @@ class Uploads:
         session = self._session(text)
         return None if self.is_closed_as(session, closing) else self._resume(session, chunk, closing.algorithm)
 
+    def close(self, text: str, chunk: Chunk | None, closing: Digest, rest: bytes) -> None:
+        """Go on with a session to its end, all of whose last bytes are here.
+
+        Raises:
+            NoSession, OutOfStep: as for `resume`.
+            Mismatch: as for `Arrival.close`.
+        """
+        arrival = self.resume_to_close(text, chunk, closing)
+        if arrival is not None:
+            arrival.close(closing, rest)
+
+    def put(self, closing: Digest, data: bytes) -> None:
+        """Take a blob that is here.
+
+        Raises:
+            Mismatch: its bytes have another digest.
+        """
+        self.whole(closing).close(closing, data)
+
     def whole(self, closing: Digest) -> Arrival:
         """Begin a blob that comes in this one request."""
         return Arrival(self, self.store.upload(algorithm=closing.algorithm))
@@ -155,8 +174,8 @@ class Arrival:
         with self._dropping():
             return self.upload.suspend()
 
-    def close(self, closing: Digest) -> None:
-        """Prove the blob and show it in the repository: durable and visible on return.
+    def close(self, closing: Digest, rest: bytes = b"") -> None:
+        """Take the last bytes, prove the blob and show it in the repository: durable and visible on return.
 
         Raises:
             Mismatch: the bytes have another digest; the session is over, and its bytes are gone.
@@ -168,6 +187,8 @@ class Arrival:
 
         with self._dropping():
             try:
+                if rest:
+                    self.upload.write(rest)
                 self.upload.keep(closing, edit)
             except Mismatch:
                 if self._session is not None:
