@@ -120,6 +120,7 @@ def test_text_is_stored_in_less_than_it_has_and_read_as_it_is_stored(store: Stor
     digest = stage(store, text).digest
     index, spent = cost(disk, lambda: read(store, digest))
     assert spent.bytes_read <= pushed.bytes_written
+    assert spent.reads <= 2 * len(text) // (512 << 10)  # chunks that lie back to back are read together
     assert index.look_ups <= 12
 
 
