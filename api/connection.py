@@ -23,7 +23,7 @@ from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedEr
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
-from api.config import HttpSettings
+from api.config import KIB, HttpSettings
 from api.http1 import Http1, Linger
 from api.http2 import Http2
 from api.inbox import Held, Tasks
@@ -34,6 +34,9 @@ from api.threads import Threads
 from api.zerocopy import FileData, FileSender, ShortFile, Stalled, sent, unsent_bytes
 
 log = logging.getLogger(__name__)
+
+# What is longer goes to the socket itself, where that is plain.
+_LONG_BYTES: Final = 128 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +176,14 @@ class Connection(TCPServer):
         """Send; False if the connection is of no more use."""
         async with self.send_lock:
             try:
-                if isinstance(data, RawData):
+                if isinstance(data, RawData) and (self.is_tls or len(data.data) < _LONG_BYTES):
                     sent.writes += 1
                     self.writer.write(data.data)
                     if self._is_full():
                         await self._drain()
+                elif isinstance(data, RawData):
+                    await self._flush()
+                    await self._files.send_bytes(data.data)
                 else:
                     await self._flush()
                     await self._files.send(data)

@@ -11,16 +11,21 @@ import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast, final
+from typing import Any, ClassVar, Final, cast, final
 
 import h11
 
-from api.config import KIB
+from api.config import KIB, MIB
 from api.patience import Patience
 
-# Bytes that wait for their reader before the socket is left alone; one piece is 256 KiB at most. To let a second piece
-# wait would save the pausing, and cost a worker with 16 uploads 25 MiB (measured).
+# Bytes that wait for their reader before the socket is left alone. To let a second piece wait would save the pausing,
+# and cost a worker with 16 uploads 25 MiB (measured).
 _PAUSE_AT_BYTES: Final = 128 * KIB
+# Most bytes of a piece, by how many connections of the worker send more than that: every piece costs the loop as much,
+# however long it is, and up to four of them are held of each body.
+_PIECE_BYTES: Final = 256 * KIB
+_LONG_PIECE_BYTES: Final = 1 * MIB
+_MOST_LONG: Final = 4
 
 _CRLF: Final = b"\r\n"
 _PLAIN_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
@@ -42,6 +47,8 @@ received: Final = Received()
 class Pieces(asyncio.StreamReader):
     """A stream reader that hands on the transport's own pieces, and holds about one of them."""
 
+    streaming: ClassVar[int] = 0  # readers in this process whose last piece was as long as it may be
+
     def __init__(self, loop: asyncio.AbstractEventLoop, stall_s: float) -> None:
         """Make one that waits no longer than this while a transfer is held up."""
         super().__init__(loop=loop)
@@ -50,7 +57,7 @@ class Pieces(asyncio.StreamReader):
         self._is_held_up, self._was_held_up = _never, False
         self._pieces: deque[bytes] = deque()
         self._held_bytes = 0
-        self._is_over = self._is_paused = False
+        self._is_over = self._is_paused = self._is_streaming = False
         self._wire: asyncio.ReadTransport | None = None
         self._taker: asyncio.Future[None] | None = None
 
@@ -64,17 +71,30 @@ class Pieces(asyncio.StreamReader):
         if self._held_bytes >= _PAUSE_AT_BYTES and not self._is_paused and self._wire is not None:
             self._is_paused = True
             self._wire.pause_reading()
+        self._count(is_streaming=len(data) >= _PIECE_BYTES)
         self._wake()
 
     def feed_eof(self) -> None:
         super().feed_eof()
-        self._is_over = True
-        self._wake()
+        self._end()
 
     def set_exception(self, exc: Exception) -> None:
         super().set_exception(exc)
+        self._end()
+
+    def _end(self) -> None:
         self._is_over = True
+        self._count(is_streaming=False)
         self._wake()
+
+    def _count(self, *, is_streaming: bool) -> None:
+        """Let the next piece be as long as it is good for, where the transport reads from the socket itself."""
+        Pieces.streaming += is_streaming - self._is_streaming
+        self._is_streaming = is_streaming
+        wire: Any = self._wire
+        if hasattr(wire, "max_size"):
+            is_long = is_streaming and Pieces.streaming <= _MOST_LONG
+            wire.max_size = _LONG_PIECE_BYTES if is_long else _PIECE_BYTES
 
     def at_eof(self) -> bool:
         return self._is_over and not self._pieces

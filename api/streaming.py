@@ -32,10 +32,11 @@ _ALL_BLOCKS_BYTES: Final = 4 * MIB
 _PIECE_BYTES: Final = 64 * KIB
 # How often an upload looks, while its client sends nothing, whether a collection waits for it; collections wait longer.
 _REST_S: Final = 3.0
-# Pieces of an answer fetched in one hop: decoded bytes are memory, ranges of files are only notes.
-_BATCH_BYTES: Final = 1 * MIB
+# Pieces of an answer fetched in one hop, while those of the hop before are sent: decoded bytes are memory, ranges of
+# files are only notes.
+_BATCH_BYTES: Final = 512 * KIB
 _BATCH_PIECES: Final = 64
-# Bytes of a file read at once where there is no sendfile.
+# Bytes of a file read at once where there is no sendfile; the next of them are read while these are sent.
 _READ_BYTES: Final = 512 * KIB
 
 
@@ -275,15 +276,20 @@ class BlobResponse:
         if not isinstance(piece, FileRange):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             return
-        at, stop = piece.offset, piece.offset + piece.count
-        while at < stop:
-            data = await self._threads.run(os.pread, piece.fd, min(_READ_BYTES, stop - at), at)
-            if not data:
-                raise Damaged(
-                    f"A stored file ends {stop - at} bytes too early; push the same content again to heal it."
-                )
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-            at += len(data)
+        async with aclosing(self._threads.batches(_blocks(piece), bool)) as blocks:
+            async for (data,) in blocks:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+def _blocks(piece: FileRange) -> Iterator[bytes]:
+    """Read a range of a file a block at a time."""
+    at, stop = piece.offset, piece.offset + piece.count
+    while at < stop:
+        data = os.pread(piece.fd, min(_READ_BYTES, stop - at), at)
+        if not data:
+            raise Damaged(f"A stored file ends {stop - at} bytes too early; push the same content again to heal it.")
+        yield data
+        at += len(data)
 
 
 _SendPiece = Callable[[Send, FileRange | bytes], Awaitable[None]]

@@ -51,12 +51,18 @@ class Threads:
     async def batches(self, items: Iterator[T], full: Callable[[list[T]], bool]) -> AsyncGenerator[list[T], None]:
         """Iterate over a blocking iterator a batch at a time: a batch ends when full(batch) says so.
 
-        An iterator that raises in mid-batch still yields what came before it; the error comes with the next
-        step.
+        The next batch is made in a thread while the last one is used, never more than one. An iterator that raises in
+        mid-batch still yields what came before it; the error comes with the next step.
         """
         source = _Batches(items, full)
-        while batch := await self.run(source.next):
-            yield batch
+        ahead = self._pool.submit(source.next)
+        try:
+            while batch := await asyncio.wrap_future(ahead):
+                ahead = self._pool.submit(source.next)
+                yield batch
+        finally:
+            if not ahead.cancel():
+                await outlive(asyncio.wrap_future(ahead))
 
     def close(self) -> None:
         """End the threads; steps under way are waited for."""

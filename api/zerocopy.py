@@ -13,6 +13,7 @@ import os
 import struct
 import termios
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast, final
 
@@ -154,7 +155,7 @@ def file_body(stream_id: int, message: dict[str, Any]) -> FileBody:
 
 @final
 class FileSender:
-    """Moves ranges of files to one connection. One range at a time; the caller sees to that."""
+    """Moves ranges of files, and long pieces of memory, to one connection. One at a time; the caller sees to that."""
 
     def __init__(self, transport: asyncio.WriteTransport, settings: HttpSettings, cold: Threads) -> None:
         self._transport, self._settings, self._cold = transport, settings, cold
@@ -166,6 +167,18 @@ class FileSender:
         out = os.dup(self._transport.get_extra_info("socket").fileno())
         try:
             await self._move(_Range(data.fd, data.offset, data.offset + data.count, self._settings), out)
+        finally:
+            os.close(out)
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send all of it, or raise OSError or Stalled. A transport would copy what the socket does not take at once."""
+        out, rest = os.dup(self._transport.get_extra_info("socket").fileno()), memoryview(data)
+        try:
+            while rest:
+                with suppress(BlockingIOError):
+                    rest = rest[os.write(out, rest) :]
+                if rest:
+                    await wait_writable(out, self._settings.stall_s)
         finally:
             os.close(out)
 

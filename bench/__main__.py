@@ -11,13 +11,14 @@ import importlib
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import peers, report, results
 from bench.corpus import corpus
 from bench.field import room_bytes
-from bench.measure import SCALES, Row, Run, present
+from bench.measure import GIB, SCALES, Row, Run, present
 from bench.targets import ROWS
 from tests.support.certificates import loopback_authority
 
@@ -35,9 +36,12 @@ def main() -> int:
     options.add_argument(
         "--dir", type=Path, help="a folder on the disk to be measured; default: the system's for temporary files"
     )
+    options.add_argument("--growth", type=int, metavar="GIB", help="how far a store is filled; default: the scale's")
     options.add_argument("--results", type=Path, default=results.FOLDER, help="where the JSON file goes")
     given = options.parse_args()
     scale, here = SCALES[given.scale], present(peers.ALL) if given.peers else ()
+    if given.growth:
+        scale = replace(scale, growth=given.growth * GIB)
     said = results.context(scale.name, here)
     path, rows, failed = results.new_file(given.results, said), list[Row](), 0
     for question in given.questions or QUESTIONS:

@@ -47,9 +47,8 @@ def large(run: Run, name: str, clients: int, push: Push) -> Row:
     ]
     with Field(run.folder) as field:
         row = compare(f"push/{name}", pushing(run, field, rounds, clients, push), len(rounds), per="GiB")
-    if clients == 1:
-        limit(row, "one core's SHA-256", [hashing(layers[0]) for layers in rounds])
-        limit(row, "bare durable write", [writing(run.folder / "bare", layers[0]) for layers in rounds])
+    limit(row, "one core's SHA-256", [hashing(layers[0]) for layers in rounds])
+    limit(row, "bare durable write", [writing(run.folder / "bare", layers[0]) for layers in rounds])
     run.corpus.drop(*(layer for layers in rounds for layer in layers))
     return row
 

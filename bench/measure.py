@@ -34,18 +34,13 @@ class Scale:
     growth: int
     fill: int
 
-    @property
-    def memory(self) -> int:
-        """What each of the parallel transfers moves that memory is measured under."""
-        return self.large
-
 
 SCALES = {
     scale.name: scale
     for scale in (
         Scale("tiny", 8 * MIB, 1, 64, 1_000, 10_000, 48 * MIB, 16 * MIB),
         Scale("short", 256 * MIB, 3, 2_000, 100_000, 1_000_000, 4 * GIB, GIB),
-        Scale("full", GIB, 5, 8_000, 100_000, 1_000_000, 50 * GIB, GIB),
+        Scale("full", GIB, 3, 8_000, 100_000, 1_000_000, 50 * GIB, GIB),
     )
 }
 

@@ -50,7 +50,23 @@ def coalesce(extents: Iterable[Extent]) -> list[Extent]:
     return joined
 
 
-def overlap(extents: Iterable[Extent], start: int, stop: int) -> Iterator[tuple[Extent, int, int]]:
+Part = tuple[Extent, int, int]
+"""Raw bytes `[first, last)` of an extent, relative to its start."""
+
+
+def adjacent(extents: Iterable[Extent]) -> list[list[Extent]]:
+    """Put extents that lie back to back in one pack into one row: one read takes their stored bytes."""
+    rows: list[list[Extent]] = []
+    for extent in extents:
+        last = rows[-1][-1] if rows else None
+        if last is not None and (last.pack, last.offset + last.stored) == (extent.pack, extent.offset):
+            rows[-1].append(extent)
+        else:
+            rows.append([extent])
+    return rows
+
+
+def overlap(extents: Iterable[Extent], start: int, stop: int) -> Iterator[Part]:
     """Yield `(extent, first, last)` for each extent that touches raw bytes `[start, stop)`, relative to its start."""
     at = 0
     for extent in extents:

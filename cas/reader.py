@@ -11,22 +11,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from cas.errors import Damaged, DiskFailed
-from cas.extent import Codec, Extent, coalesce, overlap
+from cas.extent import Codec, Extent, adjacent, coalesce, overlap
 from cas.pins import current
 from cas.tables import ChunkState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from cas.digest import Digest
+    from cas.extent import Part
     from cas.parts import Parts
     from cas.pins import Pin
     from cas.records import BlobEntry
     from cas.tables import Stretch
     from cas.view import View
 
-_BATCH_BYTES = 512 * 1024  # decoded chunks are joined to pieces of about this size
+_BATCH_BYTES = 512 * 1024  # compressed chunks are read together and joined to pieces of about this size
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,25 +153,40 @@ class Reader:
         whole = sum(extent.raw for extent in extents) == sum(ref.raw for ref in stretch.refs)
         if not whole or not all(self._open(extent.pack) for extent in {e.pack: e for e in extents}.values()):
             extents = self._resolve(stretch)
-        batch: list[bytes] = []
+        packed: list[Part] = []
         size = 0
         for extent, first, last in overlap(extents, start, stop):
             if extent.codec is Codec.RAW:
-                if batch:
-                    yield b"".join(batch)
-                    batch, size = [], 0
+                if packed:
+                    yield self._unpacked(packed)
+                    packed, size = [], 0
                 yield FileRange(self._held[extent.pack], extent.offset + first, last - first)
                 continue
-            batch.append(self._decode(extent)[first:last])
+            packed.append((extent, first, last))
             size += last - first
             if size >= _BATCH_BYTES:
-                yield b"".join(batch)
-                batch, size = [], 0
-        if batch:
-            yield b"".join(batch)
+                yield self._unpacked(packed)
+                packed, size = [], 0
+        if packed:
+            yield self._unpacked(packed)
 
-    def _decode(self, extent: Extent) -> bytes:
-        stored = self._load(FileRange(self._held[extent.pack], extent.offset, extent.stored))
+    def _unpacked(self, parts: Sequence[Part]) -> bytes:
+        """Return the raw bytes of consecutive parts of compressed extents; what lies back to back is read at once."""
+        extents, frames = [extent for extent, _, _ in parts], list[memoryview]()
+        for row in adjacent(extents):
+            stored = self._load(FileRange(self._held[row[0].pack], row[0].offset, sum(each.stored for each in row)))
+            rest = memoryview(stored)
+            for extent in row:
+                frames.append(rest[: extent.stored])
+                rest = rest[extent.stored :]
+        try:
+            raw = self._parts.codec.decode_all(frames, [extent.raw for extent in extents])
+        except Damaged:  # which of them is it?
+            raw = b"".join(map(self._decode, extents, frames))
+        last = parts[-1]
+        return raw[parts[0][1] : len(raw) - (last[0].raw - last[2])]
+
+    def _decode(self, extent: Extent, stored: memoryview) -> bytes:
         try:
             return self._parts.codec.decode(stored, extent.raw)
         except Damaged as error:

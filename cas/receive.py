@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _ASIDE_BYTES = 64 * 1024  # pieces below this are hashed in line: a thread hop would cost more
-_STEP_BYTES = 256 * 1024  # a longer piece enters the window in steps, so that it cannot swell it (I5)
+_STEP_BYTES = 1024 * 1024  # a longer piece enters the window in steps, so that it cannot swell it (I5)
 
 
 class Tap(Protocol):

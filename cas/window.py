@@ -6,7 +6,7 @@ memory consists of (I5).
 
 from __future__ import annotations
 
-_STEP_BYTES = 256 * 1024  # what one piece from the network has at most
+_STEP_BYTES = 256 * 1024  # room is made in multiples of this
 
 
 class Window:
@@ -23,10 +23,11 @@ class Window:
         return self._filled
 
     def add(self, piece: bytes | bytearray | memoryview, expected: int) -> None:
-        """Append bytes; a buffer that must grow grows to `expected` and one step, so that it need not grow again."""
+        """Append bytes; a buffer that must grow has room for `expected` and such a piece then."""
         end = self._filled + len(piece)
         if end > len(self._buffer):
-            grown = bytearray(max(end, expected + _STEP_BYTES if end > _STEP_BYTES else end))
+            steps = -(-len(piece) // _STEP_BYTES)
+            grown = bytearray(max(end, expected + steps * _STEP_BYTES if end > _STEP_BYTES else end))
             grown[: self._filled] = self.view()
             self._buffer = grown
         self._buffer[self._filled : end] = piece

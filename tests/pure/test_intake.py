@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 import h11
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from api.intake import Chunked, split_head
+from api.config import KIB, MIB
+from api.intake import Chunked, Pieces, split_head
 
 HEAD = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -93,3 +95,44 @@ def test_a_head_is_parted_from_its_body_only_where_it_ends() -> None:
     """A body may hold blank lines of its own."""
     assert split_head(b"GET / HTTP/1.1\r\n\r\na\r\n\r\nb") == (b"GET / HTTP/1.1\r\n\r\n", b"a\r\n\r\nb")
     assert split_head(b"GET / HT") == (b"GET / HT", b"")
+
+
+class Wire(asyncio.Transport):
+    """A transport that says how much it would read at once."""
+
+    max_size = 256 * KIB
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+def wired(loop: asyncio.AbstractEventLoop) -> tuple[Pieces, Wire]:
+    pieces, wire = Pieces(loop, 60.0), Wire()
+    pieces.set_transport(wire)
+    return pieces, wire
+
+
+def test_a_body_that_comes_fast_is_read_in_long_pieces_while_few_do() -> None:
+    """A full piece asks for longer ones; beyond four such bodies all are read in short ones, to bound memory."""
+    loop = asyncio.new_event_loop()
+    try:
+        readers = [wired(loop) for _ in range(5)]
+        for pieces, wire in readers[:4]:
+            pieces.feed_data(bytes(256 * KIB))
+            assert wire.max_size == MIB
+        pieces, wire = readers[4]
+        pieces.feed_data(bytes(256 * KIB))
+        assert wire.max_size == 256 * KIB
+        readers[0][0].feed_data(bytes(MIB))
+        assert readers[0][1].max_size == 256 * KIB
+        readers[1][0].feed_eof()
+        readers[2][0].feed_data(b"the end")
+        assert readers[2][1].max_size == 256 * KIB
+        pieces.feed_data(bytes(256 * KIB))
+        assert wire.max_size == MIB
+    finally:
+        for pieces, _ in readers:
+            pieces.feed_eof()
+        loop.close()
+    assert Pieces.streaming == 0

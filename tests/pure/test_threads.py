@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Iterator
+from contextlib import aclosing
 
 import pytest
 
@@ -85,3 +87,25 @@ def test_batches_carry_everything_and_then_the_error(threads: Threads) -> None:
         return seen
 
     assert asyncio.run(scenario()) == [[0, 1, 2], [3, 4, 5], [6], [-1]]
+
+
+def test_the_next_batch_is_made_while_the_last_one_is_used_and_never_more(threads: Threads) -> None:
+    """One ahead of its user; when that one leaves, no thread is at the iterator any more."""
+    made: list[int] = []
+    second = threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in itertools.count():
+            made.append(number)
+            if number == 1:
+                second.set()
+            yield number
+
+    async def scenario() -> None:
+        async with aclosing(threads.batches(items(), lambda batch: len(batch) == 1)) as batches:
+            assert await anext(batches) == [0]
+            assert await asyncio.to_thread(second.wait, PATIENCE_S)
+        assert made == [0, 1]
+
+    asyncio.run(scenario())
+    assert made == [0, 1]

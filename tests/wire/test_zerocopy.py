@@ -61,22 +61,32 @@ def piece(fd: int, offset: int, count: int, *, more: bool = False) -> dict[str, 
     return {"type": ZERO_COPY, "file": fd, "offset": offset, "count": count, "more_body": more}
 
 
-def ranges_of(fd: int, *, announced: bool = True) -> ASGIApp:
+def in_memory(fd: int, offset: int, count: int, *, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": os.pread(fd, count, offset), "more_body": more}
+
+
+# A body in one message, from the file or from memory: the promises of a transfer are the same.
+EITHER = pytest.mark.parametrize("body", [piece, in_memory])
+Body = Callable[..., dict[str, Any]]
+
+
+def ranges_of(fd: int, *, announced: bool = True, body: Body = piece) -> ASGIApp:
     """Answer /A-B with bytes [A, B) of a file."""
 
     async def answer(scope: Scope, send: Send) -> None:
         first, last = (int(number) for number in scope["path"][1:].split("-"))
         await start(send, last - first if announced else None)
-        await send(piece(fd, first, last - first))
+        await send(body(fd, first, last - first))
 
     return application(answer)
 
 
+@EITHER
 @pytest.mark.parametrize("announced", [True, False])
-def test_every_range_arrives_byte_identical(fd: int, data: bytes, announced: bool) -> None:
+def test_every_range_arrives_byte_identical(fd: int, data: bytes, announced: bool, body: Body) -> None:
     """With a length or chunked, over one connection that stays open."""
     some = random.Random(1)
-    with serving(ranges_of(fd, announced=announced)) as running:
+    with serving(ranges_of(fd, announced=announced, body=body)) as running:
         client = http.client.HTTPConnection(*running.address, timeout=PATIENCE_S)
         for first in (0, 1, SIZE - 1, SIZE, *(some.randrange(SIZE) for _ in range(20))):
             last = some.randint(first, SIZE)
@@ -139,9 +149,10 @@ def test_pipelined_requests_are_answered_in_order(fd: int, data: bytes) -> None:
     assert answer == b""
 
 
-def test_a_slow_reader_gets_everything_and_holds_back_nobody(fd: int, data: bytes) -> None:
+@EITHER
+def test_a_slow_reader_gets_everything_and_holds_back_nobody(fd: int, data: bytes, body: Body) -> None:
     """Its transfer pauses; others are answered in between; it need only take something now and then."""
-    with serving(ranges_of(fd)) as running:
+    with serving(ranges_of(fd, body=body)) as running:
         slow = socket.socket()
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.settimeout(PATIENCE_S)
@@ -154,14 +165,14 @@ def test_a_slow_reader_gets_everything_and_holds_back_nobody(fd: int, data: byte
         assert body_of(got + read_all(slow)) == data
 
 
-def told_of_the_end(fd: int, over: threading.Event, count: int = 1) -> ASGIApp:
+def told_of_the_end(fd: int, over: threading.Event, body: Body = piece) -> ASGIApp:
     """Send a file again and again, then tell that the application came to an end by an error of send()."""
 
     async def answer(_: Scope, send: Send) -> None:
         await start(send)
         try:
             while True:
-                await send(piece(fd, 0, SIZE, more=True))
+                await send(body(fd, 0, SIZE, more=True))
         except OSError:
             over.set()
             raise
@@ -169,12 +180,13 @@ def told_of_the_end(fd: int, over: threading.Event, count: int = 1) -> ASGIApp:
     return application(answer)
 
 
-def test_a_reader_that_takes_nothing_is_dropped(fd: int, caplog: pytest.LogCaptureFixture) -> None:
+@EITHER
+def test_a_reader_that_takes_nothing_is_dropped(fd: int, caplog: pytest.LogCaptureFixture, body: Body) -> None:
     """After stall_s without progress, and nothing of it stays behind."""
     before = open_descriptors()
     over = threading.Event()
     settings = HttpSettings(stall_s=0.2)
-    with serving(told_of_the_end(fd, over), settings) as running, running.connect() as peer:
+    with serving(told_of_the_end(fd, over, body), settings) as running, running.connect() as peer:
         peer.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert over.wait(PATIENCE_S)
     assert open_descriptors() <= before
