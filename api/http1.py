@@ -102,6 +102,8 @@ class Http1(H11Protocol):
             except (H2ProtocolAssumedError, H2CProtocolRequiredError) as error:
                 error.data += data
                 raise
+            if self.is_held_up:
+                self._question = b""  # its body would be taken for the next request
             self._direct = body_of(self.connection, is_chunked=self._is_chunked)
         if data and self._direct is not None:
             data = await self._take_direct(self._direct, data)

@@ -212,3 +212,27 @@ def test_head_and_body_of_an_answer_go_out_together() -> None:
         before = sent.writes
         said(running, question(b"/a"), question(b"/a"), question(b"/b"))
         assert sent.writes - before == 3
+
+
+class Listener(Application):
+    """One that hears all of a request before it says anything."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        while scope["type"] == "http" and (await receive()).get("more_body"):
+            pass
+        await super().__call__(scope, receive, send)
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 37\r\n", b"Transfer-Encoding: chunked\r\n"])
+def test_a_question_with_a_body_is_never_answered_by_heart(framing: bytes) -> None:
+    """Its body, left lying, would be taken for the next request: perhaps somebody else's."""
+    head, body = question(b"/a", headers=HOST + framing), question(b"/evil", headers=b"Host: a\r\nX: y\r\n")
+    assert len(body) == 37
+    if b"chunked" in framing:
+        body = b"25\r\n" + body + b"\r\n0\r\n\r\n"
+    before = sent.repeats
+    with repeating(Listener()) as running:
+        for _ in range(3):
+            assert said_in_two(running, head, body).endswith(b"/a")
+        assert said(running, question(b"/a", headers=HOST + b"X: z\r\n"))[0].endswith(b"/a")
+    assert sent.repeats == before
