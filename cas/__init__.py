@@ -33,13 +33,14 @@ from cas.errors import (
     Superseded,
     UnsafeFilesystem,
 )
-from cas.finding import CHECKS, Depth, Finding
+from cas.finding import CHECKS, Depth, Finding, Scope
 from cas.mirror import CopyReport
 from cas.names import Name, Record
 from cas.reader import FileRange, Reader
 from cas.rebuild import RebuildReport, rebuild_index
 from cas.receive import Tap, Upload
 from cas.repair import RepairReport
+from cas.scrub import Scrubbed
 from cas.session import UploadState
 from cas.staged import Staged
 from cas.stats import Stats
@@ -85,6 +86,8 @@ __all__ = [
     "Record",
     "RepairReport",
     "RootReadOnly",
+    "Scope",
+    "Scrubbed",
     "Staged",
     "Stats",
     "Store",

@@ -170,6 +170,12 @@ class Edit(View):
     def delete_pack(self, pack: int) -> None:
         """Forget a pack whose file is gone."""
         self._tx.delete("packs", U64.pack(pack))
+        self._tx.delete("checked", U64.pack(pack))
+
+    def put_checked(self, pack: int, when: int) -> None:
+        """Say when a pack's bytes were last looked at; of one that has gone meanwhile, nothing."""
+        if self.pack(pack) is not None:
+            self._tx.put("checked", U64.pack(pack), U64.pack(when))
 
     def extend_pack(self, row: PackRow) -> None:
         """Say how far an open pack is committed; what was filed later or sealed since stays."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cas.tables import Stretch
     from cas.view import View
 
+_LOOKS = 3  # for a chunk whose pack was moved between the look and the opening of its file
 _BATCH_BYTES = 512 * 1024  # decoded chunks are joined to pieces of about this size
 
 
@@ -186,13 +187,14 @@ class Reader:
         return True
 
     def _resolve(self, stretch: Stretch) -> list[Extent]:
-        rows = self._parts.index.read(lambda view: [view.chunk(ref) for ref in stretch.refs])
-        extents = []
-        for row in rows:
-            if row is None or row.state is ChunkState.BAD or not self._open(row.extent.pack):
-                raise self._damage("a chunk of it is missing")
-            extents.append(row.extent)
-        return coalesce(extents)
+        for _ in range(_LOOKS):
+            rows = self._parts.index.read(lambda view: [view.chunk(ref) for ref in stretch.refs])
+            extents = [row.extent for row in rows if row is not None and row.state is not ChunkState.BAD]
+            if len(extents) < len(rows):
+                break
+            if all(self._open(extent.pack) for extent in {extent.pack: extent for extent in extents}.values()):
+                return coalesce(extents)
+        raise self._damage("a chunk of it is missing")
 
     def _damage(self, what: str) -> Damaged:
         return Damaged(f"blob {self.digest} is damaged: {what}; push the same content again to heal it")
