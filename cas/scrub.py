@@ -19,7 +19,7 @@ from cas.errors import Busy, CasError, InUse
 from cas.finding import Depth, Finding, Scope
 from cas.lease import maintenance_lock
 from cas.repair import mend
-from cas.tables import PackState
+from cas.stats import last_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,24 +93,10 @@ def _dealt_with(
 
 def due(parts: Parts, before: float) -> list[PackRow]:
     """Return the packs that were last read through, or else written, before a time, those of longest ago first."""
-    since = last_known_good(parts)
+    since = last_read(parts)
     rows = parts.index.read(lambda view: {row.pack: row for row in view.packs()})
     wanted = sorted((when, pack) for pack, when in since.items() if when < before and pack in rows)
     return [rows[pack] for _, pack in wanted]
-
-
-def last_known_good(parts: Parts) -> dict[int, float]:
-    """Return of each pack when it was last read through, or else written, in Unix seconds."""
-    rows, checked = parts.index.read(lambda view: (view.packs(), view.checked()))
-    found: dict[int, float] = {}
-    for row in rows:
-        if row.committed and row.state is not PackState.DYING:
-            path = parts.layout.pack(row.pack)
-            try:
-                found[row.pack] = checked.get(row.pack) or path.stat().st_mtime
-            except OSError:
-                found[row.pack] = 0  # gone: not a matter of time
-    return found
 
 
 def is_under_way(layout: Layout) -> bool:

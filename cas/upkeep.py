@@ -126,7 +126,7 @@ class Upkeep:
         """
         return self._healing.run()
 
-    def repair(self, depth: Depth = Depth.DATA, *, dry_run: bool = False) -> RepairReport:
+    def repair(self, scope: Depth | Scope = Depth.DATA, *, dry_run: bool = False) -> RepairReport:
         """Mend what a check finds: set damaged packs aside, and answer what was lost with them as missing.
 
         Raises:
@@ -134,7 +134,7 @@ class Upkeep:
             NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
         """
         with maintenance_lock(self._parts.layout):
-            return repair(self._parts, Scope(depth), self._healing.run, dry_run=dry_run)
+            return repair(self._parts, _scope(scope), self._healing.run, dry_run=dry_run)
 
     def scrub(
         self, before: float, *, mends: bool = True, told: Callable[[int], object] = bool, wait_s: float = 600.0
@@ -156,7 +156,7 @@ class Upkeep:
         return scrub(self._parts, before, mends=mends, told=told, wait_s=wait_s, heal=self._healing.run)
 
     def is_scrub_due(self, before: float) -> bool:
-        """Whether some pack was last read through, or else written, before a time, and nobody is at it."""
+        """Whether some pack was last read through, or else written, before a time, and no process is at it."""
         return bool(due(self._parts, before)) and not is_under_way(self._parts.layout)
 
     def backup(self, folder: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> CopyReport:
