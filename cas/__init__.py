@@ -5,6 +5,7 @@ This is its public face; `docs/design.md` tells what it promises and how.
 
 from cas.backup import restore
 from cas.change import Blob, Names, Reads
+from cas.check import inspect_index
 from cas.claims import Progress
 from cas.collect import CollectReport
 from cas.compact import CompactReport
@@ -97,6 +98,7 @@ __all__ = [
     "Upload",
     "UploadState",
     "Usage",
+    "inspect_index",
     "rebuild_index",
     "restore",
 ]

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from cas import tallies
 from cas.audit import Audit, about
+from cas.environment import inspect
 from cas.errors import Damaged, DiskFailed
 from cas.finding import PUSH, REBUILD, Depth, Finding
+from cas.layout import Layout
 from cas.names import Name
 from cas.reader import Reader
 from cas.records import Role
@@ -23,7 +25,9 @@ from cas.tallies import gap
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
+    from cas.config import EngineSettings
     from cas.digest import Digest
     from cas.finding import Scope
     from cas.parts import Parts
@@ -56,6 +60,18 @@ def check(parts: Parts, scope: Scope, alone: Alone = nullcontext) -> Iterator[Fi
         with alone():
             yield from Audit(parts, scope, first.suspects).findings()
     first.note()
+
+
+def inspect_index(root: Path, settings: EngineSettings) -> Finding | None:
+    """Look at the pages of a store's index before anything walks or changes them; return what is wrong, if anything is.
+
+    Raises:
+        Damaged: LMDB says so itself.
+        DiskFailed, Busy: it could not be looked at.
+    """
+    layout = Layout(root)
+    what = inspect(layout.index, max_readers=settings.max_readers) if layout.index_data.exists() else None
+    return None if what is None else Finding("structure", what, "index", REBUILD)
 
 
 def index(parts: Parts) -> Iterator[Finding]:

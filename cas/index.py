@@ -223,6 +223,10 @@ class Index:
         """Run `work` in a write transaction, then commit durably. It may run more than once."""
         return self._env.write(lambda tx: work(Edit(tx)))
 
+    def flaw(self) -> str | None:
+        """Return what is wrong with the database's own pages; None if nothing is."""
+        return self._env.flaw()
+
     def copy(self, folder: Path, work: Callable[[View], T]) -> T:
         """Copy the index as it is at one moment to an empty folder, and return what `work` saw of that moment."""
         return self._env.copy(folder, lambda tx: work(View(tx)))

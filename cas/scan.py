@@ -66,7 +66,7 @@ def scan_pack(pack: int, path: Path, *, start: int = HEADER_SIZE, proves: bool =
         pack: its id.
         path: its file.
         start: where to begin the search.
-        proves: without a footer, leave out chunks whose bytes are not there; for whoever looks at the bytes himself, no.
+        proves: without a footer, leave out chunks whose bytes are not there; not for whoever reads them himself.
     """
     with path.open("rb") as file:
         head = file.read(HEADER_SIZE)

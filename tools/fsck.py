@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import click
 
-from cas import CasError, Damaged, Depth, Finding, RebuildReport, Scope, Store, rebuild_index
+from cas import CasError, Damaged, Depth, Finding, RebuildReport, Scope, Store, inspect_index, rebuild_index
 from tools import exits
 from tools.fsck_report import Report
 from tools.pace import MB
@@ -145,6 +145,8 @@ def _apart(work: Callable[[], int]) -> int:
 
 def _opened(work: Callable[[Store], int], settings: Settings, report: Report) -> int:
     try:
+        if finding := inspect_index(settings.root, settings.engine):  # before opening changes anything
+            return report.stop(finding)
         with Store.open(settings.root, settings.engine) as store:
             give_way()
             return work(store)
