@@ -147,7 +147,7 @@ def flaw(view: View, digest: Digest) -> str | None:
 def _untrue(parts: Parts, digest: Digest, scope: Scope) -> tuple[str, str] | None:
     """Read a blob to its end: which check it fails and why; one deleted meanwhile is nobody's concern."""
     pin = parts.pins.take()
-    blob = parts.index.read(lambda view: view.blob(digest))
+    blob = parts.index.read(lambda view: view.sound_blob(digest))
     if blob is None:
         pin.release()
         return None

@@ -244,7 +244,11 @@ class Store(Upkeep):
             Missing: no such blob.
         """
         pin = self._parts.pins.take()
-        return Reader(self._parts, self._entry(digest), pin)
+        try:
+            return Reader(self._parts, self._entry(digest), pin)
+        except BaseException:
+            pin.release()  # at once: an error can live long, and what it saw with it
+            raise
 
     def get(self, name: Name) -> Record | None:
         """Return what stands under a name, or None."""
