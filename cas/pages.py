@@ -29,6 +29,7 @@ META_BYTES: Final = _PAGE.size + _META.size
 PAGE_BYTES: Final = 4096  # before it is known
 _NONE: Final = (1 << 64) - 1  # the root of an empty tree
 _BRANCH, _LEAF, _OVERFLOW, _META_PAGE, _FIXED = 1, 2, 4, 8, 0x20
+_WITHIN, _DIRTY = 0x40, 0x10  # of a page within a node; what was in memory stays set there
 _BIG, _SUBTREE, _SEVERAL = 1, 2, 4  # flags of a node
 _BY_NUMBER: Final = 8  # flag of a tree whose keys are numbers, in their own order
 _MOST_DEPTH: Final = 32  # LMDB's own bound
@@ -211,8 +212,8 @@ class _Walk:
         self.use(number, what)
         data = self._read(number, 1)
         page, _, flags, lower, upper = _header(data, what, number)
-        wanted = _LEAF if depth == 1 else _BRANCH
-        if page != number or flags & (_BRANCH | _LEAF | _OVERFLOW | _META_PAGE) != wanted:
+        wanted = (_LEAF, _LEAF | _FIXED) if depth == 1 else (_BRANCH,)
+        if page != number or flags not in wanted:
             raise Broken(f"{what}: page {number} is not what its tree says it is")
         if not _PAGE.size <= lower <= upper <= self._meta.page_bytes or lower % 2:
             raise Broken(f"{what}: page {number} has impossible bounds")
@@ -260,7 +261,7 @@ class _Walk:
         data = b"" if number > self._meta.last_page else self._read(number, 1)
         page, _, flags, low, high = _header(data, what, number)
         count, needed = low | high << 16, (_PAGE.size + size - 1) // self._meta.page_bytes + 1
-        if (page, flags & _OVERFLOW) != (number, _OVERFLOW) or count < needed:
+        if (page, flags) != (number, _OVERFLOW) or count < needed:
             raise Broken(f"{what}: page {number} is not the large value that its tree says it is")
         self.use(number, what, count)
         value = self._read(number, needed)[_PAGE.size : _PAGE.size + size]
@@ -297,7 +298,8 @@ def _nodes(data: bytes, lower: int, upper: int, what: str) -> list[tuple[int, by
 def _subpage(data: bytes, what: str) -> int:
     """Return how many values lie on a page within a node."""
     _, pad, flags, lower, upper = _header(data, what, 0)
-    if not _PAGE.size <= lower <= upper <= len(data):
+    is_one = flags & ~(_FIXED | _DIRTY) == _LEAF | _WITHIN
+    if not is_one or not _PAGE.size <= lower <= upper <= len(data):
         raise Broken(f"{what}: several values of a key are damaged")
     if not flags & _FIXED:
         _nodes(data, lower, upper, what)
