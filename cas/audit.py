@@ -55,7 +55,7 @@ class Audit:
 
     Attributes:
         suspects: packs of which something was found.
-        read: packs of which every byte that matters was looked at, and when that began.
+        read: packs that were read through as far as that could be had, and when that began.
     """
 
     def __init__(self, parts: Parts, scope: Scope, only: Collection[int] | None = None) -> None:
@@ -113,7 +113,9 @@ class Audit:
         return placed
 
     def _pack(self, row: PackRow, placed: int) -> Iterator[Finding]:
-        path, where, began = self._parts.layout.pack(row.pack), f"pack {row.pack:016x}", int(self._parts.clock())
+        path, where = self._parts.layout.pack(row.pack), f"pack {row.pack:016x}"
+        if self._reads(row.pack) or (row.role is Role.JOURNAL and self._scope.depth > Depth.QUICK):
+            self.read[row.pack] = int(self._parts.clock())
         try:
             size = path.stat().st_size
             if size < row.committed:
@@ -134,8 +136,6 @@ class Audit:
             entries = {e.key + e.salt.to_bytes(4, "big"): e for record in scan.records for e in record.body.chunks}
             with self._open(row.pack):
                 self._recorded(row.pack, entries, placed)
-        if self._reads(row.pack) or (row.role is Role.JOURNAL and self._scope.depth > Depth.QUICK):
-            self.read[row.pack] = began
 
     def _records(self, row: PackRow, scan: Scan, size: int) -> Iterator[Finding]:
         """Say which records of a pack are gone, and remember the links of those of the journal."""

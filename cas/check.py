@@ -66,7 +66,6 @@ def inspect_index(root: Path, settings: EngineSettings) -> Finding | None:
     """Look at the pages of a store's index before anything walks or changes them; return what is wrong, if anything is.
 
     Raises:
-        Damaged: LMDB says so itself.
         DiskFailed, Busy: it could not be looked at.
     """
     layout = Layout(root)

@@ -307,16 +307,16 @@ def inspect(path: Path, *, max_readers: int) -> str | None:
 
     Raises:
         DiskFailed, Busy: it could not be looked at.
-        Damaged: LMDB says so itself.
     """
     place = os.path.realpath(path)
     if what := _metas_flaw(place):
         return what
-    with (
-        _errors(place),
-        lmdb.open(place, readonly=True, create=False, max_readers=max_readers, lib_version=_FORMAT) as env,
-    ):
-        return _flaw(env, place)
+    how = {"readonly": True, "create": False, "max_readers": max_readers, "lib_version": _FORMAT}
+    try:
+        with _errors(place), lmdb.open(place, **how) as env:
+            return _flaw(env, place)
+    except Damaged as error:
+        return str(error.__cause__)  # LMDB says so itself
 
 
 def _flaw(env: lmdb.Environment, place: str) -> str | None:

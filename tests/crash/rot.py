@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cas import Damaged, Depth, Digest, Missing, Name, Store, inspect_index, rebuild_index
+from cas import Damaged, Depth, Digest, Missing, Name, Record, Store, inspect_index, rebuild_index
 from cas.extent import Codec
 from cas.records import HEADER_SIZE, RECORD_SIZE, Role
 from cas.scan import pack_paths, scan_pack
@@ -40,6 +40,8 @@ CONTENT = {
     "late zstd": prose(150 * KIB, 6),
 }
 MANY = 400  # names and small blobs, so that the index has branch pages
+SHARERS = 200  # names that hold one blob: a tree within a tree
+LARGE = Record(noise(9000, 8))  # a value of several pages
 Places = dict[str, list[tuple[Path, int, int]]]  # class of bytes → file below the root, first byte, one past the last
 
 
@@ -50,6 +52,10 @@ def make(root: Path) -> None:
     with opened(made) as store:
         for number in range(MANY):
             push(store, f"many {number:04}", b"%d" % number * 20)
+        for number in range(SHARERS):
+            record = Record(b"%d" % number, (Digest.of(b"0" * 20),))
+            store.change(lambda edits, n=number, record=record: edits.put(Name("sharer", f"{n:04}"), record))  # type: ignore[misc]
+        store.change(lambda edits: edits.put(Name("large", "one"), LARGE))
         push(store, "dead", noise(120 * KIB, 9))
         for name in names[:-_HALF_OPEN]:
             push(store, name, CONTENT[name])
@@ -205,6 +211,8 @@ class Campaign:
 
     def _all_there(self, store: Store) -> None:
         assert {name.path for name, _ in store.scan("thing")} == {*CONTENT, *(f"many {n:04}" for n in range(MANY))}
+        assert len(store.scan("sharer")) == SHARERS
+        assert store.get(Name("large", "one")) == LARGE
         for data in CONTENT.values():
             with store.reader(Digest.of(data)) as reader:
                 assert reader.read() == data

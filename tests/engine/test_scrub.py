@@ -19,6 +19,7 @@ from tests.engine.test_damage import chunks_of, spoil
 from tests.support.engine import KIB, MIB, SMALL, noise, opened, packs_of, prose, push, read
 
 DATA = {"noise": noise(MIB), "prose": prose(MIB), "small": noise(40 * KIB, 3)}
+EVER = 2.0**40  # later than any mark
 LOST = Digest.of(DATA["noise"])
 
 
@@ -117,6 +118,18 @@ def test_told_to_say_only_it_changes_nothing_and_says_it_once(store: Store) -> N
     assert (len(done.found), done.lost, path.exists()) == (1, (), True)
     assert int(path.stem, 16) in marks(store)
     assert list(store.scrub(due())) == []
+
+
+def test_a_pack_that_is_gone_is_said_once_too(store: Store) -> None:
+    """Where nothing is mended it would else be due for ever, and said every minute."""
+    path = rot(store)
+    path.unlink()
+    [done] = store.scrub(due(), mends=False)
+    assert any("its file is missing" in finding.what for finding in done.found)
+    assert not store.is_scrub_due(due())
+    [done] = store.scrub(EVER)
+    assert LOST in done.lost
+    assert read(store, Digest.of(DATA["prose"])) == DATA["prose"]
 
 
 def test_what_the_disk_gives_right_the_second_time_is_no_rot(tmp_path: Path, store: Store) -> None:
