@@ -311,9 +311,11 @@ def inspect(path: Path, *, max_readers: int) -> str | None:
     place = os.path.realpath(path)
     if what := _metas_flaw(place):
         return what
-    how = {"readonly": True, "create": False, "max_readers": max_readers, "lib_version": _FORMAT}
     try:
-        with _errors(place), lmdb.open(place, **how) as env:
+        with (
+            _errors(place),
+            lmdb.open(place, readonly=True, create=False, max_readers=max_readers, lib_version=_FORMAT) as env,
+        ):
             return _flaw(env, place)
     except Damaged as error:
         return str(error.__cause__)  # LMDB says so itself
