@@ -9,6 +9,7 @@
 #   make conformance                            the OCI's own program against this server
 #   make soak  [MINUTES=10]                     the engine's promises under power cuts, at random, for that long
 #   make crash [ROUNDS=500] [SEED=1]            the crash campaign; a seed that failed replays with ROUNDS=1
+#   make rot [FLIPS=50] [SEED=1]                flipped bits, so many in every class of bytes
 #   make venv | lock | format | docs | clean
 #
 # Stamps in .venv remember what was installed: a second make does nothing until a lock file changes.
@@ -32,7 +33,7 @@ PYTHON ?=
 PYTHONS := python3 python3.13 python3.12 python3.11 python3.14 python
 SEARCHED = $(if $(PYTHON),$(PYTHON),$(PYTHONS))
 
-.PHONY: help venv serve test conformance soak crash check format docs bench bench-compare bench-report lock clean
+.PHONY: help venv serve test conformance soak crash rot check format docs bench bench-compare bench-report lock clean
 
 help:
 	@sed -n 's/^#\( \{1,\}make .*\)/\1/p' Makefile
@@ -91,6 +92,9 @@ soak: $(DEV)
 
 crash: $(DEV)
 	$(BIN)/python -m tests.crash.campaign $(or $(ROUNDS),500) $(or $(SEED),1)
+
+rot: $(DEV)
+	$(BIN)/python -m tests.crash.rot $(or $(FLIPS),50) $(or $(SEED),1)
 
 check: $(DEV)
 	$(BIN)/ruff format --check .

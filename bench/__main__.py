@@ -22,7 +22,7 @@ from bench.measure import GIB, SCALES, Row, Run, present
 from bench.targets import ROWS
 from tests.support.certificates import loopback_authority
 
-QUESTIONS = ("manifests", "lists", "start", "pull", "push", "mix", "memory", "growth", "maintenance")
+QUESTIONS = ("manifests", "lists", "start", "pull", "push", "mix", "memory", "growth", "maintenance", "fsck")
 _FACTOR = 20  # the disk that a run needs, in its large layers, beside growth
 
 

@@ -101,5 +101,8 @@ ROWS: Mapping[str, Title] = {
     "maintenance/pull-1m": Title("pull 1 MiB blobs beside gc and fsck", _BESIDE),
     "maintenance/manifest": Title("manifest GET beside gc and fsck", _BESIDE),
     "maintenance/push-64k": Title("push 64 KiB blobs beside gc and fsck", _BESIDE),
+    "fsck/data": Title("check of all checksums"),
+    "fsck/deep": Title("check of all keys and digests"),
+    "fsck/rebuild": Title("index made anew from packs", (noted("s_a_million", "≤ 30 s a million chunks", 30),)),
     "mix/pull": Title("pulls as registries see them, 8 clients"),
 }

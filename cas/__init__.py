@@ -5,6 +5,7 @@ This is its public face; `docs/design.md` tells what it promises and how.
 
 from cas.backup import restore
 from cas.change import Blob, Names, Reads
+from cas.check import inspect_index
 from cas.claims import Progress
 from cas.collect import CollectReport
 from cas.compact import CompactReport
@@ -33,13 +34,14 @@ from cas.errors import (
     Superseded,
     UnsafeFilesystem,
 )
-from cas.finding import CHECKS, Depth, Finding
+from cas.finding import CHECKS, Depth, Finding, Scope
 from cas.mirror import CopyReport
 from cas.names import Name, Record
 from cas.reader import FileRange, Reader
 from cas.rebuild import RebuildReport, rebuild_index
 from cas.receive import Tap, Upload
 from cas.repair import RepairReport
+from cas.scrub import Scrubbed
 from cas.session import UploadState
 from cas.staged import Staged
 from cas.stats import Stats
@@ -85,6 +87,8 @@ __all__ = [
     "Record",
     "RepairReport",
     "RootReadOnly",
+    "Scope",
+    "Scrubbed",
     "Staged",
     "Stats",
     "Store",
@@ -94,6 +98,7 @@ __all__ = [
     "Upload",
     "UploadState",
     "Usage",
+    "inspect_index",
     "rebuild_index",
     "restore",
 ]

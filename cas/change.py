@@ -127,20 +127,25 @@ class Names(Reads):
 def change(parts: Parts, edit: Callable[[Names], T], *, frees: bool = False) -> T:
     """Run a change and wait until it is durable; see `Store.change`."""
     kept: list[Staged] = []
+    lacking = False
 
     def run(inner: Edit, draft: Draft) -> T:
+        nonlocal lacking
         names = Names(inner, draft)
         result = edit(names)
         if draft.grows and not frees:
             settings = parts.settings
             parts.disk.check_room(parts.layout.root, draft.size, settings.reserve_bytes, settings.reserve_share)
         kept[:] = names.kept
+        lacking = bool(kept) and inner.count("lost") > 0
         return result
 
     job = parts.committer.submit(run)
     result: T = job.wait(parts.settings.write_wait_s)
     for staged in kept:
         staged.release()
+    if lacking:
+        parts.heal()
     return result
 
 

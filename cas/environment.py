@@ -11,12 +11,14 @@ import errno
 import os
 import threading
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar, cast, final
 
 import lmdb
 import xxhash
 
+from cas import pages
 from cas.errors import Busy, Closed, Damaged, DiskFailed, InUse, NoSpace
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ T = TypeVar("T")
 _OPEN: set[str] = set()  # real paths: a second opening in one process would end the first one's locks
 _SEAL_BYTES = 4  # enough to notice rot; against ill will nothing in the index helps
 _ROOM = 1 << 20  # bytes: with fewer left a disk is full, whatever it says
+_DATA = "data.mdb"
+_TRIES = 100  # to catch a state while others commit; each takes microseconds
 _FORMAT = 0  # the engine of LMDB 0.9; an environment variable must not choose our file format
 
 
@@ -109,6 +113,8 @@ class Environment:
         self._pid = os.getpid()
         self._gate = _Gate()
         self._closed = False
+        if what := _metas_flaw(self._place):
+            raise _damaged(what)
         with _errors(self._place):
             self._env = lmdb.open(
                 str(path),
@@ -120,6 +126,19 @@ class Environment:
             )
             self._tables = {name: self._env.open_db(name.encode(), dupsort=several) for name, several in tables.items()}
         _OPEN.add(self._place)
+
+    def flaw(self) -> str | None:
+        """Return what is wrong with the pages of the present state, without letting LMDB walk them; None if nothing is.
+
+        Raises:
+            Busy: others commit faster than the state can be caught.
+        """
+        while True:
+            try:
+                with self._enter(), _errors(self._place):
+                    return _flaw(self._env, self._place)
+            except lmdb.MapResizedError:
+                self._resize(0)
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in a short read transaction and return its result."""
@@ -311,6 +330,75 @@ class Cursor:
             yield key, _unsealed(key, stored)
 
 
+def inspect(path: Path, *, max_readers: int) -> str | None:
+    """Return what is wrong with the pages of an environment that this process has not opened; None if nothing is.
+
+    Raises:
+        DiskFailed, Busy: it could not be looked at.
+    """
+    place = os.path.realpath(path)
+    if what := _metas_flaw(place):
+        return what
+    try:
+        with (
+            _errors(place),
+            lmdb.open(place, readonly=True, create=False, max_readers=max_readers, lib_version=_FORMAT) as env,
+        ):
+            return _flaw(env, place)
+    except Damaged as error:
+        return str(error.__cause__)  # LMDB says so itself
+
+
+def _flaw(env: lmdb.Environment, place: str) -> str | None:
+    fd = os.open(os.path.join(place, _DATA), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for _ in range(_TRIES):
+            with env.begin() as txn:  # pins the pages of its state
+                meta = next((each for each in _metas(fd) if each.number == txn.id()), None)
+                if meta is not None:
+                    pages.verify(meta, partial(_read_pages, fd, meta.page_bytes))
+                    return None
+        raise Busy("others commit faster than the state of the index can be caught; try again")
+    except pages.Broken as error:
+        return str(error)
+    finally:
+        os.close(fd)
+
+
+def _read_pages(fd: int, page_bytes: int, page: int, count: int) -> bytes:
+    return os.pread(fd, count * page_bytes, page * page_bytes)
+
+
+def _metas(fd: int) -> list[pages.Meta]:
+    first = pages.read_meta(os.pread(fd, pages.META_BYTES, 0), 0)
+    return [first, pages.read_meta(os.pread(fd, pages.META_BYTES, first.page_bytes), 1)]
+
+
+def _metas_flaw(place: str) -> str | None:
+    """Return what is wrong with the two pages on which all else rests: LMDB would go by an older state, in silence."""
+    try:
+        fd = os.open(os.path.join(place, _DATA), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None  # there is none yet, or LMDB says why
+    what = None
+    try:
+        for _ in range(_TRIES):  # somebody may be writing one of them
+            try:
+                if os.fstat(fd).st_size:
+                    first, second = _metas(fd)
+                    pages.check_metas(first, second, partial(_read_pages, fd, first.page_bytes))
+                return None
+            except pages.Broken as error:
+                what = str(error)
+        return what
+    finally:
+        os.close(fd)
+
+
+def _damaged(what: object) -> Damaged:
+    return Damaged(f"the index is damaged ({what}); stop the server and run cas fsck --rebuild-index --force")
+
+
 def _sealed(key: bytes, value: bytes) -> bytes:
     return value + xxhash.xxh3_64_digest(key + value)[:_SEAL_BYTES]
 
@@ -343,9 +431,7 @@ def _errors(place: str) -> Iterator[None]:
         lmdb.InvalidError,
         lmdb.VersionMismatchError,
     ) as error:
-        raise Damaged(
-            f"the index is damaged ({error}); stop the server and run cas fsck --rebuild-index --force"
-        ) from error
+        raise _damaged(error) from error
     except lmdb.Error as error:
         # A write that the full disk took half comes back as an error of input or output.
         if os.strerror(errno.ENOSPC) in str(error) or (os.strerror(errno.EIO) in str(error) and _is_full(place)):

@@ -34,20 +34,28 @@ class Extent:
 def coalesce(extents: Iterable[Extent]) -> list[Extent]:
     """Join raw extents that lie back to back in one pack: the fewer extents, the longer each `sendfile`."""
     joined: list[Extent] = []
+    size = 0  # of the last one, with what was joined to it; made anew once, since a rebuild joins millions
     for extent in extents:
         last = joined[-1] if joined else None
         if (
             last is not None
             and last.codec is extent.codec is Codec.RAW
             and last.pack == extent.pack
-            and last.offset + last.stored == extent.offset
-            and last.stored + extent.stored < 1 << 32
+            and last.offset + size == extent.offset
+            and size + extent.stored < 1 << 32
         ):
-            size = last.stored + extent.stored
-            joined[-1] = replace(last, stored=size, raw=size)
-        else:
-            joined.append(extent)
+            size += extent.stored
+            continue
+        _lengthen(joined, size)
+        joined.append(extent)
+        size = extent.stored
+    _lengthen(joined, size)
     return joined
+
+
+def _lengthen(joined: list[Extent], size: int) -> None:
+    if joined and joined[-1].stored != size:
+        joined[-1] = replace(joined[-1], stored=size, raw=size)
 
 
 Part = tuple[Extent, int, int]

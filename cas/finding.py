@@ -10,6 +10,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cas.digest import Digest
     from cas.names import Name
 
@@ -23,6 +25,7 @@ CHECKS: Final = {  # name → the invariant it guards
     "hints": "I3",  # what a recipe says of where its bytes lie is what its chunks say
     "lost": "I9",  # blobs known to be damaged, until they are pushed again
     "packs": "I4",  # packs and rows belong together, and records say what the index says
+    "journal": "I4",  # every change of names that counts is recorded, each record naming the one before it
     "chunks": "I3",  # stored bytes have their checksum
     "keys": "I3",  # chunks have the key of their bytes
     "blobs": "I3",  # blobs have the digest of their bytes
@@ -31,6 +34,7 @@ CHECKS: Final = {  # name → the invariant it guards
 REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
 PUSH: Final = "push the same content again"
 REPAIR: Final = "run cas fsck --repair, then push the same content again"
+RESTATE: Final = "run cas fsck --repair, which records all names anew"
 DISK: Final = "nothing says that it is damaged: look at the system's log, see to the disk, then check again"
 
 
@@ -40,6 +44,30 @@ class Depth(IntEnum):
     QUICK = 0
     DATA = 1
     DEEP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """How much of a store a check reads.
+
+    Attributes:
+        depth: how far it goes.
+        part, parts: of the bytes of packs, and of the blobs, the `part`-th of so many; the rest is looked at whole.
+        told: called with a number of bytes after they were read; it may wait, or raise to stop.
+    """
+
+    depth: Depth
+    part: int = 1
+    parts: int = 1
+    told: Callable[[int], object] = bool
+
+    def has_pack(self, pack: int) -> bool:
+        """Whether a pack's bytes are read."""
+        return pack % self.parts == self.part - 1
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Whether a blob is read to its end."""
+        return int.from_bytes(digest.raw[:8], "big") % self.parts == self.part - 1
 
 
 @dataclass(frozen=True, slots=True)

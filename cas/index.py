@@ -170,6 +170,12 @@ class Edit(View):
     def delete_pack(self, pack: int) -> None:
         """Forget a pack whose file is gone."""
         self._tx.delete("packs", U64.pack(pack))
+        self._tx.delete("checked", U64.pack(pack))
+
+    def put_checked(self, pack: int, when: int) -> None:
+        """Say when a pack's bytes were last looked at; of one that has gone meanwhile, nothing."""
+        if self.pack(pack) is not None:
+            self._tx.put("checked", U64.pack(pack), U64.pack(when))
 
     def extend_pack(self, row: PackRow) -> None:
         """Say how far an open pack is committed; what was filed later or sealed since stays."""
@@ -216,6 +222,10 @@ class Index:
     def write(self, work: Callable[[Edit], T]) -> T:
         """Run `work` in a write transaction, then commit durably. It may run more than once."""
         return self._env.write(lambda tx: work(Edit(tx)))
+
+    def flaw(self) -> str | None:
+        """Return what is wrong with the database's own pages; None if nothing is."""
+        return self._env.flaw()
 
     def copy(self, folder: Path, work: Callable[[View], T]) -> T:
         """Copy the index as it is at one moment to an empty folder, and return what `work` saw of that moment."""

@@ -9,6 +9,7 @@ Layer: L1, pure (paths are values here; nothing is opened).
       locks/<uuid>        flocked by each live process
       locks/journal       the highest journal number ever reserved
       locks/gc            flocked by whoever collects, compacts, repairs or makes a backup
+      locks/scrub         flocked by whoever reads all packs through, slowly
       locks/packs         empty; its bytes are locked by whoever appends to a pack, or closes it
       locks/epochs        empty; its bytes are locked by whoever relies on what a collection might take
       locks/turns         empty; its bytes are locked by uploads of the same content
@@ -103,6 +104,11 @@ class Layout:
     def maintenance(self) -> Path:
         """Locked by whoever takes something away from the store; one at a time."""
         return self.locks / "gc"
+
+    @property
+    def scrub(self) -> Path:
+        """Locked by whoever reads all packs through; one at a time."""
+        return self.locks / "scrub"
 
     def lease(self, owner: bytes) -> Path:
         """Lock file of a process."""

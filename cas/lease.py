@@ -7,6 +7,7 @@ lease between its creation and its lock.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from cas.layout import Layout
 
+_POLL_S = 0.1
 OWNER_SIZE = 16  # bytes of an owner's id
 
 
@@ -37,13 +39,19 @@ class Lease:
 
 
 @contextmanager
-def maintenance_lock(layout: Layout) -> Iterator[None]:
+def maintenance_lock(layout: Layout, wait_s: float = 0.0) -> Iterator[None]:
     """Be the only one, in all processes, who takes something away from the store, or needs that nobody does.
+
+    Args:
+        layout: of the store.
+        wait_s: how long to wait for somebody else.
 
     Raises:
         InUse: somebody else is at it.
     """
-    fd = try_lock(layout.maintenance, create=True)
+    deadline = time.monotonic() + wait_s
+    while (fd := try_lock(layout.maintenance, create=True)) is None and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
     if fd is None:
         raise InUse(f"a collection, repair or backup of {layout.root} is under way; try again when it is done")
     try:

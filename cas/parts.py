@@ -37,6 +37,7 @@ class Parts:
         hashes: of resumable uploads between their requests.
         pins: on what readers and uploads here rely on.
         windows: memory for copies of those windows; bounded, whatever the number of uploads.
+        heal: to be called when something was stored while blobs are lost; returns at once.
     """
 
     settings: EngineSettings
@@ -55,3 +56,4 @@ class Parts:
     windows: Buffers
     hashes: RunningHashes
     pins: Pins
+    heal: Callable[[], None]

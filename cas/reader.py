@@ -1,8 +1,7 @@
 """Bytes out: a blob's range as pieces, raw ones as places in files (for `sendfile`), compressed ones decoded.
 
-Layer: L7. Works segment by segment, each in its own short read transaction. Extents are tried first because
-they save the
-chunk look-ups; where they lead nowhere (a pack moved or was condemned) the chunk list decides (design: hint and truth).
+Layer: L7. Works segment by segment, each in its own short read transaction. Extents are tried first because they save
+the chunk look-ups; where they lead nowhere (a pack moved or was condemned) the chunk list decides (design: hint and truth).
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from cas.tables import Stretch
     from cas.view import View
 
+_LOOKS = 3  # for a chunk whose pack was moved between the look and the opening of its file
 _BATCH_BYTES = 512 * 1024  # compressed chunks are read together and joined to pieces of about this size
 
 
@@ -202,13 +202,14 @@ class Reader:
         return True
 
     def _resolve(self, stretch: Stretch) -> list[Extent]:
-        rows = self._parts.index.read(lambda view: [view.chunk(ref) for ref in stretch.refs])
-        extents = []
-        for row in rows:
-            if row is None or row.state is ChunkState.BAD or not self._open(row.extent.pack):
-                raise self._damage("a chunk of it is missing")
-            extents.append(row.extent)
-        return coalesce(extents)
+        for _ in range(_LOOKS):
+            rows = self._parts.index.read(lambda view: [view.chunk(ref) for ref in stretch.refs])
+            extents = [row.extent for row in rows if row is not None and row.state is not ChunkState.BAD]
+            if len(extents) < len(rows):
+                break
+            if all(self._open(extent.pack) for extent in {extent.pack: extent for extent in extents}.values()):
+                return coalesce(extents)
+        raise self._damage("a chunk of it is missing")
 
     def _damage(self, what: str) -> Damaged:
         return Damaged(f"blob {self.digest} is damaged: {what}; push the same content again to heal it")

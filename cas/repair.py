@@ -11,14 +11,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cas.check import check, flaw
+from cas.restate import restate
 from cas.salvage import salvage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cas.commit import Draft
     from cas.digest import Digest
-    from cas.finding import Depth, Finding
+    from cas.finding import Finding, Scope
     from cas.index import Edit
     from cas.parts import Parts
 
@@ -42,24 +43,49 @@ class RepairReport:
     left: tuple[Finding, ...]
 
 
-def repair(parts: Parts, depth: Depth, *, dry_run: bool) -> RepairReport:
-    """Mend what a check of this depth finds. The caller holds the maintenance lock.
+def repair(parts: Parts, scope: Scope, heal: Callable[[], list[Digest]], *, dry_run: bool) -> RepairReport:
+    """Mend what a check of this scope finds. The caller holds the maintenance lock.
 
     Raises:
         NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
     """
-    found = tuple(check(parts, depth))
-    packs = tuple(sorted({finding.pack for finding in found if finding.pack is not None}))
-    suffering = sorted({digest for finding in found if finding.is_damage for digest in finding.blobs})
+    found = tuple(check(parts, scope))
     if dry_run:
-        return RepairReport(found, packs, tuple(suffering), found)
-    for pack in packs:
+        return RepairReport(found, _packs(found), _suffering(found), found)
+    lost = mend(parts, found, heal)
+    left = (finding for finding in check(parts, scope) if finding.check != "lost")
+    return RepairReport(found, _packs(found), lost, tuple(left))
+
+
+def mend(parts: Parts, found: Sequence[Finding], heal: Callable[[], list[Digest]]) -> tuple[Digest, ...]:
+    """Set the packs of these findings aside; return the blobs that were lost. The caller holds the maintenance lock.
+
+    Args:
+        parts: of the store.
+        found: by a look while that lock was held.
+        heal: brings back what is here twice.
+
+    Raises:
+        NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
+    """
+    for pack in _packs(found):
         salvage(parts, pack)
+    if any(finding.check == "journal" for finding in found):
+        restate(parts)
+    suffering = _suffering(found)
     lost: list[Digest] = []
     for start in range(0, len(suffering), _AT_ONCE):
         lost += parts.committer.run(partial(_lose, digests=suffering[start : start + _AT_ONCE], found=found))
-    left = (finding for finding in check(parts, depth) if finding.check != "lost")
-    return RepairReport(found, packs, tuple(lost), tuple(left))
+    back = set(heal()) if lost else set()
+    return tuple(digest for digest in lost if digest not in back)
+
+
+def _packs(found: Sequence[Finding]) -> tuple[int, ...]:
+    return tuple(sorted({finding.pack for finding in found if finding.pack is not None}))
+
+
+def _suffering(found: Sequence[Finding]) -> tuple[Digest, ...]:
+    return tuple(sorted({digest for finding in found if finding.is_damage for digest in finding.blobs}))
 
 
 def _lose(edit: Edit, _draft: Draft, digests: Sequence[Digest], found: Sequence[Finding]) -> list[Digest]:

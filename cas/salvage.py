@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from cas.audit import torn
 from cas.compact import close, is_quiet, set_aside
 from cas.errors import Busy, Damaged, DiskFailed
 from cas.extent import Codec
 from cas.moving import Move, change_over, forget, living_bodies
-from cas.records import Body, ChunkEntry, ChunkRef, NameEdit, Role, Segment, link
+from cas.records import Body, ChunkEntry, ChunkRef, Role, Segment, link
+from cas.restate import restate
 from cas.scan import extent_of, scan_pack
 from cas.tables import ChunkState, PackRow, PackState
 
@@ -30,13 +32,12 @@ if TYPE_CHECKING:
     from cas.index import Edit
     from cas.packs import PackWriter
     from cas.parts import Parts
-    from cas.records import BlobEntry
     from cas.scan import Scan
     from cas.tables import ChunkRow
 
 _SLICE = 5_000  # rows read in one transaction
 _WAIT_S = 10.0  # for uploads that began before the pack was closed
-_IN_RECORD = 1_000  # chunks, or names, recorded together
+_IN_RECORD = 1_000  # chunks recorded together
 
 
 def salvage(parts: Parts, pack: int) -> list[ChunkRef]:
@@ -57,8 +58,8 @@ def salvage(parts: Parts, pack: int) -> list[ChunkRef]:
         for body in () if scan is None else living_bodies(parts, scan):
             if body.segments or body.blobs or body.names is not None:
                 writer.commit(replace(body, chunks=[]))
-        torn = scan is None or bool(scan.complaints)
-        if torn and role is Role.DATA:
+        is_torn = scan is None or bool(scan.complaints or (row and torn(scan, row.committed)))
+        if is_torn and role is Role.DATA:
             for segments in _all_segments(parts):
                 writer.commit(Body(segments=segments))
         parts.packs.finish(writer)
@@ -68,8 +69,8 @@ def salvage(parts: Parts, pack: int) -> list[ChunkRef]:
         raise
     change_over(parts, moves, PackRow(writer.pack, PackState.SEALED, role, parts.owner, writer.end))
     parts.committer.run(partial(_condemn, bad=bad))
-    if torn and role is Role.JOURNAL:
-        _journal_anew(parts)
+    if is_torn and role is Role.JOURNAL:
+        restate(parts)
     set_aside(parts, pack)
     return [ref for ref, _ in bad]
 
@@ -149,29 +150,3 @@ def _all_segments(parts: Parts) -> Iterator[list[Segment]]:
             recipe = at
             segments.append(Segment(at, start, refs, chain))
         yield segments
-
-
-def _journal_anew(parts: Parts) -> None:
-    """Say in the journal once more what every name and blob is, as one more change that changes nothing."""
-    after: bytes = b""
-    while keys := parts.committer.run(partial(_names_anew, after=after)):
-        after = keys[-1]
-    blob: BlobEntry | None = None
-    while blobs := parts.committer.run(partial(_blobs_anew, after=blob)):
-        blob = blobs[-1]
-
-
-def _names_anew(edit: Edit, draft: Draft, after: bytes) -> list[bytes]:
-    rows = edit.records(b"", after, _IN_RECORD)
-    draft.edits += [NameEdit(key, record.encode()) for key, record in rows]
-    return [key for key, _ in rows]
-
-
-def _blobs_anew(edit: Edit, draft: Draft, after: BlobEntry | None) -> list[BlobEntry]:
-    blobs = edit.blobs_after(None if after is None else after.digest, 64)
-    for blob in blobs:
-        chain = b""
-        for stretch in edit.segments(blob.recipe) if blob.recipe else ():
-            chain = link(chain, stretch.refs)
-        draft.blobs.append(replace(blob, chain=chain))
-    return blobs

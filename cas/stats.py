@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cas.scan import pack_paths
+from cas.tables import PackState
 
 if TYPE_CHECKING:
     from cas.parts import Parts
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a store holds. Sizes in bytes; `stored_bytes` is what lies on the disk, packs and index."""
+    """What a store holds. Sizes in bytes; `stored_bytes` is what lies on the disk, packs and index.
+
+    Attributes:
+        lost: blobs that were found damaged, and are answered as missing until their bytes are pushed again.
+        checked: every pack was read through, or else written, after this (Unix seconds); 0 where there is none.
+        unchecked_packs: packs that nobody read through since they were written.
+    """
 
     blobs: int
     chunks: int
@@ -27,6 +34,9 @@ class Stats:
     logical_bytes: int
     pack_bytes: int
     index_bytes: int
+    lost: int = 0
+    checked: int = 0
+    unchecked_packs: int = 0
 
     @property
     def stored_bytes(self) -> int:
@@ -43,12 +53,38 @@ def stats(parts: Parts) -> Stats:
     """Return what the store holds and what that takes on the disk."""
 
     def counts(view: View) -> tuple[int, ...]:
-        return (*map(view.count, ("blobs", "chunks", "packs", "refs")), view.number("logical_bytes"))
+        counted = map(view.count, ("blobs", "chunks", "packs", "refs", "lost"))
+        return (*counted, view.number("logical_bytes"), len(view.checked()))
 
-    blobs, chunks, packs, names, logical = parts.index.read(counts)
+    blobs, chunks, packs, names, lost, logical, checked = parts.index.read(counts)
     pack_bytes = 0
     for _, path in pack_paths(parts.layout):
         with contextlib.suppress(FileNotFoundError):
             pack_bytes += path.stat().st_size
     index_bytes = sum(path.stat().st_size for path in parts.layout.index.iterdir())
-    return Stats(blobs, chunks, packs, names, logical, pack_bytes, index_bytes)
+    since = last_read(parts)
+    return Stats(
+        blobs,
+        chunks,
+        packs,
+        names,
+        logical,
+        pack_bytes,
+        index_bytes,
+        lost,
+        int(min(since.values(), default=0)),
+        max(len(since) - checked, 0),
+    )
+
+
+def last_read(parts: Parts) -> dict[int, float]:
+    """Return of each pack when it was last read through, or else written, in Unix seconds."""
+    rows, checked = parts.index.read(lambda view: (view.packs(), view.checked()))
+    found: dict[int, float] = {}
+    for row in rows:
+        if row.committed and row.state is not PackState.DYING:
+            try:
+                found[row.pack] = checked.get(row.pack) or parts.layout.pack(row.pack).stat().st_mtime
+            except OSError:
+                found[row.pack] = 0  # gone: not a matter of time
+    return found

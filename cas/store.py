@@ -10,44 +10,36 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from cas.backup import backup
 from cas.change import Blob, Names, Reads, change, find_blob
-from cas.check import check
 from cas.claims import RunningHashes, cancel, expire, is_stale, progress
 from cas.codec import ChunkCodec
-from cas.collect import CollectReport, collect
 from cas.commit import Committer
-from cas.compact import CompactReport, compact
 from cas.config import EngineSettings
 from cas.direct import Buffers
 from cas.disk import Disk, lock_folder
 from cas.enrol import PackRows
 from cas.errors import Busy, Missing
-from cas.finding import Depth, Finding
+from cas.heal import Healing
 from cas.index import Index
-from cas.lease import OWNER_SIZE, Lease, maintenance_lock
+from cas.lease import OWNER_SIZE, Lease
 from cas.names import Name
 from cas.packs import PackFiles, PackPool
 from cas.parts import Parts
 from cas.pins import Pins
 from cas.reader import Reader
 from cas.receive import begin, resume
-from cas.repair import RepairReport, repair
 from cas.root import check_index, find
 from cas.settle import settle
-from cas.stats import Stats, stats
-from cas.usage import Usage, usage
+from cas.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from cas.claims import Progress
     from cas.digest import Digest
-    from cas.doomed import Doomed
     from cas.layout import Layout
-    from cas.mirror import CopyReport
     from cas.names import Record
     from cas.receive import Tap, Upload
     from cas.records import BlobEntry
@@ -63,7 +55,7 @@ _EXPIRED_AT_ONCE = 64  # sessions forgotten in one commit
 _DEFAULTS = EngineSettings()
 
 
-class Store:
+class Store(Upkeep):
     """A store. Blocking; safe to share between threads; one object per process and root.
 
     Bytes go in by `upload`, become visible by a `change` that keeps them under a name, and come out by `reader`.
@@ -75,6 +67,7 @@ class Store:
         index = Index(layout.index, settings)
         self._lease = Lease(layout, owner)
         self._closed = False
+        self._healing = Healing()
         committer = Committer(index, layout, settings, owner)
         rows = PackRows(index, committer, owner)
         packs = PackPool(
@@ -106,8 +99,10 @@ class Store:
             windows=Buffers(_COPIES),
             hashes=RunningHashes(),
             pins=Pins(index, layout),
+            heal=self._healing.wake,
         )
         committer.start(packs)
+        self._healing.start(self._parts)
 
     @classmethod
     def open(
@@ -152,6 +147,7 @@ class Store:
             return
         self._closed = True
         parts = self._parts
+        self._healing.close()
         parts.hashers.shutdown()
         parts.syncers.shutdown()
         parts.appenders.shutdown()
@@ -248,7 +244,11 @@ class Store:
             Missing: no such blob.
         """
         pin = self._parts.pins.take()
-        return Reader(self._parts, self._entry(digest), pin)
+        try:
+            return Reader(self._parts, self._entry(digest), pin)
+        except BaseException:
+            pin.release()  # at once: an error can live long, and what it saw with it
+            raise
 
     def get(self, name: Name) -> Record | None:
         """Return what stands under a name, or None."""
@@ -282,102 +282,6 @@ class Store:
         """
         return change(self._parts, edit, frees=frees)
 
-    def stats(self) -> Stats:
-        """Return what the store holds and what that takes on the disk."""
-        return stats(self._parts)
-
-    def usage(self, owners: Mapping[Digest, int], count: int) -> Usage:
-        """Measure whose bytes are whose; see `Usage`.
-
-        Args:
-            owners: for each blob, who holds it, as bits (see `Holder`); what is not in it is held by others.
-            count: how many owners there are.
-        """
-        return usage(self._parts, owners, count)
-
-    def compact(
-        self,
-        *,
-        everything: bool = False,
-        dry_run: bool = False,
-        doomed: Doomed | None = None,
-        wait_s: float = 10.0,
-        progress: Callable[[str], None] = lambda _: None,
-    ) -> CompactReport:
-        """Give the space of what was collected back: packs in which much is dead are rewritten without it.
-
-        Others go on pushing and reading meanwhile. Ended at any point, nothing is lost, and the next call goes on.
-
-        Args:
-            everything: rewrite also those in which little is dead, and seal what was left without a footer.
-            dry_run: change nothing, and say exactly what would be done.
-            doomed: what a dry run of `collect` would have taken before.
-            wait_s: how long to wait for uploads and readers from before; if they go on, packs of data stay for now.
-            progress: told each step.
-
-        Raises:
-            InUse: another maintenance run is at it.
-        """
-        return compact(self._parts, everything=everything, dry_run=dry_run, doomed=doomed, wait_s=wait_s, step=progress)
-
-    def collect(
-        self,
-        *,
-        dry_run: bool = False,
-        without: Collection[Name] = (),
-        wait_s: float = 60.0,
-        progress: Callable[[], object] = bool,
-    ) -> CollectReport:
-        """Take away blobs that no name holds, and what only they needed; others go on pushing and pulling meanwhile.
-
-        Args:
-            dry_run: change nothing, and say what would go.
-            without: names that a dry run takes for gone.
-            wait_s: how long to wait for whoever may still rely on what is to go; then the next run takes it.
-            progress: called between steps; it may raise to stop, and the next run goes on.
-
-        Raises:
-            InUse: somebody else is at it.
-        """
-        gone = {name.key() for name in without}
-        return collect(self._parts, dry_run=dry_run, without=gone, wait_s=wait_s, progress=progress)
-
-    def check(self, depth: Depth = Depth.QUICK) -> Iterator[Finding]:
-        """Yield what is not as promised, changing nothing; others go on pushing, deleting and pulling meanwhile.
-
-        Raises:
-            InUse: a collection or backup is under way.
-        """
-        with maintenance_lock(self._parts.layout):
-            yield from check(self._parts, depth)
-
-    def repair(self, depth: Depth = Depth.DATA, *, dry_run: bool = False) -> RepairReport:
-        """Mend what a check finds: set damaged packs aside, and answer what was lost with them as missing.
-
-        Raises:
-            InUse: a collection or backup is under way.
-            NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
-        """
-        with maintenance_lock(self._parts.layout):
-            return repair(self._parts, depth, dry_run=dry_run)
-
-    def backup(self, folder: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> CopyReport:
-        """Make a copy of the store as of this moment, or bring one up to date; it can be opened, or restored.
-
-        Others go on pushing and deleting meanwhile. Ended at any point, the folder holds a whole copy, the old or the
-        new one, and the next call goes on.
-
-        Args:
-            folder: outside of the store; empty, new, or holding an earlier backup of this store.
-            progress: told bytes done and bytes in all, from time to time.
-
-        Raises:
-            Occupied: the folder holds something else.
-            InUse: a collection is under way here, or a process uses the folder.
-            NoSpace, DiskFailed: an earlier copy there is as it was.
-        """
-        return backup(self._parts, folder, progress)
-
     def tick(self) -> None:
         """Keep house: free what dead processes held, forget stale uploads. To be called about once a minute.
 
@@ -388,6 +292,8 @@ class Store:
         self._parts.files.forget_unlinked()
         now, settings = self._parts.clock(), self._parts.settings
         self.expire_uploads(now - settings.upload_life_s, now - settings.upload_tombstone_s)
+        if self._parts.index.read(lambda view: view.count("lost")):
+            self._healing.wake()  # whoever pushed what lacks may have died before it was used
         with contextlib.suppress(Busy), lock_folder(self._parts.layout.root, 0):
             settle(self._parts)  # if somebody else is at it, or was stopped in the middle, the next tick will see
 

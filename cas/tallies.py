@@ -27,6 +27,10 @@ _AGAIN: Final = "whoever uploads begins anew; cancel it, or let it run out"
 
 def tables(parts: Parts) -> Iterator[Finding]:
     """Yield what is wrong with the tables as such: whoever walks one that is out of order may never end."""
+    what = parts.index.flaw()
+    if what is not None:
+        yield Finding("structure", what, "index", REBUILD)
+        return
     for table in TABLES:
         try:
             what = parts.index.read(lambda view, table=table: view.disorder(table))  # type: ignore[misc]

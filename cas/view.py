@@ -191,6 +191,10 @@ class View:
         value = self._tx.get("packs", U64.pack(pack))
         return None if value is None else read_pack(U64.pack(pack), value)
 
+    def checked(self) -> dict[int, int]:
+        """Return of each pack that was ever checked when it was, in Unix seconds; a rebuild forgets all of it."""
+        return {U64.unpack(pack)[0]: U64.unpack(when)[0] for pack, when in self._tx.cursor("checked")}
+
     def record(self, key: bytes) -> Record | None:
         """Return what stands under a name."""
         value = self._tx.get("refs", key)

@@ -1,29 +1,28 @@
-"""What a worker does for the store's good beside serving: collections on a schedule.
+"""What a worker does for the store's good beside serving: collections and scrubs, each on a schedule.
 
-Layer: tools. Every worker looks now and then whether it is time; the store's lock lets one of them do it, and a note in
+Layer: tools. Every worker looks now and then whether it is time; the store's locks let one of them do it, and a note in
 the store says when that was, so that restarts begin nothing anew. Whatever fails is logged and tried again: it never
-ends a server. The work is done by a process of its own (see `collector`), since threads of one interpreter wait for
-each other.
+ends a server. The work is done by processes of their own (see `apart`), since threads of one interpreter wait for each
+other; a thread for each kind, since a scrub takes days.
 """
 
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final
 
 from api import maintenance
 from api.content.settings import KeepingSettings
 from cas import CasError, InUse, Store
+from tools.apart import run_apart
 from tools.order import Order
 
 LOOK_S: Final = 60.0
-_REAP_S: Final = 0.5  # between two looks whether a collection has ended, which nobody is in a hurry to know
+AFTER_FAILURE_S: Final = 3600.0  # a scrub that failed reads the same bytes again
 logger = logging.getLogger("cas.keeping")
 
 
@@ -36,20 +35,57 @@ def collecting(
     look_s: float = LOOK_S,
 ) -> Iterator[None]:
     """Call `collect` on schedule, in a thread of its own, until left; the event it is given says when to end early."""
-    if settings.gc_interval_s == 0:
+
+    def look(done: threading.Event) -> float:
+        if maintenance.is_due(store, settings, time.time()):
+            collect(done)
+        return look_s
+
+    with _watching("collect", "a collection", look, look_s, wanted=settings.gc_interval_s > 0):
+        yield
+
+
+@contextmanager
+def scrubbing(
+    store: Store,
+    settings: KeepingSettings,
+    scrub: Callable[[threading.Event], int],
+    *,
+    look_s: float = LOOK_S,
+) -> Iterator[None]:
+    """Call `scrub` on schedule in the same way; it returns how its process ended."""
+
+    def look(done: threading.Event) -> float:
+        if not store.is_scrub_due(time.time() - settings.scrub_interval_s):
+            return look_s
+        code = scrub(done)
+        if code < 0:
+            logger.error("a check of stored bytes was killed by signal %d; if nobody did it, run cas fsck", -code)
+        return AFTER_FAILURE_S if code else look_s
+
+    with _watching("scrub", "a check of stored bytes", look, look_s, wanted=settings.scrub_rate_bytes > 0):
+        yield
+
+
+@contextmanager
+def _watching(
+    name: str, what: str, look: Callable[[threading.Event], float], look_s: float, *, wanted: bool
+) -> Iterator[None]:
+    """Call `look` until left; it returns after how many seconds to call it again."""
+    if not wanted:
         yield
         return
     done = threading.Event()
 
     def watch() -> None:
-        while not done.wait(look_s):
+        wait_s = look_s
+        while not done.wait(wait_s):
             try:
-                if maintenance.is_due(store, settings, time.time()):
-                    collect(done)
+                wait_s = look(done)
             except Exception:  # a full disk or our own bug: serving goes on
-                logger.exception("a collection failed and will be tried again")
+                logger.exception("%s failed and will be tried again", what)
 
-    thread = threading.Thread(target=watch, name="collect", daemon=True)
+    thread = threading.Thread(target=watch, name=name, daemon=True)
     thread.start()
     try:
         yield
@@ -58,17 +94,14 @@ def collecting(
         thread.join()
 
 
-def collect_apart(order: Order, done: threading.Event) -> None:
+def collect_apart(order: Order, done: threading.Event) -> int:
     """Collect in a process of its own, which is ended in the middle when the event comes; the next one goes on."""
-    # -P: a folder named tools/ where the operator stands must not become ours.
-    command = [sys.executable, "-P", "-m", "tools.collector"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0) as process:  # noqa: S603 - our own module
-        assert process.stdin is not None, "asked for above"
-        with suppress(BrokenPipeError):  # it died already; how was told by itself
-            process.stdin.write(order.to_line())
-        while process.poll() is None and not done.wait(_REAP_S):
-            pass
-        # leaving closes its input, which ends it, and waits for it
+    return run_apart("tools.collector", order, done)
+
+
+def scrub_apart(order: Order, done: threading.Event) -> int:
+    """Read stored bytes through in a process of its own, in the same way."""
+    return run_apart("tools.scrubber", order, done)
 
 
 def collect_if_due(store: Store, settings: KeepingSettings) -> bool:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from typing import Any
 
 import click
 
 from cas import Stats, Store
 from tools.settings import Settings, SettingsCommand, with_settings
-from tools.units import human_size
+from tools.units import human_duration, human_size
 
 
 @click.command(cls=SettingsCommand)
@@ -41,6 +42,11 @@ def as_dict(found: Stats) -> dict[str, Any]:
     return dataclasses.asdict(found) | derived
 
 
+def _age(found: Stats) -> str:
+    """Tell how long it is that some stored bytes were not looked at; the clock may have been set back."""
+    return human_duration(max(time.time() - found.checked, 0)) if found.checked else ""
+
+
 def _table(found: Stats) -> str:
     rows = [
         ("pushed", human_size(found.logical_bytes), "what clients sent"),
@@ -51,5 +57,7 @@ def _table(found: Stats) -> str:
         ("blobs", f"{found.blobs:,}", ""),
         ("chunks", f"{found.chunks:,}", ""),
         ("names", f"{found.names:,}", "repositories, tags, images"),
+        ("unchecked", _age(found), "at most, since a pack was written or read through"),
+        ("lost", f"{found.lost:,}", "blobs found damaged, until they are pushed again"),
     ]
     return "\n".join(f"{label:<12}{value:>12}  {remark}".rstrip() for label, value, remark in rows)

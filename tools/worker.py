@@ -27,7 +27,7 @@ from api.server import serve
 from api.tls import Certificate
 from cas import CasError, Store
 from tools import exits
-from tools.keeping import collect_apart, collecting
+from tools.keeping import collect_apart, collecting, scrub_apart, scrubbing
 from tools.order import LOG_FORMAT, READY, Order
 
 TICK_S: Final = 60.0
@@ -42,11 +42,11 @@ def main() -> None:
     logging.basicConfig(level=order.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
     _allow_descriptors(3 * order.http.max_connections + order.engine.open_packs + SPARE_DESCRIPTORS)
     try:
-        collect = partial(collect_apart, order)
         with (
             Store.open(order.root, order.engine) as store,
             _ticking(store, TICK_S),
-            collecting(store, order.keeping, collect),
+            collecting(store, order.keeping, partial(collect_apart, order)),
+            scrubbing(store, order.keeping, partial(scrub_apart, order)),
         ):
             asyncio.run(_serve(order, store))
     except Exception as error:  # noqa: BLE001 - the outermost frame: what is caught here becomes an exit code

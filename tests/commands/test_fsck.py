@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import shutil
-from contextlib import closing
+import subprocess
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from cas import CHECKS
-from tests.commands.test_stats import push, stats
+from tests.commands.test_stats import LAYER_BYTES, push, stats
 from tests.support.engine import flip, noise
-from tests.support.serving import StartServer, run_cas
+from tests.support.serving import CAS, StartServer, clean_environment, run_cas
 from tests.wire.v2.pushing import Client, sha256
 
 COUNTED = ("blobs", "chunks", "names", "logical_bytes")
@@ -91,7 +94,10 @@ def test_a_sound_store_is_clean_beside_a_live_server(server: StartServer, root: 
     for depth in ("--quick", "--data", "--deep"):
         ended = run_cas("fsck", depth, "--json", "--root", root)
         assert (ended.returncode, ended.stderr) == (0, "")
-        assert json.loads(ended.stdout) == {"summary": {"depth": depth[2:], "findings": 0, "blobs": 0}}
+        told = json.loads(ended.stdout)["summary"]
+        read, _ = told.pop("bytes_read"), told.pop("seconds")
+        assert told == {"depth": depth[2:], "findings": 0, "checks": {}, "blobs": 0, "exit": 0}
+        assert (read > 2 * LAYER_BYTES) == (depth != "--quick")
 
 
 def test_rot_is_named_with_the_blob_and_its_name(root: Path) -> None:
@@ -104,6 +110,7 @@ def test_rot_is_named_with_the_blob_and_its_name(root: Path) -> None:
     finding, summary = map(json.loads, ended.stdout.splitlines())
     assert (finding["check"], finding["invariant"], finding["names"]) == ("chunks", "I3", ["test layer-0"])
     assert len(finding["blobs"]) == summary["summary"]["findings"] == 1
+    assert (summary["summary"]["checks"], summary["summary"]["exit"]) == ({"chunks": 1}, 4)
     assert packs[-1].stem in finding["where"]
 
 
@@ -151,6 +158,74 @@ def test_a_check_that_cannot_run_says_so(tmp_path: Path) -> None:
     assert run_cas("fsck", "--root", tmp_path / "none").returncode == 8
     assert run_cas("fsck", "--force", "--root", tmp_path).returncode == 16
     assert run_cas("fsck", "--nonsense").returncode == 16
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--subset", "0/3"),
+        ("--subset", "4/3"),
+        ("--subset", "1"),
+        ("--subset", "a/b"),
+        ("--rate", "0"),
+        ("--rate", "fast"),
+        ("--dry-run",),
+        ("--repair", "--subset", "1/2"),
+        ("--rebuild-index", "--rate", "5"),
+        ("--repair", "--rebuild-index"),
+    ],
+)
+def test_flags_that_mean_nothing_are_wrong_usage(root: Path, flags: tuple[str, ...]) -> None:
+    """Exit code 16, a line that says why, and nothing done."""
+    ended = run_cas("fsck", *flags, "--root", root)
+    assert (ended.returncode, ended.stdout) == (16, "")
+    assert ended.stderr
+
+
+def test_a_round_of_subsets_reads_what_one_check_reads(root: Path) -> None:
+    """Each says which part it was; rot is found in exactly one of them."""
+    packs = sorted((root / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
+    flip(packs[-1], 1 << 20)
+    codes, read = [], 0
+    for part in ("1/3", "2/3", "3/3"):
+        ended = run_cas("fsck", "--data", "--subset", part, "--json", "--root", root)
+        summary = json.loads(ended.stdout.splitlines()[-1])["summary"]
+        assert (summary["subset"], summary["exit"]) == (part, ended.returncode)
+        codes.append(ended.returncode)
+        read += summary["bytes_read"]
+    assert sorted(codes) == [0, 0, 4]
+    assert read >= 2 * LAYER_BYTES
+
+
+def test_a_rate_is_kept(root: Path) -> None:
+    """Not faster than it was told, whatever the disk could."""
+    ended = run_cas("fsck", "--data", "--rate", "4", "--json", "--root", root)
+    summary = json.loads(ended.stdout)["summary"]
+    assert summary["bytes_read"] / summary["seconds"] <= 4.5e6
+
+
+def test_a_bar_is_drawn_on_a_terminal_and_nowhere_else(root: Path) -> None:
+    """On stderr, so that findings can be piped on; with --json not even there."""
+    assert "checking" in on_a_terminal("fsck", "--deep", "--root", str(root))
+    assert "checking" not in on_a_terminal("fsck", "--deep", "--json", "--root", str(root))
+    ended = run_cas("fsck", "--deep", "--root", root)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def on_a_terminal(*arguments: str) -> str:
+    """Run a command whose stderr is a terminal; return what was written there."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [CAS, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs, env=clean_environment()
+    ) as process:
+        os.close(theirs)
+        said = b""
+        with suppress(OSError):  # how a terminal says that nobody is there any more
+            while piece := os.read(ours, 4096):
+                said += piece
+        assert process.wait(60) == 0
+    os.close(ours)
+    return said.decode()
 
 
 def test_the_table_of_checks_in_the_manual_is_the_one_in_the_code() -> None:

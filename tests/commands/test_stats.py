@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from cas import Name, Record, Store
 from tests.support.serving import StartServer, run_cas
 
 KEYS = {"blobs", "chunks", "packs", "names", "logical_bytes", "stored_bytes", "pack_bytes", "index_bytes"}
+KEYS |= {"lost", "checked", "unchecked_packs"}
 LAYER_BYTES = 3 << 20
 
 
@@ -66,6 +68,22 @@ def test_the_ratio_is_what_was_pushed_for_what_is_stored(tmp_path: Path) -> None
     assert found["logical_bytes"] == 3 * LAYER_BYTES
     assert found["dedup_ratio"] == round(found["logical_bytes"] / found["stored_bytes"], 4)
     assert found["dedup_ratio"] > 2
+
+
+def test_it_is_told_how_long_bytes_were_not_looked_at(tmp_path: Path) -> None:
+    """Since they were written, until a check read them through."""
+    root = tmp_path / "root"
+    push(root, 1)
+    for pack in (root / "packs").rglob("*.pack"):
+        os.utime(pack, (1000, 1000))
+    before = stats(root)
+    assert (before["checked"], before["lost"]) == (1000, 0)
+    assert before["unchecked_packs"] == before["packs"] > 0
+    assert " days  at most, since a pack was written or read through\n" in run_cas("stats", "--root", root).stdout
+    assert run_cas("fsck", "--data", "--root", root).returncode == 0
+    after = stats(root)
+    assert after["unchecked_packs"] == 0
+    assert after["checked"] > 1000
 
 
 def test_stats_work_beside_a_live_server(server: StartServer, tmp_path: Path) -> None:

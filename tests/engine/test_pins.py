@@ -8,7 +8,9 @@ import os
 import signal
 from pathlib import Path
 
-from cas import Store
+import pytest
+
+from cas import Digest, Missing, Store
 from cas.parts import Parts
 from cas.pins import advance
 from tests.support.engine import KIB, noise, opened, push, stage
@@ -35,6 +37,15 @@ def next_epoch(store: Store) -> int:
 def is_quiet(store: Store) -> bool:
     """Whether nobody relies on what was there until now."""
     return store._parts.pins.quiet(next_epoch(store), 0)
+
+
+def test_a_blob_that_is_missing_leaves_no_pin_in_its_error(tmp_path: Path) -> None:
+    """However long somebody holds on to that: no collection waits for it."""
+    with opened(tmp_path) as store:
+        with pytest.raises(Missing) as held:
+            store.reader(Digest.of(b"nowhere"))
+        assert held.value is not None
+        assert store._parts.pins._held == {}
 
 
 def test_it_is_quiet_once_the_last_of_several_pins_is_released(tmp_path: Path) -> None:

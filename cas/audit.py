@@ -1,0 +1,304 @@
+"""Packs held against the index: whether each is here, its records whole, and its bytes what their checksums say.
+
+Layer: L8. Changes nothing but the note of when a pack was last read through. A pack is read as it lies there, beside
+whoever writes, moves or removes packs, so what looks wrong is looked at once more while nobody may; see `check`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from bisect import bisect_left
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import xxhash
+
+from cas.commit import JOURNAL_SEQ
+from cas.errors import CasError, Damaged, DiskFailed, Missing
+from cas.extent import Codec
+from cas.finding import DISK, PUSH, REPAIR, RESTATE, Depth, Finding
+from cas.names import Name
+from cas.records import HEADER_SIZE, ChunkRef, Role
+from cas.scan import extent_of, pack_paths, scan_pack
+from cas.tables import ChunkState, PackState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from cas.commit import Draft
+    from cas.digest import Digest
+    from cas.finding import Scope
+    from cas.index import Edit
+    from cas.parts import Parts
+    from cas.records import ChunkEntry
+    from cas.scan import Scan
+    from cas.tables import PackRow
+
+_SLICE: Final = 1000
+_LOST_WITH: Final = {  # what a rebuild of the index would not find without one of its records
+    Role.DATA: "a rebuild of the index would miss the chunks and recipes that it lists",
+    Role.JOURNAL: "a rebuild of the index would miss the changes of names in it",
+}
+
+
+def about(check_name: str, what: str, where: str, parts: Parts, blobs: set[Digest], pack: int | None = None) -> Finding:
+    keys = parts.index.read(lambda view: {key for digest in blobs for key in view.holders(digest)})
+    names = tuple(Name.from_key(key) for key in sorted(keys))
+    if check_name == "unreadable":
+        return Finding(check_name, what, where, DISK, tuple(sorted(blobs)), names)
+    return Finding(check_name, what, where, PUSH if pack is None else REPAIR, tuple(sorted(blobs)), names, pack)
+
+
+class Audit:
+    """Packs against the index; chunks found bad are told at the end, when it is looked up whose they are.
+
+    Attributes:
+        suspects: packs of which something was found.
+        read: packs that were read through as far as that could be had, and when that began.
+    """
+
+    def __init__(self, parts: Parts, scope: Scope, only: Collection[int] | None = None) -> None:
+        self.suspects: set[int] = set()
+        self.read: dict[int, int] = {}
+        self._parts, self._scope, self._only = parts, scope, only
+        self._bad: dict[bytes, tuple[str, str, str, int]] = {}  # chunk → check, what, where, pack
+        self._links: dict[int, int] = {}  # number of a change → the one before it
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what is wrong with these packs, or with all."""
+        # In this order: a pack's row comes before its file, and its row says how far before chunks lie there.
+        files = {pack for pack, _ in pack_paths(self._parts.layout)}
+        placed = self._placed()
+        top, rows = self._parts.index.read(lambda view: (view.number(JOURNAL_SEQ), view.packs()))
+        known = {row.pack for row in rows}
+        for pack in self._those(files - known):
+            yield Finding("packs", "the index does not know it; cas gc sets it aside", f"pack {pack:016x}", "cas gc")
+        for row in rows:
+            if row.state is not PackState.DYING and (self._only is None or row.pack in self._only):
+                for finding in self._pack(row, placed[row.pack]):
+                    self.suspects.add(row.pack)
+                    yield finding
+                self._note_clean(row.pack)
+        for pack in self._those(placed.keys() - known):
+            yield Finding("packs", f"{placed[pack]} chunks lie in it, and it is not here", f"pack {pack:016x}")
+        yield from self._told()
+        journal = {row.pack for row in rows if row.role is Role.JOURNAL}
+        if self._only is None or journal <= set(self._only):
+            for finding in gaps(self._links, top):
+                self.suspects |= journal
+                yield finding
+
+    def note(self) -> None:
+        """Remember of all packs that were read when that was, whatever was found."""
+        note_checked(self._parts, self.read)
+        self.read.clear()
+
+    def _note_clean(self, pack: int) -> None:
+        if pack in self.read and pack not in self.suspects and all(bad[3] != pack for bad in self._bad.values()):
+            note_checked(self._parts, {pack: self.read.pop(pack)})
+
+    def _those(self, packs: Iterable[int]) -> list[int]:
+        """Return those that are to be told of, and suspect them."""
+        wanted = sorted(pack for pack in packs if self._only is None or pack in self._only)
+        self.suspects.update(wanted)
+        return wanted
+
+    def _placed(self) -> Counter[int]:
+        """Count the chunks that the index places in each pack, but for those known to be bad."""
+        placed, after = Counter[int](), b""
+        while rows := self._parts.index.read(lambda view, after=after: view.stored_chunks(after, _SLICE)):  # type: ignore[misc]
+            after = rows[-1][0]
+            placed.update(row.extent.pack for _, row in rows if row.state is not ChunkState.BAD)
+        return placed
+
+    def _pack(self, row: PackRow, placed: int) -> Iterator[Finding]:
+        path, where = self._parts.layout.pack(row.pack), f"pack {row.pack:016x}"
+        if self._reads(row.pack) or (row.role is Role.JOURNAL and self._scope.depth > Depth.QUICK):
+            self.read[row.pack] = int(self._parts.clock())
+        try:
+            size = path.stat().st_size
+            if size < row.committed:
+                yield Finding("packs", f"it ends {row.committed - size} bytes early", where, REPAIR, pack=row.pack)
+            if not size:
+                return
+            scan = scan_pack(row.pack, path, proves=False)
+        except FileNotFoundError:
+            if row.committed or placed:
+                yield Finding("packs", f"its file is missing, with {placed} chunks", where, REPAIR, pack=row.pack)
+                self._unrecorded(row.pack, {})
+            return
+        except OSError as error:
+            yield Finding("unreadable", f"it could not be read: {error.strerror}", where, DISK)
+            return
+        yield from self._records(row, scan, size)
+        if row.role is Role.DATA:
+            entries = {e.key + e.salt.to_bytes(4, "big"): e for record in scan.records for e in record.body.chunks}
+            with self._open(row.pack):
+                self._recorded(row.pack, entries, placed)
+
+    def _records(self, row: PackRow, scan: Scan, size: int) -> Iterator[Finding]:
+        """Say which records of a pack are gone, and remember the links of those of the journal."""
+        where, effect = f"pack {row.pack:016x}", _LOST_WITH[row.role]
+        if not scan.sealed or row.role is Role.JOURNAL:
+            self._scope.told(size)
+        if row.state is PackState.SEALED and not scan.sealed and row.committed:
+            yield Finding("packs", "its header or footer is damaged", where, REPAIR, pack=row.pack)
+        elif row.committed and (what := torn(scan, row.committed)):
+            yield Finding("packs", f"{what}; {effect}", where, REPAIR, pack=row.pack)
+        for text in () if scan.header is None and row.committed else scan.complaints:
+            yield Finding("packs", f"{text}; {effect}", where, REPAIR, pack=row.pack)
+        names = (record.body.names for record in scan.records)
+        self._links |= {change.seq: change.previous for change in names if change is not None}
+
+    def _reads(self, pack: int) -> bool:
+        return self._scope.depth > Depth.QUICK and self._scope.has_pack(pack)
+
+    @contextlib.contextmanager
+    def _open(self, pack: int) -> Iterator[None]:
+        """Keep a pack's file, should it be removed meanwhile, and out of the cache what nobody else reads of it."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(FileNotFoundError, DiskFailed):
+                fd = self._parts.files.acquire(pack)
+                stack.callback(self._parts.files.release, pack)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_NOREUSE)
+            yield
+
+    def _recorded(self, pack: int, entries: dict[bytes, ChunkEntry], placed: int) -> None:
+        """Hold what a pack tells of its chunks against the index; only if some are missing, ask which."""
+        told, found = list(entries.items()), 0
+        for start in range(0, len(told), _SLICE):
+            some = told[start : start + _SLICE]
+            refs = [ChunkRef(entry.key, entry.salt, entry.raw) for _, entry in some]
+            rows = self._parts.index.read(lambda view, refs=refs: [view.chunk(ref) for ref in refs])  # type: ignore[misc]
+            for (chunk, entry), row in zip(some, rows, strict=True):
+                if row is None or row.extent != extent_of(pack, entry) or row.state is ChunkState.BAD:
+                    continue
+                found += 1
+                if self._reads(pack) and (bad := self._spoilt(pack, entry)):
+                    self._bad[chunk] = (*bad, f"pack {pack:016x}, byte {entry.offset}", pack)
+        if found < placed:
+            self._unrecorded(pack, entries)
+
+    def _unrecorded(self, pack: int, entries: dict[bytes, ChunkEntry]) -> None:
+        """Find the chunks that the index places in a pack and of which no record there tells."""
+        after = b""
+        while rows := self._parts.index.read(lambda view, after=after: view.stored_chunks(after, _SLICE)):  # type: ignore[misc]
+            after = rows[-1][0]
+            for chunk, row in rows:
+                if row.extent.pack != pack or row.state is ChunkState.BAD:
+                    continue
+                entry, where = entries.get(chunk), f"pack {pack:016x}, byte {row.extent.offset}"
+                if entry is None or extent_of(pack, entry) != row.extent:
+                    self._bad[chunk] = ("packs", "no good record tells of this chunk", where, pack)
+
+    def _spoilt(self, pack: int, entry: ChunkEntry) -> tuple[str, str] | None:
+        self._scope.told(entry.stored)
+        files = self._parts.files
+        try:
+            data = files.read(pack, entry.offset, entry.stored)
+            if xxhash.xxh3_64_intdigest(data) != entry.checksum:
+                fd = files.acquire(pack)  # perhaps it was the memory: ask the disk once more before it is called rot
+                try:
+                    os.posix_fadvise(fd, entry.offset, entry.stored, os.POSIX_FADV_DONTNEED)
+                finally:
+                    files.release(pack)
+                data = files.read(pack, entry.offset, entry.stored)
+            if xxhash.xxh3_64_intdigest(data) != entry.checksum:
+                return "chunks", "stored bytes of a chunk have another checksum"
+            if self._scope.depth is Depth.DEEP:
+                raw = data if entry.codec == Codec.RAW else self._parts.codec.decode(data, entry.raw)
+                if xxhash.xxh3_128_digest(raw) != entry.key:
+                    return "keys", "a chunk's bytes have another key"
+        except (Damaged, Missing, FileNotFoundError) as error:
+            return "chunks", f"a chunk is damaged: {error}"
+        except DiskFailed as error:
+            return "unreadable", f"a chunk could not be read, which is not rot: {error}"
+        return None
+
+    def _told(self) -> Iterator[Finding]:
+        whose = self._whose()
+        for chunk, (check_name, what, where, pack) in self._bad.items():
+            self.suspects.add(pack)
+            yield about(check_name, what, where, self._parts, whose.get(chunk, set()), pack)
+
+    def _whose(self) -> dict[bytes, set[Digest]]:
+        """Return the blobs of which each bad chunk is a part."""
+        recipes: dict[int, set[bytes]] = {}
+        after = b""
+        if not self._bad:
+            return {}
+        while rows := self._parts.index.read(lambda view, after=after: view.named_chunks(after, _SLICE)):  # type: ignore[misc]
+            after = rows[-1][0]
+            for _, recipe, chunks in rows:
+                if hit := self._bad.keys() & set(chunks):
+                    recipes.setdefault(recipe, set()).update(hit)
+        whose: dict[bytes, set[Digest]] = {}
+        last: Digest | None = None
+        while recipes and (blobs := self._parts.index.read(lambda view, last=last: view.blobs_after(last, _SLICE))):  # type: ignore[misc]
+            last = blobs[-1].digest
+            for blob in blobs:
+                for chunk in recipes.get(blob.recipe, ()):
+                    whose.setdefault(chunk, set()).add(blob.digest)
+        return whose
+
+
+def torn(scan: Scan, committed: int) -> str | None:
+    """Return what of an unsealed pack's records is gone below its committed end; None if they are whole.
+
+    Each record names the one before it, and the last one ends where the index says that the pack does.
+    """
+    if scan.sealed or committed <= HEADER_SIZE:
+        return None
+    if scan.header is None:
+        return "its header is damaged"
+    before, end = 0, HEADER_SIZE
+    for record in scan.records:
+        if record.end > committed:
+            break
+        if record.previous != before:
+            return f"a record between byte {end} and {record.offset} is damaged"
+        before, end = record.offset, record.end
+    return None if end == committed else f"a record between byte {end} and {committed} is damaged"
+
+
+def gaps(links: Mapping[int, int], top: int) -> Iterator[Finding]:
+    """Follow the journal down from its highest number, as a rebuild does, and yield where it cannot."""
+    for below, at in missing_links(links, top):
+        what = f"changes of names {below + 1} to {at} are recorded nowhere; a rebuild of the index would lose them"
+        yield Finding("journal", what, "journal", RESTATE)
+
+
+def missing_links(links: Mapping[int, int], top: int) -> Iterator[tuple[int, int]]:
+    """Yield the stretches `(below, at)` of the journal that are gone: `at` is needed, `below` the next that is here."""
+    at, known = top, sorted(links)
+    while at:
+        if at in links:
+            at = links[at]
+            continue
+        below = known[bisect_left(known, at) - 1] if known and known[0] < at else 0
+        yield below, at
+        at = below
+
+
+def journal_links(parts: Parts) -> dict[int, int]:
+    """Return the links of the whole journal: the number of each change, and that of the one before it."""
+    links: dict[int, int] = {}
+    rows = parts.index.read(lambda view: view.packs())
+    for row in (row for row in rows if row.role is Role.JOURNAL):
+        with contextlib.suppress(FileNotFoundError, ValueError):  # none, or an empty one
+            names = (record.body.names for record in scan_pack(row.pack, parts.layout.pack(row.pack)).records)
+            links |= {change.seq: change.previous for change in names if change is not None}
+    return links
+
+
+def note_checked(parts: Parts, packs: Mapping[int, int]) -> None:
+    """Note when packs were last read through; a check is none the worse where that cannot be written."""
+
+    def put(edit: Edit, _draft: Draft) -> None:
+        for pack, when in packs.items():
+            edit.put_checked(pack, when)
+
+    if packs:
+        with contextlib.suppress(CasError):
+            parts.committer.run(put)

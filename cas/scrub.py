@@ -1,0 +1,129 @@
+"""The scrub: stored bytes are read through again and again, slowly, and what rotted is set aside.
+
+Layer: L11. One process of all does it, by a lock of the kernel. Nobody waits for it: the maintenance lock is taken only
+for a second look at what looked wrong, and to set that aside. When a pack was last read through stands in the index, so
+a scrub that is ended anywhere goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cas.audit import Audit
+from cas.check import index
+from cas.disk import try_lock
+from cas.errors import Busy, CasError, InUse
+from cas.finding import Depth, Finding, Scope
+from cas.lease import maintenance_lock
+from cas.repair import mend
+from cas.stats import last_read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cas.digest import Digest
+    from cas.layout import Layout
+    from cas.parts import Parts
+    from cas.tables import PackRow
+
+_BATCH_BYTES: Final = 16 << 30  # read between two walks over all rows of chunks
+
+
+@dataclass(frozen=True, slots=True)
+class Scrubbed:
+    """What was found in some packs, and what became of it.
+
+    Attributes:
+        found: everything that was not as promised.
+        lost: blobs that are answered as missing from now on, until their bytes are pushed again.
+        left: why nothing was mended, if something was to be; it is tried again.
+    """
+
+    found: tuple[Finding, ...]
+    lost: tuple[Digest, ...] = ()
+    left: str = ""
+
+
+def scrub(
+    parts: Parts,
+    before: float,
+    *,
+    mends: bool,
+    told: Callable[[int], object],
+    wait_s: float,
+    heal: Callable[[], list[Digest]],
+) -> Iterator[Scrubbed]:
+    """Read the packs through that are due; see `Store.scrub`."""
+    with _alone(parts.layout):
+        if wrong := tuple(index(parts)):
+            yield Scrubbed(wrong)
+            return
+        for batch in _batches(due(parts, before)):
+            audit = Audit(parts, Scope(Depth.DATA, told=told), {row.pack for row in batch})
+            if list(audit.findings()):
+                try:
+                    yield from _dealt_with(parts, audit, wait_s, heal if mends else None)
+                except (InUse, Busy) as error:
+                    yield Scrubbed((), left=str(error))
+                    continue
+            audit.note()
+
+
+def _dealt_with(
+    parts: Parts, audit: Audit, wait_s: float, heal: Callable[[], list[Digest]] | None
+) -> Iterator[Scrubbed]:
+    """Look once more while nobody moves anything, and set aside what is damaged then."""
+    with maintenance_lock(parts.layout, wait_s):
+        found = tuple(Audit(parts, Scope(Depth.DATA), audit.suspects).findings())
+        if not found:
+            return
+        if heal is None:
+            yield Scrubbed(found)
+            return
+        try:
+            lost = mend(parts, found, heal)
+        except CasError:
+            yield Scrubbed(found)  # known at least; who scrubs is told why nothing was done
+            raise
+        yield Scrubbed(found, lost)
+
+
+def due(parts: Parts, before: float) -> list[PackRow]:
+    """Return the packs that were last read through, or else written, before a time, those of longest ago first."""
+    since = last_read(parts)
+    rows = parts.index.read(lambda view: {row.pack: row for row in view.packs()})
+    wanted = sorted((when, pack) for pack, when in since.items() if when < before and pack in rows)
+    return [rows[pack] for _, pack in wanted]
+
+
+def is_under_way(layout: Layout) -> bool:
+    """Whether some process is at it."""
+    fd = try_lock(layout.scrub, create=True)
+    if fd is not None:
+        os.close(fd)
+    return fd is None
+
+
+@contextmanager
+def _alone(layout: Layout) -> Iterator[None]:
+    fd = try_lock(layout.scrub, create=True)
+    if fd is None:
+        raise InUse(f"another process is reading {layout.root} through; let it")
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def _batches(rows: list[PackRow]) -> Iterator[list[PackRow]]:
+    batch: list[PackRow] = []
+    for row in rows:
+        batch.append(row)
+        if sum(one.committed for one in batch) >= _BATCH_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

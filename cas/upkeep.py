@@ -1,0 +1,181 @@
+"""The half of the facade that keeps a store in order: measuring, collecting, checking, mending and copying it.
+
+Layer: L12. Verbs alone; each is a module of its own.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cas.backup import backup
+from cas.check import check, size
+from cas.collect import CollectReport, collect
+from cas.compact import CompactReport, compact
+from cas.finding import Depth, Finding, Scope
+from cas.lease import maintenance_lock
+from cas.repair import RepairReport, repair
+from cas.scrub import Scrubbed, due, is_under_way, scrub
+from cas.stats import Stats, stats
+from cas.usage import Usage, usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
+
+    from cas.digest import Digest
+    from cas.doomed import Doomed
+    from cas.heal import Healing
+    from cas.mirror import CopyReport
+    from cas.names import Name
+    from cas.parts import Parts
+
+
+class Upkeep:
+    """What whoever keeps a store asks of it; a `Store` is one."""
+
+    _parts: Parts
+    _healing: Healing
+
+    def stats(self) -> Stats:
+        """Return what the store holds and what that takes on the disk."""
+        return stats(self._parts)
+
+    def usage(self, owners: Mapping[Digest, int], count: int) -> Usage:
+        """Measure whose bytes are whose; see `Usage`.
+
+        Args:
+            owners: for each blob, who holds it, as bits (see `Holder`); what is not in it is held by others.
+            count: how many owners there are.
+        """
+        return usage(self._parts, owners, count)
+
+    def compact(
+        self,
+        *,
+        everything: bool = False,
+        dry_run: bool = False,
+        doomed: Doomed | None = None,
+        wait_s: float = 10.0,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> CompactReport:
+        """Give the space of what was collected back: packs in which much is dead are rewritten without it.
+
+        Others go on pushing and reading meanwhile. Ended at any point, nothing is lost, and the next call goes on.
+
+        Args:
+            everything: rewrite also those in which little is dead, and seal what was left without a footer.
+            dry_run: change nothing, and say exactly what would be done.
+            doomed: what a dry run of `collect` would have taken before.
+            wait_s: how long to wait for uploads and readers from before; if they go on, packs of data stay for now.
+            progress: told each step.
+
+        Raises:
+            InUse: another maintenance run is at it.
+        """
+        return compact(self._parts, everything=everything, dry_run=dry_run, doomed=doomed, wait_s=wait_s, step=progress)
+
+    def collect(
+        self,
+        *,
+        dry_run: bool = False,
+        without: Collection[Name] = (),
+        wait_s: float = 60.0,
+        progress: Callable[[], object] = bool,
+    ) -> CollectReport:
+        """Take away blobs that no name holds, and what only they needed; others go on pushing and pulling meanwhile.
+
+        Args:
+            dry_run: change nothing, and say what would go.
+            without: names that a dry run takes for gone.
+            wait_s: how long to wait for whoever may still rely on what is to go; then the next run takes it.
+            progress: called between steps; it may raise to stop, and the next run goes on.
+
+        Raises:
+            InUse: somebody else is at it.
+        """
+        gone = {name.key() for name in without}
+        return collect(self._parts, dry_run=dry_run, without=gone, wait_s=wait_s, progress=progress)
+
+    def check(self, scope: Depth | Scope = Depth.QUICK, *, wait_s: float = 600.0) -> Iterator[Finding]:
+        """Yield what is not as promised; others go on pushing, deleting, pulling and collecting meanwhile.
+
+        Nothing is changed but the note of when each pack was last read through.
+
+        Args:
+            scope: how much to read.
+            wait_s: how long a collection or backup under way is waited for, once something looks wrong: what it
+                moved may have been looked for where it was.
+
+        Raises:
+            InUse: it did not end in that time.
+        """
+        yield from check(self._parts, _scope(scope), partial(maintenance_lock, self._parts.layout, wait_s))
+
+    def check_size(self, scope: Depth | Scope) -> int:
+        """Return how many bytes such a check reads, about."""
+        return size(self._parts, _scope(scope))
+
+    def heal(self) -> list[Digest]:
+        """Bring back those lost blobs whose bytes are here by now, each proven by its digest; return which.
+
+        After every push it happens by itself.
+
+        Raises:
+            NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
+        """
+        return self._healing.run()
+
+    def repair(self, scope: Depth | Scope = Depth.DATA, *, dry_run: bool = False) -> RepairReport:
+        """Mend what a check finds: set damaged packs aside, and answer what was lost with them as missing.
+
+        Raises:
+            InUse: a collection or backup is under way.
+            NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
+        """
+        with maintenance_lock(self._parts.layout):
+            return repair(self._parts, _scope(scope), self._healing.run, dry_run=dry_run)
+
+    def scrub(
+        self, before: float, *, mends: bool = True, told: Callable[[int], object] = bool, wait_s: float = 600.0
+    ) -> Iterator[Scrubbed]:
+        """Read through all packs that were not for long, one after the other; yield what is found, as it is.
+
+        Everybody goes on meanwhile, collections and backups too. Ended anywhere, the next one goes on.
+
+        Args:
+            before: packs that were last read through, or else written, before this time (Unix seconds).
+            mends: set damaged packs aside, as `repair` does.
+            told: called with a number of bytes after they were read; it may wait, or raise to stop.
+            wait_s: how long a collection or backup is waited for once something looks wrong.
+
+        Raises:
+            InUse: another process is at it.
+            NoSpace, DiskFailed, ReadOnly: nothing was lost by it; do it again.
+        """
+        return scrub(self._parts, before, mends=mends, told=told, wait_s=wait_s, heal=self._healing.run)
+
+    def is_scrub_due(self, before: float) -> bool:
+        """Whether some pack was last read through, or else written, before a time, and no process is at it."""
+        return bool(due(self._parts, before)) and not is_under_way(self._parts.layout)
+
+    def backup(self, folder: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> CopyReport:
+        """Make a copy of the store as of this moment, or bring one up to date; it can be opened, or restored.
+
+        Others go on pushing and deleting meanwhile. Ended at any point, the folder holds a whole copy, the old or the
+        new one, and the next call goes on.
+
+        Args:
+            folder: outside of the store; empty, new, or holding an earlier backup of this store.
+            progress: told bytes done and bytes in all, from time to time.
+
+        Raises:
+            Occupied: the folder holds something else.
+            InUse: a collection is under way here, or a process uses the folder.
+            NoSpace, DiskFailed: an earlier copy there is as it was.
+        """
+        return backup(self._parts, folder, progress)
+
+
+def _scope(wanted: Depth | Scope) -> Scope:
+    return wanted if isinstance(wanted, Scope) else Scope(wanted)

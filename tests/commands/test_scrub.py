@@ -1,0 +1,167 @@
+"""A server reads through what it stores, by itself, slowly, in a process of its own, and says loudly what it finds."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from api.content.settings import KeepingSettings
+from cas import Missing, Store
+from tests.commands.test_fsck import push_image
+from tests.commands.test_gc import order_for
+from tests.commands.test_stats import push
+from tests.support.engine import flip, noise, read
+from tests.support.serving import StartServer
+from tests.wire.v2.pushing import Client
+from tools import keeping, scrubber
+from tools.pace import Pace
+
+OFTEN = KeepingSettings(scrub_interval_s=100, scrub_rate_bytes=1 << 30)
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    push(tmp_path / "root", 1, 2)
+    return tmp_path / "root"
+
+
+def grow_old(root: Path) -> None:
+    """Let every pack have been written long ago."""
+    for pack in (root / "packs").rglob("*.pack"):
+        os.utime(pack, (1000, 1000))
+
+
+def spoil(root: Path) -> Path:
+    path = max((root / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
+    flip(path, 1 << 20)
+    grow_old(root)
+    return path
+
+
+def test_what_was_written_just_now_is_not_due(root: Path) -> None:
+    """Nor what was read through; what is older than the interval is."""
+    with Store.open(root) as store:
+        assert not store.is_scrub_due(1001)
+        grow_old(root)
+        assert store.is_scrub_due(1001)
+        assert scrubber.scrub_if_due(store, OFTEN)
+        assert not store.is_scrub_due(1001)
+
+
+def test_damage_is_said_by_repo_and_tag_and_set_aside(server: StartServer, caplog: pytest.LogCaptureFixture) -> None:
+    """A scrub beside a live server: the layer answers 404 instead of wrong bytes, and a push heals it."""
+    running, layer = server(), noise(3 << 20)
+    with closing(Client(running.url)) as client:
+        digest = push_image(client, layer)
+        path = spoil(running.root)
+        with Store.open(running.root) as store, caplog.at_level(logging.ERROR):
+            assert scrubber.scrub_if_due(store, OFTEN)
+        said = [record.getMessage() for record in caplog.records]
+        assert [line.startswith("DAMAGE: pack ") for line in said] == [True, False]
+        assert "; it concerns team/app:1.0; " in said[0]
+        assert digest in said[1]
+        assert (running.root / "quarantine" / path.name).exists()
+        assert client.blob("team/app", digest).status_code == 404
+        push_image(client, layer)
+        assert client.blob("team/app", digest).content == layer
+
+
+def test_told_to_say_only_it_leaves_the_bytes_alone(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The pack stays where it is."""
+    path = spoil(root)
+    with Store.open(root) as store:
+        settings = KeepingSettings(scrub_interval_s=100, scrub_rate_bytes=1 << 30, scrub_mends=False)
+        assert scrubber.scrub_if_due(store, settings)
+    assert [record.message.startswith("DAMAGE: ") for record in caplog.records] == [True]
+    assert path.exists()
+
+
+def test_it_is_done_by_a_process_of_its_own(root: Path) -> None:
+    """Which ends well, having set aside what rotted."""
+    path = spoil(root)
+    with Store.open(root) as store:
+        assert keeping.scrub_apart(order_for(store, OFTEN), threading.Event()) == 0
+        assert not path.exists()
+        assert store.stats().lost == 1
+        lost = [name for name, record in store.scan("test") if is_lost(store, record.holds[0])]
+        assert len(lost) == 1
+
+
+def is_lost(store: Store, digest: object) -> bool:
+    try:
+        read(store, digest)  # type: ignore[arg-type]
+    except Missing:
+        return True
+    return False
+
+
+def test_a_server_that_stops_does_not_wait_for_the_end_of_it(root: Path) -> None:
+    """However slowly it reads."""
+    grow_old(root)
+    stop = threading.Event()
+    stop.set()
+    with Store.open(root) as store:
+        keeping.scrub_apart(order_for(store, KeepingSettings(scrub_rate_bytes=1)), stop)
+        assert store.is_scrub_due(1001)
+
+
+def test_a_worker_begins_one_when_it_is_due_and_rests_after_one_that_failed(root: Path) -> None:
+    """A rate of nothing is never; a failed one would read the same bytes again at once."""
+    grow_old(root)
+    tries, enough = itertools.count(), threading.Event()
+
+    def scrub(_: threading.Event) -> int:
+        if next(tries) == 2:
+            enough.set()
+            return 1
+        return 0
+
+    with Store.open(root) as store:
+        with keeping.scrubbing(store, KeepingSettings(scrub_rate_bytes=0), scrub, look_s=0.001):
+            pass
+        assert next(tries) == 0
+        with keeping.scrubbing(store, OFTEN, scrub, look_s=0.001):
+            assert enough.wait(PATIENCE_S)
+        assert next(tries) == 3  # after the one that failed it waits for an hour
+
+
+def test_one_that_is_killed_is_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A damaged page of the index can end it by a signal; the server goes on."""
+    grow_old(root)
+    told = threading.Event()
+
+    def scrub(_: threading.Event) -> int:
+        told.set()
+        return -11
+
+    with Store.open(root) as store, keeping.scrubbing(store, OFTEN, scrub, look_s=0.001):
+        assert told.wait(PATIENCE_S)
+    assert [record.message for record in caplog.records] == [
+        "a check of stored bytes was killed by signal 11; if nobody did it, run cas fsck"
+    ]
+
+
+def test_a_pace_is_kept_on_average_and_does_not_make_up_for_a_long_pause() -> None:
+    """A hundred pieces at ten a second take ten seconds; after an hour of nothing, a second's worth is free."""
+    now, slept = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    pace = Pace(1000, clock=lambda: now[0], sleep=sleep)
+    for _ in range(100):
+        pace(100)
+    assert 9.9 <= sum(slept) <= 10.1
+    now[0] += 3600
+    slept.clear()
+    for _ in range(30):
+        pace(100)
+    assert 1.9 <= sum(slept) <= 2.1

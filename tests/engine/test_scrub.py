@@ -1,0 +1,249 @@
+"""Stored bytes are read through again and again; what rotted is set aside, and what cannot be read is no rot (I9)."""
+
+# ruff: noqa: SLF001 - what a promise rests on is looked at inside, not only from the front
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from cas import Depth, Digest, DiskFailed, InUse, Missing, Name, Scope, Store
+from cas.disk import Disk
+from cas.lease import maintenance_lock
+from tests.engine.test_damage import chunks_of, spoil
+from tests.support.engine import KIB, MIB, SMALL, noise, opened, packs_of, prose, push, read
+
+DATA = {"noise": noise(MIB), "prose": prose(MIB), "small": noise(40 * KIB, 3)}
+EVER = 2.0**40  # later than any mark
+LOST = Digest.of(DATA["noise"])
+
+
+class Ends(Exception):
+    """Whoever scrubs was told to stop."""
+
+
+class BadDisk(Disk):
+    """Gives other bytes than it stored, or an error, for the next large reads."""
+
+    wrong = failing = 0
+
+    def read(self, fd: int, size: int, offset: int) -> bytearray:
+        data = super().read(fd, size, offset)
+        if size < KIB:
+            return data
+        if self.failing:
+            self.failing -= 1
+            raise DiskFailed(f"the disk failed (cannot read: {errno.errorcode[errno.EIO]})")
+        if self.wrong:
+            self.wrong -= 1
+            data[0] ^= 1
+        return data
+
+
+def later() -> float:
+    """A store's clock that goes before that of its files, so that marks are newer than whatever was written."""
+    return time.time() + 1000
+
+
+def due() -> float:
+    """After all that was written, and before any mark."""
+    return time.time() + 500
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with opened(tmp_path / "root") as made:
+        for name, data in DATA.items():
+            push(made, name, data)
+    with Store.open(tmp_path / "root", SMALL, clock=later) as again:  # its packs are sealed
+        yield again
+
+
+def root_of(store: Store) -> Path:
+    return store._parts.layout.root
+
+
+def marks(store: Store) -> dict[int, int]:
+    return store._parts.index.read(lambda view: view.checked())
+
+
+def rot(store: Store) -> Path:
+    """Flip a bit of one chunk; return its pack."""
+    _, row = chunks_of(store, LOST)[0]
+    spoil(store, root_of(store), row.extent)
+    return Path(store._parts.layout.pack(row.extent.pack))
+
+
+def test_a_sound_store_is_read_once_and_then_not_until_it_is_due(store: Store) -> None:
+    """Every pack gets its mark, and what has one is not read again."""
+    packs, count = {int(path.stem, 16) for path in packs_of(root_of(store))}, list[int]()
+    assert not store.is_scrub_due(0)
+    assert store.is_scrub_due(due())
+    assert list(store.scrub(due(), told=count.append)) == []
+    assert set(marks(store)) == packs
+    assert sum(count) >= sum(map(len, DATA.values())) // 2
+    read_once = len(count)
+    assert list(store.scrub(due(), told=count.append)) == []
+    assert len(count) == read_once
+    assert store.stats().unchecked_packs == 0
+
+
+def test_rot_is_set_aside_and_the_next_push_heals_it(store: Store) -> None:
+    """The blob is missing, not wrong; its pack is kept; everything else is served, and has its mark."""
+    path = rot(store)
+    [done] = store.scrub(due())
+    assert [finding.check for finding in done.found] == ["chunks"]
+    assert [name.path for finding in done.found for name in finding.names] == ["noise"]
+    assert done.lost == (LOST,)
+    assert (root_of(store) / "quarantine" / path.name).exists()
+    assert store.stats().lost == 1
+    with pytest.raises(Missing):
+        store.reader(LOST)
+    assert read(store, Digest.of(DATA["prose"])) == DATA["prose"]
+    push(store, "noise", DATA["noise"])
+    assert read(store, LOST) == DATA["noise"]
+    assert store.stats().lost == 0
+    assert list(store.check(Depth.DEEP)) == []
+
+
+def test_told_to_say_only_it_changes_nothing_and_says_it_once(store: Store) -> None:
+    """Until the pack is due again; the damaged file is where it was."""
+    path = rot(store)
+    [done] = store.scrub(due(), mends=False)
+    assert (len(done.found), done.lost, path.exists()) == (1, (), True)
+    assert int(path.stem, 16) in marks(store)
+    assert list(store.scrub(due())) == []
+
+
+def test_a_pack_that_is_gone_is_said_once_too(store: Store) -> None:
+    """Where nothing is mended it would else be due for ever, and said every minute."""
+    path = rot(store)
+    path.unlink()
+    [done] = store.scrub(due(), mends=False)
+    assert any("its file is missing" in finding.what for finding in done.found)
+    assert not store.is_scrub_due(due())
+    [done] = store.scrub(EVER)
+    assert LOST in done.lost
+    assert read(store, Digest.of(DATA["prose"])) == DATA["prose"]
+
+
+def test_what_the_disk_gives_right_the_second_time_is_no_rot(tmp_path: Path, store: Store) -> None:
+    """It may have been the memory."""
+    store.close()
+    disk = BadDisk()
+    with Store.open(tmp_path / "root", SMALL, disk=disk, clock=later) as again:
+        disk.wrong = 1
+        assert list(again.scrub(due())) == []
+        assert disk.wrong == 0
+
+
+def test_what_cannot_be_read_is_no_rot_either(tmp_path: Path, store: Store) -> None:
+    """It is said, and nothing is set aside: the bytes may be good."""
+    store.close()
+    disk = BadDisk()
+    with Store.open(tmp_path / "root", SMALL, disk=disk, clock=later) as again:
+        disk.failing = 10**6
+        [done] = again.scrub(due())
+        disk.failing = 0
+        assert {finding.check for finding in done.found} == {"unreadable"}
+        assert done.lost == ()
+        assert not (tmp_path / "root" / "quarantine").exists()
+        assert {name: read(again, Digest.of(data)) == data for name, data in DATA.items()} == dict.fromkeys(DATA, True)
+
+
+def test_one_that_was_ended_goes_on_where_it_was(store: Store) -> None:
+    """What was read through is not read again."""
+    total, count, left = list[int](), list[int](), list[int]()
+    list(store.check(Scope(Depth.DATA, told=total.append)))
+    store._parts.committer.run(lambda edit, _: [edit._tx.delete("checked", p.to_bytes(8, "big")) for p in marks(store)])
+
+    def told(size: int) -> None:
+        count.append(size)
+        if sum(count) > sum(total) * 0.6:
+            raise Ends
+
+    with pytest.raises(Ends):
+        list(store.scrub(due(), told=told))
+    assert marks(store)
+    list(store.scrub(due(), told=left.append))
+    assert sum(left) < sum(total) * 0.9
+    assert store.stats().unchecked_packs == 0
+
+
+def test_there_is_one_of_all_processes(store: Store) -> None:
+    """Whoever comes second is told, and its schedule does not even begin."""
+    other: list[object] = []
+
+    def told(_: int) -> None:
+        if not other:
+            other.append(store.is_scrub_due(due()))
+            with pytest.raises(InUse):
+                next(store.scrub(due()))
+
+    assert list(store.scrub(due(), told=told)) == []
+    assert other == [False]
+
+
+def test_collection_compaction_and_backup_go_on_meanwhile(store: Store, tmp_path: Path) -> None:
+    """While a pack is being read; and nothing that they move is taken for damage."""
+    ran: list[str] = []
+
+    def told(_: int) -> None:
+        if not ran:
+            ran.append("all")
+            store.change(lambda names: names.delete(Name("thing", "prose")))
+            store.collect()
+            store.compact(everything=True)
+            store.backup(tmp_path / "backup")
+
+    assert list(store.scrub(due(), told=told)) == []
+    assert ran == ["all"]
+    assert read(store, LOST) == DATA["noise"]
+
+
+def test_while_somebody_collects_nothing_is_set_aside(store: Store) -> None:
+    """It is left for the next time: what looks wrong may have moved."""
+    path = rot(store)
+    with maintenance_lock(store._parts.layout):
+        [done] = store.scrub(due(), wait_s=0)
+    assert (done.found, done.lost) == ((), ())
+    assert "is under way" in done.left
+    assert int(path.stem, 16) not in marks(store)
+    assert [len(done.found) for done in store.scrub(due())] == [1]
+
+
+def test_a_check_of_all_bytes_leaves_its_marks_too(store: Store) -> None:
+    """A quick one reads none, and leaves none; a part of one leaves some."""
+    list(store.check(Depth.QUICK))
+    assert marks(store) == {}
+    list(store.check(Scope(Depth.DATA, 1, 2)))
+    some = len(marks(store))
+    list(store.check(Scope(Depth.DATA, 2, 2)))
+    assert some < len(marks(store)) == len(packs_of(root_of(store)))
+
+
+def test_a_store_of_before_there_were_marks_opens(tmp_path: Path, store: Store) -> None:
+    """Its index lacks the table; it is made, and nothing else changes."""
+    store.close()
+    with lmdb.open(str(tmp_path / "root" / "index"), max_dbs=20) as env, env.begin(write=True) as txn:
+        txn.drop(env.open_db(b"checked", txn, create=False))
+    with opened(tmp_path / "root") as again:
+        assert list(again.check(Depth.DEEP)) == []
+        assert read(again, LOST) == DATA["noise"]
+        assert again.stats().unchecked_packs == 0
+
+
+def test_a_pack_that_went_takes_its_mark_along(store: Store) -> None:
+    """No mark outlives its pack."""
+    list(store.scrub(due()))
+    for name in DATA:
+        store.change(lambda names, name=name: names.delete(Name("thing", name)))  # type: ignore[misc]
+    store.collect()
+    store.compact(everything=True)
+    there = {int(path.stem, 16) for path in packs_of(root_of(store))}
+    assert set(marks(store)) <= there

@@ -1,0 +1,132 @@
+"""What `cas fsck` says: a line or a JSON object for each finding, how far it is, and a summary.
+
+Layer: tools. Findings go to stdout, the progress bar to a terminal on stderr and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, final
+
+import click
+
+from api.content.whereabouts import Whereabouts
+from cas import Depth, Finding, Scope, Store
+from tools import exits
+from tools.pace import Pace
+from tools.units import human_size
+
+if TYPE_CHECKING:
+    from click._termui_impl import ProgressBar
+
+_STEPS = 1000  # of a progress bar
+
+
+@final
+class Report:
+    """One check, or one repair, as it is told."""
+
+    def __init__(self, depth: Depth, *, as_json: bool, bytes_per_s: float | None = None) -> None:
+        self._depth, self._json = depth, as_json
+        self._pace = None if bytes_per_s is None else Pace(bytes_per_s)
+        self._bar: ProgressBar[int] | None = None
+        self._read, self._began = 0, time.monotonic()
+
+    def read(self, count: int) -> None:
+        """Take notice of bytes that were read; wait where a rate was asked for."""
+        self._read += count
+        if self._bar is not None:
+            self._bar.update(count)
+        if self._pace is not None:
+            self._pace(count)
+
+    def look(self, store: Store, scope: Scope) -> int:
+        """Check, tell, and return the exit code."""
+        with self._progress(store, scope):
+            found = list(store.check(scope))
+        places = Whereabouts(store)
+        for finding in found:
+            self._say(finding, places)
+        code = exits.UNMENDED if found else exits.OK
+        part = {} if scope.parts == 1 else {"subset": f"{scope.part}/{scope.parts}"}
+        blobs = len({digest for finding in found for digest in finding.blobs})
+        said = f"{len(found):,} findings, {blobs:,} blobs concerned; {human_size(self._read)} read"
+        what = f"{self._depth.name.lower()} check" + "".join(f" of {each}" for each in part.values())
+        self._sum_up(found, {**part, "blobs": blobs, "exit": code}, f"{what}: {said}")
+        return code
+
+    def mend(self, store: Store, *, dry_run: bool) -> int:
+        """Repair, tell, and return the exit code."""
+        places = Whereabouts(store)
+        report = store.repair(Scope(self._depth, told=self.read), dry_run=dry_run)
+        for finding in report.found:
+            self._say(finding, places)
+        left = () if dry_run else report.left
+        code = exits.OK if not report.found else exits.UNMENDED if left or dry_run else exits.MENDED
+        would = "would be " if dry_run else ""
+        text = (
+            f"repair: {len(report.found):,} findings; {len(report.packs):,} packs {would}set aside in quarantine/, "
+            f"{len(report.lost):,} blobs {would}answered as missing until they are pushed again, "
+            f"{len(left):,} not mended"
+        )
+        more = {
+            "packs": [f"{pack:016x}" for pack in report.packs],
+            "lost": [str(digest) for digest in report.lost],
+            "left": len(left),
+            "dry_run": dry_run,
+            "exit": code,
+        }
+        self._sum_up(report.found, more, text)
+        for finding in () if self._json else left:
+            click.echo(f"not mended: {finding.where}: {finding.what}; {finding.remedy}")
+        return code
+
+    def stop(self, finding: Finding) -> int:
+        """Tell the finding that ends a check early, and return the exit code."""
+        self._say(finding, None)
+        self._sum_up([finding], {"blobs": 0, "exit": exits.UNMENDED}, f"{self._depth.name.lower()} check: ended early")
+        return exits.UNMENDED
+
+    @contextmanager
+    def _progress(self, store: Store, scope: Scope) -> Iterator[None]:
+        if self._json or not sys.stderr.isatty() or scope.depth is Depth.QUICK:
+            yield
+            return
+        length = max(store.check_size(scope), 1)
+        with click.progressbar(
+            length=length, label="checking", file=sys.stderr, update_min_steps=max(length // _STEPS, 1)
+        ) as self._bar:
+            yield
+        self._bar = None
+
+    def _say(self, finding: Finding, places: Whereabouts | None) -> None:
+        said = {
+            "check": finding.check,
+            "invariant": finding.invariant,
+            "what": finding.what,
+            "where": finding.where,
+            "blobs": [str(digest) for digest in finding.blobs],
+            "names": [] if places is None else places.of(finding.blobs, finding.names),
+            "remedy": finding.remedy,
+        }
+        click.echo(json.dumps(said) if self._json else _line(said))
+
+    def _sum_up(self, found: Sequence[Finding], more: dict[str, Any], text: str) -> None:
+        summary = {
+            "depth": self._depth.name.lower(),
+            "findings": len(found),
+            "checks": dict(Counter(finding.check for finding in found)),
+            "bytes_read": self._read,
+            "seconds": round(time.monotonic() - self._began, 2),
+        }
+        click.echo(json.dumps({"summary": summary | more}) if self._json else text)
+
+
+def _line(said: dict[str, Any]) -> str:
+    whose = "".join(f"\n    {text}" for text in (*said["blobs"], *said["names"]))
+    return f"{said['check']} ({said['invariant']}): {said['where']}: {said['what']}; {said['remedy']}{whose}"
