@@ -36,6 +36,7 @@ from cas.repair import RepairReport, repair
 from cas.root import check_index, find
 from cas.settle import settle
 from cas.stats import Stats, stats
+from cas.turns import Turn, turn
 from cas.usage import Usage, usage
 
 if TYPE_CHECKING:
@@ -277,6 +278,10 @@ class Store:
             NoSpace, DiskFailed, ReadOnly, Busy, Closed: nothing was changed.
         """
         return change(self._parts, edit, frees=frees)
+
+    def turn(self, work: str, wait_s: float) -> Turn:
+        """Wait for a turn with work to be done once, among all processes; in the end go on without. Owners end it."""
+        return turn(self._parts.layout, work, wait_s)
 
     def stats(self) -> Stats:
         """Return what the store holds and what that takes on the disk."""

@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from starlette.types import ASGIApp
 
+from api.content import tags
 from api.errors import ApiError
 from api.v1 import agents, homes, parsing, refusals, repositories
 from api.v1.answers import answer
 from api.v1.call import Call
 from api.v1.images import Place
 from api.v1.names import new_tag
+from cas import Damaged
 
 
 async def get_tags(call: Call) -> ASGIApp:
     """Row 10."""
-    return answer(await call.registry.threads.run(repositories.list_tags, call.store, call.repository))
+    return answer(await shown_tags(call))
+
+
+async def shown_tags(call: Call, refusal: tuple[int, str] = refusals.REPOSITORY_NOT_FOUND) -> dict[str, str]:
+    """Map the repository's tags to images; those on manifests are made now, or left out if they cannot be.
+
+    Raises:
+        ApiError: 404 if there is no such repository.
+    """
+    listed = await call.registry.threads.run(repositories.list_tags, call.store, call.repository, refusal)
+    shown: dict[str, str] = {}
+    for tag, image_id in listed.items():
+        with suppress(Damaged):  # one bad tag does not hide the others; whoever asks for it is told
+            image = tags.Image(image_id) if image_id else await call.registry.views.image(call.repository, tag)
+            if image is not None:
+                shown[tag] = image.id
+    return shown
 
 
 async def get_tag(call: Call) -> ASGIApp:
     """Row 11."""
-    return answer(await call.registry.threads.run(repositories.get_tag, call.store, call.repository, call.tag))
+    image = await _image(call)
+    if image is None:
+        raise ApiError(*refusals.TAG_NOT_FOUND)
+    return answer(image.id)
+
+
+async def _image(call: Call) -> tags.Image | None:
+    """Return the image of the path's tag, made now if need be."""
+    found = await call.registry.threads.run(repositories.find_tag, call.store, call.repository, call.tag)
+    if found is None or found.image is not None:
+        return None if found is None else found.image
+    return await call.registry.views.image(call.repository, call.tag)
 
 
 async def put_tag(call: Call) -> ASGIApp:
@@ -47,7 +78,9 @@ def _place(call: Call, image_id: str) -> Place:
 
 
 async def delete_tag(call: Call) -> ASGIApp:
-    """Row 13."""
+    """Row 13: of what is no image to this protocol there is no tag to delete."""
+    if await _image(call) is None:
+        raise ApiError(*refusals.no_tag(call.tag))
     await call.registry.threads.run(repositories.delete_tag, call.store, call.repository, call.tag, call.now)
     return answer()
 
