@@ -119,6 +119,10 @@ class Both:
     def manifest(self, repository: str, reference: str = "latest", method: str = "GET", **more: str) -> httpx2.Response:
         return self.client.ask(method, f"/v2/{repository}/manifests/{reference}", None, **more)
 
+    def delete(self, repository: str, reference: str) -> None:
+        """Delete by v2."""
+        assert self.manifest(repository, reference, "DELETE").status_code == 202
+
     def tags(self, repository: str) -> list[str]:
         listed: list[str] = self.client.ask("GET", f"/v2/{repository}/tags/list").json()["tags"]
         return listed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -24,7 +25,8 @@ def zstd(data: bytes) -> bytes:
 def test_an_image_is_pulled_as_an_old_engine_does(registry: Both, tmp_path: Path) -> None:
     """A chain of its history's length; the very layers, and the empty layer for what changed no file."""
     repository = new_repository()
-    history = [{"created_by": "ADD"}, {"created_by": "ENV A=1", "empty_layer": True}, {"created_by": "RUN <make>"}]
+    history: list[dict[str, Any]] = [{"created_by": "ADD"}, {"created_by": "ENV A=1", "empty_layer": True}]
+    history.append({"created_by": "RUN <make>"})
     sample = Sample([new_tar(), new_tar()], history)
     registry.push(repository, sample)
     pulled = registry.pull(repository, "latest", tmp_path)
@@ -120,7 +122,7 @@ def test_a_history_that_is_missing_too_long_or_of_other_layers_gives_one_image_a
     registry: Both, tmp_path: Path
 ) -> None:
     """In each case all layers are there, in their order."""
-    unusable = {
+    unusable: dict[str, list[dict[str, Any]]] = {
         "none": [],
         "long": [{"created_by": "ENV", "empty_layer": True}] * 127 + [{}, {}],
         "few": [{"created_by": "one"}],
