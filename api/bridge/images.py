@@ -68,17 +68,18 @@ def _make(asked: Asked, tag: tags.Tag, again: Callable[[Names], tags.Image | Non
             there = again(names)
             if there is not None:
                 return there  # somebody else was faster
-            if chain.plan(names) != plan:
-                raise Overtaken
             for each in staged:
                 names.keep(each)
             for digest, found in served.converted:
                 layers.put(names, digest, found)
-            for planned in plan:
+            current = chain.plan(names)  # others may have taken ids meanwhile, or made the same images
+            if any(each.json is not None and names.stat(each.image.json) is None for each in current):
+                raise Overtaken
+            for planned in current:
                 if planned.json is not None:
                     names.put(planned.image.name, planned.image.record())
                 homes.show(names, asked.repository, planned.image, asked.now)
-            view = tags.Image(plan[-1].image.id)
+            view = tags.Image(current[-1].image.id)
             asked.note(names, target, view)
             return view
 

@@ -10,6 +10,7 @@ have it unpacked over and over. Blocking; no HTTP.
 from __future__ import annotations
 
 import hashlib
+import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -54,10 +55,11 @@ class Found:
 
 @final
 class Layers:
-    """Looks into the layers of a store; `tick` is called for each piece and may raise to stop."""
+    """Looks into the layers of a store, some at once; `tick` is called for each piece and may raise to stop."""
 
-    def __init__(self, store: Store, limit_bytes: int, tick: Callable[[], object] = bool) -> None:
+    def __init__(self, store: Store, limit_bytes: int, tick: Callable[[], object] = bool, at_once: int = 1) -> None:
         self._store, self._limit, self._tick = store, limit_bytes, tick
+        self._turns = threading.BoundedSemaphore(at_once)
         self._bad: OrderedDict[Digest, str] = OrderedDict()
 
     def is_zstd(self, digest: Digest) -> bool:
@@ -74,13 +76,14 @@ class Layers:
         known = self._store.read(lambda reads: _known(reads, digest))
         if known is not None:
             return Found(known)
-        if digest in self._bad:
-            raise BadLayer(self._bad[digest])
-        try:
-            return self._unpack(digest, made)
-        except (Unreadable, TooMuch) as error:
-            self._remember(digest, str(error))
-            raise BadLayer(str(error)) from None
+        with self._turns:
+            if digest in self._bad:
+                raise BadLayer(self._bad[digest])
+            try:
+                return self._unpack(digest, made)
+            except (Unreadable, TooMuch) as error:
+                self._remember(digest, str(error))
+                raise BadLayer(str(error)) from None
 
     def _remember(self, digest: Digest, why: str) -> None:
         self._bad[digest] = why

@@ -1,6 +1,6 @@
 """Views of tags, for both protocols: who asks waits for a turn, and the work is done in a thread.
 
-Of images made for v1 one at a time in each worker, since most take milliseconds; of manifests as many as layers may be
+Of images made for v1 a few at once in each worker, since most take milliseconds; of manifests as many as layers may be
 unpacked at once. Knows whose turn it is, and how to stop what would take minutes.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
 from api.bridge.asked import Asked
 from api.bridge.images import image_of
@@ -22,6 +22,9 @@ from api.v1.settings import V1Settings
 from cas import Busy, Store
 
 
+_IMAGES_AT_ONCE: Final = 8
+
+
 @final
 class Bridge:
     """The views of one worker."""
@@ -29,8 +32,8 @@ class Bridge:
     def __init__(self, store: Store, settings: V1Settings, run: Run, clock: Callable[[], float]) -> None:
         self._store, self._settings, self._run, self._clock = store, settings, run, clock
         self._stopped = threading.Event()
-        self._inside = Layers(store, settings.max_unpacked_bytes, self._check)
-        self._images = asyncio.Semaphore(1)
+        self._inside = Layers(store, settings.max_unpacked_bytes, self._check, settings.unpackers)
+        self._images = asyncio.Semaphore(_IMAGES_AT_ONCE)
         self._manifests = asyncio.Semaphore(settings.unpackers)
 
     async def image(self, repository: Repository, tag: str) -> tags.Image | None:
