@@ -7,8 +7,8 @@ only saves work. What counts is the change that notes the result with the tag, a
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
 from typing import Final, TypeVar, final
 
 from api.bridge.layers import Layers
@@ -30,7 +30,12 @@ class Overtaken(Exception):
 @final
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The tag, and what is needed to look at it."""
+    """The tag, and what is needed to look at it.
+
+    Attributes:
+        parsing: held by who reads JSON of strangers, which takes many times its size in memory; one at a time in a
+            worker, and it is the interpreter's own turn anyway.
+    """
 
     store: Store
     settings: V1Settings
@@ -38,6 +43,7 @@ class Asked:
     repository: Repository
     tag: str
     now: float
+    parsing: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     def settle(
         self, shown: Callable[[Reads, tags.Tag], V | None], make: Callable[[tags.Tag, Callable[[Names], V | None]], V]

@@ -52,12 +52,15 @@ def _shown(repository: Repository, reads: Reads, tag: tags.Tag) -> tags.Image | 
 def _make(asked: Asked, tag: tags.Tag, again: Callable[[Names], tags.Image | None]) -> tags.Image:
     assert isinstance(tag.target, tags.Manifest), "else it shows itself"
     store, most, target = asked.store, asked.settings.max_chain, tag.target
-    image = pushed.read(store, asked.repository, target, Platform.of(asked.settings.platform))
-    to_v1.read(image.config, image.layers, most)  # refuses before anything is unpacked
+    with asked.parsing:
+        image = pushed.read(store, asked.repository, target, Platform.of(asked.settings.platform))
+        to_v1.read(image.config, image.layers, most)  # refuses before anything is unpacked
+        diff_ids = to_v1.diff_ids(image.config)
     with ExitStack() as made:
         served = _Served(asked, made)
-        blobs = [served.layer(*each) for each in zip(image.layers, to_v1.diff_ids(image.config), strict=True)]
-        chain = _Chain(asked.repository, to_v1.read(image.config, blobs, most), asked.now)
+        blobs = [served.layer(*each) for each in zip(image.layers, diff_ids, strict=True)]
+        with asked.parsing:
+            chain = _Chain(asked.repository, to_v1.read(image.config, blobs, most), asked.now)
         plan = store.read(chain.plan)
         bodies = [each.json for each in plan if each.json is not None]
         if any(each.image.layer == EMPTY.digest for each in plan):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Final
 
 from api.bridge import layers, to_v2
 from api.bridge.asked import Asked
@@ -23,6 +24,8 @@ from api.v1.image import EMPTY_LAYER, Image
 from api.v2 import links, manifest
 from api.v2.manifest import Manifest
 from cas import Digest, Names, Reads
+
+_MOST_JSON_BYTES: Final = 16 << 20  # of a chain, held in memory whole; real ones have some KiB an image
 
 
 def manifest_of(asked: Asked) -> tags.Manifest | None:
@@ -48,10 +51,14 @@ def _make(asked: Asked, tag: tags.Tag, again: Callable[[Names], tags.Manifest | 
     assert isinstance(tag.target, tags.Image), "else it shows itself"
     target = tag.target
     chain = asked.store.read(lambda reads: _chain(reads, asked.repository, target.id, asked.settings.max_chain))
+    if sum(image.json_bytes for image, _ in chain) > _MOST_JSON_BYTES:
+        raise NotShown(f"the images that {target.id} consists of have more than {_MOST_JSON_BYTES} bytes of json")
     with ExitStack() as made:
         found = {layer: _look(asked, layer, made) for layer in dict.fromkeys(layer for _, layer in chain)}
         try:
-            config, blobs = to_v2.config([Level(_json(asked, image), found[layer].inside) for image, layer in chain])
+            with asked.parsing:
+                levels = [Level(_json(asked, image), found[layer].inside) for image, layer in chain]
+                config, blobs = to_v2.config(levels)
         except NotJson as error:
             raise NotShown(f"the image {target.id} is not what it should be: {error}") from None
         body = to_v2.manifest(config, blobs)

@@ -21,7 +21,6 @@ from api.threads import Run
 from api.v1.settings import V1Settings
 from cas import Busy, Store
 
-
 _IMAGES_AT_ONCE: Final = 8
 
 
@@ -33,6 +32,7 @@ class Bridge:
         self._store, self._settings, self._run, self._clock = store, settings, run, clock
         self._stopped = threading.Event()
         self._inside = Layers(store, settings.max_unpacked_bytes, self._check, settings.unpackers)
+        self._parsing = threading.Lock()
         self._images = asyncio.Semaphore(_IMAGES_AT_ONCE)
         self._manifests = asyncio.Semaphore(settings.unpackers)
 
@@ -51,7 +51,7 @@ class Bridge:
         self._stopped.set()
 
     def _asked(self, repository: Repository, tag: str) -> Asked:
-        return Asked(self._store, self._settings, self._inside, repository, tag, self._clock())
+        return Asked(self._store, self._settings, self._inside, repository, tag, self._clock(), self._parsing)
 
     def _check(self) -> None:
         if self._stopped.is_set():

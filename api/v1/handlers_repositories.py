@@ -17,7 +17,6 @@ from api.v1.images import Place
 from api.v1.names import new_tag
 from cas import Damaged
 
-
 _MADE_AT_ONCE: Final = 8  # their commits become one
 
 
@@ -41,9 +40,12 @@ async def shown_tags(call: Call, refusal: tuple[int, str] = refusals.REPOSITORY_
                 image = await call.registry.views.image(call.repository, tag)
                 shown[tag] = None if image is None else image.id
 
-    async with TaskGroup() as group:
-        for _ in range(_MADE_AT_ONCE):
-            group.create_task(make())
+    try:
+        async with TaskGroup() as group:
+            for _ in range(_MADE_AT_ONCE):
+                group.create_task(make())
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None
     return {tag: image_id for tag, image_id in shown.items() if image_id is not None}
 
 

@@ -19,6 +19,7 @@ import httpx2
 from api.access.settings import AccessSettings
 from api.v1.settings import V1Settings
 from cas import EngineSettings, Store
+from cas.disk import Disk
 from tests.v1client import Client as V1Client
 from tests.v1client import Layer, Pulled
 from tests.wire.v1.talk import Registry, new_id, running
@@ -190,9 +191,10 @@ def both(
     access: AccessSettings | None = None,
     *,
     engine: EngineSettings | None = None,
+    disk: Disk | None = None,
 ) -> Iterator[Both]:
     """Run a registry over a store of its own."""
-    with running(root, v1=v1, access=access, engine=engine) as registry:
+    with running(root, v1=v1, access=access, engine=engine, disk=disk) as registry:
         host, port = registry.server.address
         with closing(Client(f"http://{host}:{port}")) as client:
             yield Both(registry, client)

@@ -120,6 +120,30 @@ class TestImagesMadeOfManifests:
         collect(registry)
         assert registry.registry.ask("GET", f"/v1/images/{image_id}/json").status == 200
 
+    def test_a_push_that_begins_while_they_are_collected_finds_what_it_stands_on(
+        self, registry: Both, tmp_path: Path
+    ) -> None:
+        """Either it is there, and stays; or it is gone before the push is let begin. Here it came first."""
+        sample = Sample([new_tar()])
+        registry.push(HOME, sample)
+        base, top = registry.image(HOME), new_id()
+        registry.push(HOME, Sample([new_tar()]))  # nothing shows the first one any more
+        body, ask = image_json(top, base), registry.registry
+        begun: list[int] = []
+
+        def push() -> None:
+            """Once the collector has seen that nothing needs it."""
+            if registry.store.scan("gc.mark") and not begun:
+                assert ask.put_json(top, body).status == 200
+                assert ask.put_layer(top, b"a layer on top").status == 200
+                assert ask.put_checksum(top, payload(body, b"a layer on top")).status == 200
+                begun.append(ask.tag(HOME, "top", top).status)
+
+        sweep(registry.pushed, AFTER, progress=push)
+        assert begun == [200]
+        registry.store.collect()
+        assert [layer for _, layer in registry.pull(HOME, "top", tmp_path)] == [*sample.layers, b"a layer on top"]
+
     def test_a_deleted_repository_takes_them_along_and_brings_them_back(self, registry: Both, tmp_path: Path) -> None:
         """Everything it had, until that is final."""
         registry.push(HOME, Sample([new_tar()]))

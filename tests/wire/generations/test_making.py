@@ -20,7 +20,8 @@ from api.content.repository import Repository
 from api.content.settings import KeepingSettings
 from api.content.views import NotShown
 from api.v1.settings import V1Settings
-from cas import Busy, Store
+from cas import Busy, NoSpace, Store
+from cas.disk import Disk
 from tests.support.processes import run_to_its_death
 from tests.support.serving import StartServer
 from tests.v1client import Client as V1Client
@@ -186,3 +187,36 @@ def test_many_who_ask_two_workers_at_once_get_one_manifest(server: StartServer) 
         answers = list(pool.map(lambda _: running.get(path), range(12)))
     assert {status for status, _ in answers} == {200}
     assert len({body for _, body in answers}) == 1
+
+
+class FullDisk(Disk):
+    """A disk that has room until a test says otherwise."""
+
+    full = False
+
+    def check_room(self, path: Path, size: int, reserve: int, share: float) -> None:
+        if self.full:
+            raise NoSpace("the disk is full")
+        super().check_room(path, size, reserve, share)
+
+
+def test_on_a_full_disk_nothing_is_made_and_everybody_is_told(tmp_path: Path) -> None:
+    """By either protocol, one tag or all of them; what was made before, and all that was pushed, is served."""
+    disk = FullDisk()
+    with both(tmp_path / "root", disk=disk) as registry:
+        ask = registry.registry.ask
+        for tag in ("made", "new"):
+            registry.push(HOME, Sample([new_tar()]), tag)
+        images = registry.push_v1(HOME, [packed(new_tar())], "old")
+        image = registry.image(HOME, "made")
+        disk.full = True
+        for path in ("tags", "tags/new", "images"):
+            assert ask("GET", f"/v1/repositories/{HOME}/{path}").status == 507, path
+        assert registry.manifest(HOME, "old").status_code == 503
+        assert (registry.image(HOME, "made"), registry.image(HOME, "old")) == (image, images[-1].id)
+        answer = ask("GET", f"/v1/images/{image}/json")  # its checksum cannot be noted, and is told all the same
+        assert answer.headers["X-Docker-Checksum-Payload"].startswith("sha256:")
+        assert registry.manifest(HOME, "new").status_code == 200
+        disk.full = False
+        assert registry.tags_v1(HOME).keys() == {"made", "new", "old"}
+        registry.pull_v2(HOME, "old")

@@ -13,7 +13,7 @@ import pytest
 
 from api.v1.settings import V1Settings
 from tests.wire.generations.both import EMPTY, MANIFEST, Both, Sample, both, new_tar, packed, sha, unpacked
-from tests.wire.v1.talk import new_repository
+from tests.wire.v1.talk import image_json, new_id, new_repository, payload
 from tests.wire.v2.pushing import code, sha256
 
 
@@ -114,6 +114,21 @@ def test_a_layer_that_unpacks_to_more_than_the_limit_is_a_404(tmp_path: Path) ->
         registry.push_v1("some/thing", [packed(new_tar(900_000))])
         assert "unpacks to more" in refused(registry.manifest("some/bomb"))
         registry.pull_v2("some/thing")
+
+
+def test_a_chain_with_more_json_than_is_held_in_memory_is_a_404(registry: Both) -> None:
+    """Five images of nearly 4 MiB each; four of them are shown."""
+    comment = "x" * ((4 << 20) - 1000)
+    repository, parent = new_repository(), None
+    for number in range(5):
+        image_id, ask = new_id(), registry.registry
+        body, layer = image_json(image_id, parent, comment=comment), packed(new_tar())
+        assert ask.put_json(image_id, body).status == ask.put_layer(image_id, layer).status == 200
+        assert ask.put_checksum(image_id, payload(body, layer)).status == 200
+        assert ask.tag(repository, str(number), image_id).status == 200
+        parent = image_id
+    assert "bytes of json" in refused(registry.manifest(repository, "4"))
+    assert len(registry.pull_v2(repository, "3")[2]) == 4
 
 
 def test_layers_are_stored_once(empty: Both) -> None:
