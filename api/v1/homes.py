@@ -2,7 +2,7 @@
 
     v1.member    ns/repo:id    {"checksum": text, "began": Unix s, "at": Unix s, "from": ns/repo, "made": true}
                                each where known, and `made` where it is so
-    v1.in        id:ns/repo    {}    the same turned round, for images that can be seen from there
+    v1.in        id:ns/repo    {"made": true}    the same turned round, for images that can be seen from there
 
 A home is a repository by its full name, `~USER~STAMP` for what an account pushed by password and no repository was
 named, or `EVERYWHERE`, from which every image can be seen. From a repository an image is seen if its very bytes were
@@ -36,6 +36,7 @@ EVERYWHERE: Final = ""
 LATE_S: Final = 3600  # how long after an image was completed its tag may still come with a token that expired meanwhile
 MOST_HOMES: Final = 10_000  # looked at for who named none; past it the image is not there, except for a token
 _STEP: Final = 1000  # homes looked at in one go
+_FEW: Final = 16
 
 
 def of_account(who: Principal) -> str:
@@ -168,8 +169,9 @@ def show(names: Names, repository: Repository, image: Image, now: float) -> None
     need(names, str(repository), image.id)
     member = _member(names, str(repository), image.id)
     if member is None or "at" not in member:
-        names.put(Name(IN, f"{image.id}:{repository}"), record({}))
-        row = {"began": image.began, "at": int(now), **({MADE: True} if member is None else member)}
+        made = {MADE: True} if member is None else {}
+        names.put(Name(IN, f"{image.id}:{repository}"), record(made))
+        row = {"began": image.began, "at": int(now), **made, **(member or {})}
         names.put(_name(str(repository), image.id), record(row))
 
 
@@ -185,7 +187,8 @@ def _pushed(member: dict[str, Any] | None) -> dict[str, Any]:
 
 def need(names: Names, home: str, image_id: str) -> None:
     """Say that an image is needed again, which may stand in no repository, or was only made here: see `garbage`."""
-    if MADE in (_member(names, home, image_id) or ()) or not names.paths(IN, f"{image_id}:", limit=1):
+    seen = names.scan(IN, f"{image_id}:", limit=_FEW)
+    if MADE in (_member(names, home, image_id) or ()) or all(MADE in content(row) for _, row in seen):
         marks.disturb(names, marks.V1)
 
 
@@ -241,8 +244,10 @@ def _line(reads: Reads, home: str, image: Image, sees: Sight) -> Iterator[Image]
 def add(names: Names, repository: Repository, image_id: str, checksum: str | None) -> None:
     """List an id; nobody sees more for it."""
     if adds(names, repository, image_id, checksum):
-        before = _pushed(_member(names, str(repository), image_id))
-        names.put(_name(str(repository), image_id), record({**_given(checksum), **before}))
+        before = _member(names, str(repository), image_id) or {}
+        if MADE in before:
+            names.put(Name(IN, f"{image_id}:{repository}"), record({}))
+        names.put(_name(str(repository), image_id), record({**_given(checksum), **_pushed(before)}))
 
 
 def adds(reads: Reads, repository: Repository, image_id: str, checksum: str | None) -> bool:

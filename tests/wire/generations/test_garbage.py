@@ -14,7 +14,7 @@ from api.content.undelete import Target, undelete
 from api.content.usage import UNTAGGED
 from api.content.whereabouts import Whereabouts
 from cas import Digest, Name, Store, rebuild_index
-from tests.content.test_collect import sweep
+from tests.content.test_collect import DAY_S, sweep
 from tests.wire.generations.both import EMPTY, Both, Sample, both, new_tar, packed, tar
 from tests.wire.generations.test_to_v1 import ZSTD, zstd
 from tests.wire.v1.talk import image_json, new_id, payload
@@ -120,28 +120,34 @@ class TestImagesMadeOfManifests:
         collect(registry)
         assert registry.registry.ask("GET", f"/v1/images/{image_id}/json").status == 200
 
+    @pytest.mark.parametrize("tagged", [False, True])
     def test_a_push_that_begins_while_they_are_collected_finds_what_it_stands_on(
-        self, registry: Both, tmp_path: Path
+        self, registry: Both, tmp_path: Path, tagged: bool
     ) -> None:
         """Either it is there, and stays; or it is gone before the push is let begin. Here it came first."""
         sample = Sample([new_tar()])
         registry.push(HOME, sample)
         base, top = registry.image(HOME), new_id()
+        assert base is not None
         registry.push(HOME, Sample([new_tar()]))  # nothing shows the first one any more
         body, ask = image_json(top, base), registry.registry
+        registry.registry.clock.now += AFTER * DAY_S
         begun: list[int] = []
 
         def push() -> None:
             """Once the collector has seen that nothing needs it."""
             if registry.store.scan("gc.mark") and not begun:
-                assert ask.put_json(top, body).status == 200
-                assert ask.put_layer(top, b"a layer on top").status == 200
-                assert ask.put_checksum(top, payload(body, b"a layer on top")).status == 200
-                begun.append(ask.tag(HOME, "top", top).status)
+                begun.append(ask.tag(HOME, "base", base).status if tagged else ask.put_json(top, body).status)
 
         sweep(registry.pushed, AFTER, progress=push)
         assert begun == [200]
         registry.store.collect()
+        if tagged:
+            assert [layer for _, layer in registry.pull(HOME, "base", tmp_path)] == sample.layers
+            return
+        assert ask.put_layer(top, b"a layer on top").status == 200
+        assert ask.put_checksum(top, payload(body, b"a layer on top")).status == 200
+        assert ask.tag(HOME, "top", top).status == 200
         assert [layer for _, layer in registry.pull(HOME, "top", tmp_path)] == [*sample.layers, b"a layer on top"]
 
     def test_a_deleted_repository_takes_them_along_and_brings_them_back(self, registry: Both, tmp_path: Path) -> None:
