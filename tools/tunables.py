@@ -225,6 +225,8 @@ def unit(name: str) -> str:
         return "share"
     if name.endswith("_url"):
         return "url"
+    if name.endswith("_platform"):
+        return "platform"
     if isinstance(default, bool):
         return "choice"
     return "count" if isinstance(default, int) else "text"
