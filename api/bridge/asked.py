@@ -56,8 +56,10 @@ class Asked:
                 it was, and whether somebody else was faster.
 
         Raises:
+            Missing: some blob of it was lost.
             Busy: the tag is pushed again and again.
         """
+        lost: Missing | None = None
         turn = self.store.turn(f"{self.repository}:{self.tag}", _WAIT_S)
         try:
             for _ in range(_TRIES):
@@ -76,11 +78,13 @@ class Asked:
 
                 try:
                     return make(found, again)
-                except (Overtaken, Missing):
-                    continue
+                except Overtaken:
+                    lost = None
+                except Missing as error:  # for good, or removed just now
+                    lost = error
         finally:
             turn.end()
-        raise Busy(f"{self.repository}:{self.tag} is being pushed over and over; try again in a moment")
+        raise lost or Busy(f"{self.repository}:{self.tag} is being pushed over and over; try again in a moment")
 
     def stage(self, body: bytes, made: ExitStack) -> Staged:
         """Store a small blob, until `made` ends or a change keeps it."""

@@ -23,7 +23,7 @@ from api.content import tags
 from api.content.repository import Repository
 from api.v1 import homes
 from api.v1.image import EMPTY_LAYER, Image, find_complete
-from cas import Digest, Names, Reads
+from cas import Digest, Missing, Names, Reads
 
 _TRIES_OF_ID: Final = 8  # against whoever took ids on purpose
 
@@ -37,7 +37,7 @@ def image_of(asked: Asked) -> tags.Image | None:
     """
     try:
         return asked.settle(partial(_shown, asked.repository), partial(_make, asked))
-    except NoImage:
+    except (NoImage, Missing):
         return None
 
 

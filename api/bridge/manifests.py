@@ -23,7 +23,7 @@ from api.v1 import homes
 from api.v1.image import EMPTY_LAYER, Image
 from api.v2 import links, manifest
 from api.v2.manifest import Manifest
-from cas import Digest, Names, Reads
+from cas import Digest, Missing, Names, Reads
 
 _MOST_JSON_BYTES: Final = 16 << 20  # of a chain, held in memory whole; real ones have some KiB an image
 
@@ -36,7 +36,10 @@ def manifest_of(asked: Asked) -> tags.Manifest | None:
         Damaged: it cannot be read.
         NoSpace, DiskFailed, ReadOnly, Busy: try again later.
     """
-    return asked.settle(partial(_shown, asked.repository), partial(_make, asked))
+    try:
+        return asked.settle(partial(_shown, asked.repository), partial(_make, asked))
+    except Missing as error:
+        raise NotShown(f"a part of it was lost: {error}") from None
 
 
 def _shown(repository: Repository, reads: Reads, tag: tags.Tag) -> tags.Manifest | None:

@@ -28,8 +28,8 @@ class V1Settings:
         max_entries: archive entries whose digests a tarsum keeps in memory, about 200 bytes each. Past it:
             400.
         max_listing_bytes: a file listing, which is held in memory whole. Past it: 400.
-        unpackers: layers unpacked at the same time by one worker; each keeps a core busy. Past it: requests
-            wait for their turn.
+        unpackers: layers unpacked at the same time by one worker, and as many again for the other generation's
+            clients; each keeps a core busy. Past it: requests wait for their turn.
     """
 
     platform: str = "linux/amd64"

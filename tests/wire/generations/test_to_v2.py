@@ -12,6 +12,8 @@ import httpx2
 import pytest
 
 from api.v1.settings import V1Settings
+from cas import Digest
+from tests.support.engine import file_ranges, flip, packs_of
 from tests.wire.generations.both import EMPTY, MANIFEST, Both, Sample, both, new_tar, packed, sha, unpacked
 from tests.wire.v1.talk import image_json, new_id, new_repository, payload
 from tests.wire.v2.pushing import code, sha256
@@ -129,6 +131,19 @@ def test_a_chain_with_more_json_than_is_held_in_memory_is_a_404(registry: Both) 
         parent = image_id
     assert "bytes of json" in refused(registry.manifest(repository, "4"))
     assert len(registry.pull_v2(repository, "3")[2]) == 4
+
+
+def test_a_chain_of_which_a_layer_was_lost_is_a_404(empty: Both, tmp_path: Path) -> None:
+    """As a check found it, and set the damaged pack aside; pushed again, it is there."""
+    layers = [packed(new_tar(300_000)), packed(new_tar())]
+    images = empty.push_v1("some/thing", layers)
+    where = file_ranges(empty.store, Digest.of(layers[0]))[0]
+    flip(next(path for path in packs_of(tmp_path / "root") if path.stat().st_size > 300_000), where.offset + 100)
+    empty.store.repair()
+    assert "lost" in refused(empty.manifest("some/thing"))
+    empty.client.push("some/thing", layers[0])
+    assert [len(each) for each in empty.pull_v2("some/thing")[2]] == [len(each) for each in layers]
+    assert empty.image("some/thing") == images[-1].id
 
 
 def test_layers_are_stored_once(empty: Both) -> None:
