@@ -96,7 +96,7 @@ def _made_for_nothing(store: Store, terms: Terms) -> Iterator[tuple[Name, Record
             made.setdefault(home, set()).add(image_id)
     for home, ids in made.items():
         for image_id in sorted(ids - _needed(store, home, terms, ids)):
-            for name in (Name(MEMBER, f"{home}:{image_id}"), Name(IN, f"{image_id}:{home}")):
+            for name in (Name(IN, f"{image_id}:{home}"), Name(MEMBER, f"{home}:{image_id}")):  # found by the last one
                 found_now = store.get(name)
                 if found_now is not None:
                     yield name, found_now

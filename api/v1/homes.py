@@ -187,9 +187,21 @@ def _pushed(member: dict[str, Any] | None) -> dict[str, Any]:
 
 def need(names: Names, home: str, image_id: str) -> None:
     """Say that an image is needed again, which may stand in no repository, or was only made here: see `garbage`."""
-    seen = names.scan(IN, f"{image_id}:", limit=_FEW)
-    if MADE in (_member(names, home, image_id) or ()) or all(MADE in content(row) for _, row in seen):
-        marks.disturb(names, marks.V1)
+    if not _keep(names, home, image_id):
+        seen = names.scan(IN, f"{image_id}:", limit=_FEW)
+        if all(MADE in content(row) for _, row in seen):
+            marks.disturb(names, marks.V1)
+
+
+def _keep(names: Names, home: str, image_id: str) -> bool:
+    """If an image was only made here, see to it that it stays; tell whether."""
+    if MADE not in (_member(names, home, image_id) or ()):
+        return False
+    turned = Name(IN, f"{image_id}:{home}")
+    if names.get(turned) is None:  # a collection has begun to take it away
+        names.put(turned, record({MADE: True}))
+    marks.disturb(names, marks.V1)
+    return True
 
 
 def check(reads: Reads, home: str) -> None:
@@ -211,6 +223,8 @@ def adopt(names: Names, into: Repository, image: Image, home: str, now: float, s
     for above in _line(names, home, image, sees):
         if not _is_proven(names, str(into), above.id):
             prove(names, str(into), above, now)
+        else:
+            _keep(names, str(into), above.id)
 
 
 def borrow(store: Store, settings: AccessSettings, caller: Caller, image_id: str, now: float) -> None:

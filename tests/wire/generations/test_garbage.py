@@ -150,6 +150,43 @@ class TestImagesMadeOfManifests:
         assert ask.tag(HOME, "top", top).status == 200
         assert [layer for _, layer in registry.pull(HOME, "top", tmp_path)] == [*sample.layers, b"a layer on top"]
 
+    @pytest.mark.parametrize("way", ["tag", "view", "child"])
+    def test_one_that_is_needed_again_half_way_through_is_whole_again(
+        self, registry: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    ) -> None:
+        """Its two rows may go in two steps; whoever needs it in between finds, or makes, both."""
+        monkeypatch.setattr("api.content.collect.STEP", 1)
+        sample = Sample([new_tar()])
+        registry.push(HOME, sample)
+        base = registry.image(HOME)
+        assert base is not None
+        registry.push(HOME, Sample([new_tar()]))
+        registry.registry.clock.now += AFTER * DAY_S
+        rows = Name("v1.in", f"{base}:{HOME}"), Name("v1.member", f"{HOME}:{base}")
+        ask, top = registry.registry, new_id()
+        done: list[bool] = []
+
+        def need() -> None:
+            """Once only the first of the rows is gone."""
+            if [registry.store.get(row) is None for row in rows] != [True, False] or done:
+                return
+            done.append(True)
+            if way == "tag":
+                assert ask.tag(HOME, "again", base).status == 200
+            elif way == "view":
+                registry.push(HOME, sample, "again")
+                assert registry.image(HOME, "again") == base
+            else:
+                body = image_json(top, base)
+                assert ask.put_json(top, body).status == ask.put_layer(top, b"on top of it").status == 200
+                assert ask.put_checksum(top, payload(body, b"on top of it")).status == 200
+                assert ask.tag(HOME, "again", top).status == 200
+
+        sweep(registry.pushed, AFTER, progress=need)
+        assert done == [True]
+        assert None not in [registry.store.get(row) for row in rows]
+        assert [layer for _, layer in registry.pull(HOME, "again", tmp_path)][:1] == sample.layers
+
     def test_a_deleted_repository_takes_them_along_and_brings_them_back(self, registry: Both, tmp_path: Path) -> None:
         """Everything it had, until that is final."""
         registry.push(HOME, Sample([new_tar()]))
