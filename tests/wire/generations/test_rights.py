@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from api.access.settings import AccessSettings, Mode
 from tests.v1client import Refused, chain
 from tests.wire.generations.both import Both, Sample, both, new_tar, packed
-from tests.wire.v1.talk import Guarded, basic, guarding, new_id, running
+from tests.wire.v1.talk import Guarded, basic, guarding, new_id
+from tests.wire.v1.test_vouched import Pair, pair
 from tests.wire.v2.pushing import Client
+
+__all__ = ["pair"]  # a fixture
 
 NAME = "alice/app"
 
@@ -95,13 +97,15 @@ def test_a_right_to_pull_is_none_to_delete_by_either_protocol(members: Members) 
         assert alice.manifest(NAME).status_code == 200
 
 
-def test_an_index_that_vouches_for_v1_gets_what_v2_pushed_before(tmp_path: Path) -> None:
-    """In `token` mode there is no v2, and the index is asked about each token as ever: without one, nothing."""
-    with both(tmp_path / "root") as registry:
-        registry.push(NAME, Sample([new_tar()]))
-        image = registry.image(NAME)
-    access = AccessSettings(mode=Mode.TOKEN, index_url="http://127.0.0.1:9")
-    with running(tmp_path / "root", access=access) as vouched:
-        assert vouched.ask("GET", f"/v2/{NAME}/manifests/latest").status == 404
-        assert vouched.ask("GET", f"/v1/repositories/{NAME}/tags/latest").status == 401
-        assert vouched.ask("GET", f"/v1/images/{image}/json").status == 401
+def test_an_index_that_vouches_for_v1_opens_what_v2_pushed(pair: Pair, tmp_path: Path) -> None:
+    """In `token` mode v2 is not there, and its images are v1's, with the index's word and without no more than ever."""
+    sample = Sample([new_tar(), new_tar()])
+    with both(tmp_path / "registry") as registry:  # another process on the same store, before the mode was changed
+        registry.push(NAME, sample)
+    alice = pair.client("alice")
+    alice.index("PUT", f"/v1/repositories/{NAME}/", [])
+    pulled = alice.pull(NAME, "latest", tmp_path)
+    assert [(tmp_path / f"{each.id}.layer").read_bytes() for each in pulled] == sample.layers
+    assert pair.registry.get(f"/v2/{NAME}/manifests/latest")[0] == 404
+    assert pair.registry.get(f"/v1/repositories/{NAME}/tags/latest")[0] == 401
+    assert pair.registry.get(f"/v1/images/{pulled[-1].id}/json")[0] == 401
