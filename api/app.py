@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.access import keys
 from api.access.authenticate import Authenticator
 from api.access.settings import AccessSettings, Mode
+from api.bridge.views import Bridge
 from api.config import HttpSettings
 from api.content import removal
 from api.errors import ApiError, Errors
@@ -74,14 +75,15 @@ def build(
     async def lifespan(_: object) -> AsyncIterator[None]:
         await threads.run(removal.finish_all, store)
         yield
+        bridge.stop()
         if index is not None:
             await index.close()
         authenticator.close()
         threads.close()
 
-    bodies = Bodies(http.large_bodies)
-    hub = v1_call.Registry(store, threads, http, access, clock, authenticator, bodies, v1, gate)
-    oci = v2_call.Registry(store, threads, http, access, clock, authenticator, bodies, v2, auth.admit)
+    bodies, bridge = Bodies(http.large_bodies), Bridge(store, v1, threads.run, clock)
+    hub = v1_call.Registry(store, threads, http, access, clock, authenticator, bodies, bridge, v1, gate)
+    oci = v2_call.Registry(store, threads, http, access, clock, authenticator, bodies, bridge, v2, auth.admit)
     router = Router(routes(hub), redirect_slashes=False, default=_nowhere, lifespan=lifespan)
     hubs = Errors(Paths(router), answers.refuse)
     if index is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from api.access import stale
+from api.bridge import garbage as bridge
 from api.content import collect, removal, trash
 from api.content.collect import Rule, Swept, Terms
 from api.content.settings import KeepingSettings
@@ -19,7 +20,7 @@ from api.v2 import garbage as v2
 from cas import CollectReport, CompactReport, Name, Store
 
 # In this order: what can no longer come back needs nothing any more.
-RULES: Final[tuple[Rule, ...]] = (trash.RULE, v2.RULE, v1.RULE, stale.RULE)
+RULES: Final[tuple[Rule, ...]] = (trash.RULE, v2.RULE, v1.RULE, bridge.RULE, stale.RULE)
 _FOREVER: Final = float("inf")
 _LAST: Final = Name("gc.last", "run")
 

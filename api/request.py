@@ -20,6 +20,7 @@ from api.access.authenticate import Authenticator
 from api.access.settings import AccessSettings
 from api.config import KIB, HttpSettings
 from api.content.repositories import Access
+from api.content.views import Views
 from api.origin import client
 from api.streaming import pieces
 from api.threads import Threads
@@ -57,6 +58,7 @@ class Server:
 
     Attributes:
         authenticator: knows accounts and their passwords.
+        views: knows what a tag is to the other generation of clients.
     """
 
     store: Store
@@ -66,6 +68,7 @@ class Server:
     clock: Callable[[], float]
     authenticator: Authenticator
     bodies: Bodies
+    views: Views
 
     @property
     def first_access(self) -> Access:

@@ -1,7 +1,7 @@
 """Bytes out: a blob's range as pieces, raw ones as places in files (for `sendfile`), compressed ones decoded.
 
 Layer: L7. Works segment by segment, each in its own short read transaction. Extents are tried first because they save
-the chunk look-ups; where they lead nowhere (a pack moved or was condemned) the chunk list decides (design: hint and truth).
+the chunk look-ups; where they lead nowhere (a pack moved or was condemned) the chunk list decides (hint and truth).
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from cas.reader import Reader
 from cas.receive import begin, resume
 from cas.root import check_index, find
 from cas.settle import settle
+from cas.turns import Turn, turn
 from cas.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -281,6 +282,10 @@ class Store(Upkeep):
             NoSpace, DiskFailed, ReadOnly, Busy, Closed: nothing was changed.
         """
         return change(self._parts, edit, frees=frees)
+
+    def turn(self, work: str, wait_s: float) -> Turn:
+        """Wait for a turn with work to be done once, among all processes; in the end go on without. Owners end it."""
+        return turn(self._parts.layout, work, wait_s)
 
     def tick(self) -> None:
         """Keep house: free what dead processes held, forget stale uploads. To be called about once a minute.

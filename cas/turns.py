@@ -1,11 +1,13 @@
 """Taking turns: of uploads that are about to store the same content, one goes first and the others find it stored.
 
 Layer: L3. A lock of the kernel, across threads and processes, so nobody's death has to be noticed; waiting for it is
-bounded, because it only saves space: two that go at once store the content twice and both are right.
+bounded, because it only saves space: two that go at once store the content twice and both are right. Other work that
+need be done only once is waited for in the same way.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -38,3 +40,8 @@ class Turn:
             fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+def turn(layout: Layout, work: str, wait_s: float) -> Turn:
+    """Wait for a turn with work that need be done only once, named by its owner; see `Turn`."""
+    return Turn(layout, hashlib.sha256(work.encode()).digest(), wait_s)

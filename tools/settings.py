@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,6 +86,17 @@ class Text(click.ParamType[str | None]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | None:  # noqa: ARG002
         return None if value in (None, NO_LIMIT) else str(value)
+
+
+class Platform(click.ParamType[str]):
+    """`os/architecture`, and a variant if need be."""
+
+    name = "platform"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not _PLATFORM.fullmatch(str(value)):
+            self.fail(f"{value!r} is no platform, such as linux/amd64 or linux/arm64/v8.", param, ctx)
+        return str(value)
 
 
 class Url(click.ParamType[str | None]):
@@ -177,6 +189,8 @@ def _assemble(told: dict[str, Any]) -> Settings:
     )
 
 
+_PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?", re.ASCII)
+
 _BY_HAND: Final[dict[str, dict[str, Any]]] = {
     "root": {
         "type": click.Path(path_type=Path),
@@ -221,6 +235,8 @@ def _tunable(name: str) -> dict[str, Any]:
             kind = click.Choice(row.choices)
         case "url":
             kind = Url()
+        case "platform":
+            kind = Platform()
         case "bytes":
             kind = Size(least=row.least, unlimited=default is None)
         case "choice":

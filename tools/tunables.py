@@ -135,12 +135,13 @@ ENGINE: dict[str, Row] = {
 }
 
 V1: dict[str, Row] = {
+    "v1_platform": Row("Which image of an index v1 clients get, as `os/architecture[/variant]`."),
     "v1_endpoints": Row("Registries told to clients, as `host[:port]`, by commas; `none` is this one."),
     "v1_token_s": Row("How long a token is good for; it must span the longest push.", least=60),
     "v1_vouched_s": Row("How long the index's word about a token is good for.", "asked again", least=0),
     "v1_index_timeout_s": Row("An answer of the index.", "503", least=0.1),
     "v1_max_chain": Row("Images in an ancestry; engines stack no more than 127.", "400"),
-    "v1_max_unpacked_bytes": Row("Unpacked bytes read from a layer to list or verify it.", "400"),
+    "v1_max_unpacked_bytes": Row("Unpacked bytes read from a layer to list, verify or convert it.", "400; 404 by v2"),
     "v1_max_entries": Row("Archive entries whose digests a tarsum keeps in memory.", "400"),
     "v1_max_listing_bytes": Row("A file listing, held in memory whole.", "400"),
     "v1_unpackers": Row("Layers unpacked at once by one worker; each takes a core.", "requests wait for their turn"),
@@ -228,6 +229,8 @@ def unit(name: str) -> str:
         return "share"
     if name.endswith("_url"):
         return "url"
+    if name.endswith("_platform"):
+        return "platform"
     if isinstance(default, bool):
         return "choice"
     return "count" if isinstance(default, int) else "text"

@@ -101,7 +101,7 @@ def _within(names: Names, target: Target) -> Restored:
     if target.kind == tags.TAG:
         _check_target(names, target)
     names.delete(deletion.name)
-    for mark in (str(target.repository), marks.TRASH):
+    for mark in (str(target.repository), marks.TRASH, marks.V1):
         marks.disturb(names, mark)
     return Restored(deletion, tuple(left))
 

@@ -1,7 +1,8 @@
 """Which blobs belong to which repository, and within one to which tag, so that the engine can say what each takes.
 
-Knows every kind of name that holds blobs. A tag has what its manifest needs, and what is about that; or a v1 image and
-its ancestors. What a repository shows beyond its tags is a line of its own. Blocking; no HTTP.
+Knows every kind of name that holds blobs. A tag has what its manifest needs, and what is about that; a v1 image and its
+ancestors; or both, once one was made of the other. What a repository shows beyond its tags is a line of its own.
+Blocking; no HTTP.
 """
 
 from __future__ import annotations
@@ -96,9 +97,9 @@ def of_repository(store: Store, repository: Repository, tag: str | None = None) 
         raise Missing(f"{repository} has no tag {tag}; `cas du {repository}` shows all")
     owners = _Owners()
     tagged: dict[Digest, int] = {}
-    for name, target in content_of.tags.items():
+    for name, found in content_of.tags.items():
         bit = owners.add(name) if tag in (None, name) else Holder.OTHERS
-        reached = content_of.reach(target)
+        reached = content_of.reach(found)
         for digest in reached:
             tagged[digest] = tagged.get(digest, 0) | bit
         if tag in (None, name):
@@ -145,17 +146,14 @@ class Contents:
         self._about: dict[Digest, set[Digest]] = {}
         for name, found in walk(store, "manifest", f"{repository}@"):
             self._add(Digest.parse(name.path.partition("@")[2]), found)
-        self.tags: dict[str, tags.Image | tags.Manifest] = {}
+        self.tags: dict[str, tags.Tag] = {}
         for name, found in walk(store, tags.TAG, f"{repository}:"):
-            self.tags[name.path.partition(":")[2]] = tags.read(found).target
+            self.tags[name.path.partition(":")[2]] = tags.read(found)
 
-    def reach(self, target: tags.Image | tags.Manifest) -> set[Digest]:
-        """Return what a target needs, manifests and blobs, and what is about it."""
-        match target:
-            case tags.Manifest(digest=digest):
-                return self._closure(digest)
-            case tags.Image(id=image_id):
-                return set(self._ancestry(image_id))
+    def reach(self, tag: tags.Tag) -> set[Digest]:
+        """Return what a tag needs, manifests and blobs, what is about it, and what was made of it."""
+        reached = set() if tag.image is None else set(self._ancestry(tag.image.id))
+        return reached if tag.manifest is None else reached | self._closure(tag.manifest.digest)
 
     def inline_bytes(self, reached: Iterable[Digest]) -> int:
         """Return the sizes of those manifests among these that are no blobs."""

@@ -11,13 +11,24 @@ from api.content import tags
 from api.content.repository import Repository
 
 
-class Views(Protocol):
-    """Makes of a tag what the other generation calls an image, once, and remembers it with the tag. Blocking."""
+class NotShown(Exception):
+    """What a tag points to cannot be shown to the other generation, and why. Its pusher's to change."""
 
-    def image(self, repository: Repository, tag: str) -> tags.Image | None:
-        """Return the v1 image of a tag on a manifest; None if there is no such tag, or v1 cannot have that."""
+
+class Views(Protocol):
+    """Makes of a tag what the other generation calls an image, once, and remembers it with the tag.
+
+    That may take as long as unpacking all layers does; it is done in a thread.
+    """
+
+    async def image(self, repository: Repository, tag: str) -> tags.Image | None:
+        """Return the v1 image of a tag; None if there is no such tag, or v1 cannot have what it points to."""
         ...
 
-    def manifest(self, repository: Repository, tag: str) -> tags.Manifest | None:
-        """Return the manifest of a tag on a v1 image; None if there is no such tag, or that image is not whole."""
+    async def manifest(self, repository: Repository, tag: str) -> tags.Manifest | None:
+        """Return the manifest of a tag; None if there is no such tag.
+
+        Raises:
+            NotShown: the v1 image is not whole, or nothing that today's clients could use.
+        """
         ...

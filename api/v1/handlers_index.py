@@ -17,6 +17,7 @@ from api.errors import ApiError
 from api.v1 import parsing, refusals, repositories, tokens
 from api.v1.answers import JSON, NEVER_CACHE, encode
 from api.v1.call import Call
+from api.v1.handlers_repositories import shown_tags
 from api.v1.tokens import Access
 
 T = TypeVar("T")
@@ -76,8 +77,9 @@ async def _add_images(call: Call, access: Access | None) -> str | None:
 
 
 async def get_images(call: Call) -> ASGIApp:
-    """Row 22: begin a pull."""
+    """Row 22: begin a pull. What tags on manifests are made of is in the list, too, so it is made now."""
     repository = call.repository
+    await shown_tags(call, refusals.IMAGES_NOT_FOUND)
     access: Access | None = "read" if _wants_token(call) else None
     listed, token = await _work(call, access, lambda: repositories.list_images(call.store, repository))
     return _answer(call, 200, token, listed)

@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
+from asyncio import TaskGroup
+from contextlib import suppress
+from typing import Final
+
 from starlette.types import ASGIApp
 
+from api.content import tags
 from api.errors import ApiError
 from api.v1 import agents, homes, parsing, refusals, repositories
 from api.v1.answers import answer
 from api.v1.call import Call
 from api.v1.images import Place
 from api.v1.names import new_tag
+from cas import Damaged
+
+_MADE_AT_ONCE: Final = 8  # their commits become one
 
 
 async def get_tags(call: Call) -> ASGIApp:
     """Row 10."""
-    return answer(await call.registry.threads.run(repositories.list_tags, call.store, call.repository))
+    return answer(await shown_tags(call))
+
+
+async def shown_tags(call: Call, refusal: tuple[int, str] = refusals.REPOSITORY_NOT_FOUND) -> dict[str, str]:
+    """Map the repository's tags to images; those on manifests are made now, or left out if they cannot be.
+
+    Raises:
+        ApiError: 404 if there is no such repository.
+    """
+    shown = await call.registry.threads.run(repositories.list_tags, call.store, call.repository, refusal)
+    left = iter([tag for tag, image_id in shown.items() if image_id is None])
+
+    async def make() -> None:
+        for tag in left:
+            with suppress(Damaged):  # one bad tag does not hide the others; whoever asks for it is told
+                image = await call.registry.views.image(call.repository, tag)
+                shown[tag] = None if image is None else image.id
+
+    try:
+        async with TaskGroup() as group:
+            for _ in range(_MADE_AT_ONCE):
+                group.create_task(make())
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None
+    return {tag: image_id for tag, image_id in shown.items() if image_id is not None}
 
 
 async def get_tag(call: Call) -> ASGIApp:
     """Row 11."""
-    return answer(await call.registry.threads.run(repositories.get_tag, call.store, call.repository, call.tag))
+    image = await _image(call)
+    if image is None:
+        raise ApiError(*refusals.TAG_NOT_FOUND)
+    return answer(image.id)
+
+
+async def _image(call: Call) -> tags.Image | None:
+    """Return the image of the path's tag, made now if need be."""
+    found = await call.registry.threads.run(repositories.find_tag, call.store, call.repository, call.tag)
+    if found is None or found.image is not None:
+        return None if found is None else found.image
+    return await call.registry.views.image(call.repository, call.tag)
 
 
 async def put_tag(call: Call) -> ASGIApp:
@@ -47,7 +90,9 @@ def _place(call: Call, image_id: str) -> Place:
 
 
 async def delete_tag(call: Call) -> ASGIApp:
-    """Row 13."""
+    """Row 13: of what is no image to this protocol there is no tag to delete."""
+    if await _image(call) is None:
+        raise ApiError(*refusals.no_tag(call.tag))
     await call.registry.threads.run(repositories.delete_tag, call.store, call.repository, call.tag, call.now)
     return answer()
 

@@ -1,13 +1,15 @@
 """Homes: from where an image can be seen, and where it is being uploaded.
 
-    v1.member    ns/repo:id    {"checksum": text, "began": Unix s, "at": Unix s, "from": ns/repo}    each where known
-    v1.in        id:ns/repo    {}    the same turned round, for images that can be seen from there
+    v1.member    ns/repo:id    {"checksum": text, "began": Unix s, "at": Unix s, "from": ns/repo, "made": true}
+                               each where known, and `made` where it is so
+    v1.in        id:ns/repo    {"made": true}    the same turned round, for images that can be seen from there
 
 A home is a repository by its full name, `~USER~STAMP` for what an account pushed by password and no repository was
 named, or `EVERYWHERE`, from which every image can be seen. From a repository an image is seen if its very bytes were
 proven there, or if somebody tagged it there who saw it already; it has `at` then. What an account only named as a
 parent is in its own home with the repository it was seen `from`, and counts for as long as that may be pulled from.
-Listing an id opens nothing: ids are no secrets. Blocking; no HTTP.
+Listing an id opens nothing: ids are no secrets. What was made of a tag on a manifest is seen from the tag's repository,
+which has all its bytes, for as long as a tag or an image there needs it. Blocking; no HTTP.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ from cas import Name, Names, Reads, Store
 
 MEMBER: Final = "v1.member"
 IN: Final = "v1.in"
+MADE: Final = "made"  # in what is known of an image that nobody pushed here
 EVERYWHERE: Final = ""
 LATE_S: Final = 3600  # how long after an image was completed its tag may still come with a token that expired meanwhile
 MOST_HOMES: Final = 10_000  # looked at for who named none; past it the image is not there, except for a token
 _STEP: Final = 1000  # homes looked at in one go
+_FEW: Final = 16
 
 
 def of_account(who: Principal) -> str:
@@ -155,15 +159,49 @@ def prove(names: Names, home: str, image: Image, now: float, *, seen_from: str |
         check(names, home)
         names.put(Name(IN, f"{image.id}:{home}"), record({}))
     else:
-        need(names, image.id)
-    row = {**(_member(names, home, image.id) or {}), "began": image.began, "at": int(now), "from": seen_from}
+        need(names, home, image.id)
+    row = {**_pushed(_member(names, home, image.id)), "began": image.began, "at": int(now), "from": seen_from}
     names.put(_name(home, image.id), record({key: value for key, value in row.items() if value is not None}))
 
 
-def need(names: Names, image_id: str) -> None:
-    """Say that an image is needed again, which may stand in no repository: see `garbage`."""
-    if not names.paths(IN, f"{image_id}:", limit=1):
-        marks.disturb(names, marks.V1)
+def show(names: Names, repository: Repository, image: Image, now: float) -> None:
+    """Make an image seen from a repository whose manifests have all its bytes; see `garbage` for how long."""
+    need(names, str(repository), image.id)
+    member = _member(names, str(repository), image.id)
+    if member is None or "at" not in member:
+        made = {MADE: True} if member is None else {}
+        names.put(Name(IN, f"{image.id}:{repository}"), record(made))
+        row = {"began": image.began, "at": int(now), **made, **(member or {})}
+        names.put(_name(str(repository), image.id), record(row))
+
+
+def is_seen(reads: Reads, repository: Repository, image_id: str) -> bool:
+    """Tell whether an image is seen from a repository."""
+    return _is_proven(reads, str(repository), image_id)
+
+
+def _pushed(member: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what is known of an image once somebody has pushed it, or named it in a push."""
+    return {key: value for key, value in (member or {}).items() if key != MADE}
+
+
+def need(names: Names, home: str, image_id: str) -> None:
+    """Say that an image is needed again, which may stand in no repository, or was only made here: see `garbage`."""
+    if not _keep(names, home, image_id):
+        seen = names.scan(IN, f"{image_id}:", limit=_FEW)
+        if all(MADE in content(row) for _, row in seen):
+            marks.disturb(names, marks.V1)
+
+
+def _keep(names: Names, home: str, image_id: str) -> bool:
+    """If an image was only made here, see to it that it stays; tell whether."""
+    if MADE not in (_member(names, home, image_id) or ()):
+        return False
+    turned = Name(IN, f"{image_id}:{home}")
+    if names.get(turned) is None:  # a collection has begun to take it away
+        names.put(turned, record({MADE: True}))
+    marks.disturb(names, marks.V1)
+    return True
 
 
 def check(reads: Reads, home: str) -> None:
@@ -185,6 +223,8 @@ def adopt(names: Names, into: Repository, image: Image, home: str, now: float, s
     for above in _line(names, home, image, sees):
         if not _is_proven(names, str(into), above.id):
             prove(names, str(into), above, now)
+        else:
+            _keep(names, str(into), above.id)
 
 
 def borrow(store: Store, settings: AccessSettings, caller: Caller, image_id: str, now: float) -> None:
@@ -217,15 +257,17 @@ def _line(reads: Reads, home: str, image: Image, sees: Sight) -> Iterator[Image]
 
 def add(names: Names, repository: Repository, image_id: str, checksum: str | None) -> None:
     """List an id; nobody sees more for it."""
-    before = _member(names, str(repository), image_id)
-    if before is None or (checksum is not None and "checksum" not in before):
-        names.put(_name(str(repository), image_id), record({**(before or {}), **_given(checksum)}))
+    if adds(names, repository, image_id, checksum):
+        before = _member(names, str(repository), image_id) or {}
+        if MADE in before:
+            names.put(Name(IN, f"{image_id}:{repository}"), record({}))
+        names.put(_name(str(repository), image_id), record({**_given(checksum), **_pushed(before)}))
 
 
 def adds(reads: Reads, repository: Repository, image_id: str, checksum: str | None) -> bool:
     """Tell whether listing an id would tell anything new."""
     before = _member(reads, str(repository), image_id)
-    return before is None or (checksum is not None and "checksum" not in before)
+    return before is None or MADE in before or (checksum is not None and "checksum" not in before)
 
 
 def is_listed(reads: Reads, repository: Repository, image_id: str) -> bool:

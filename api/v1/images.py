@@ -122,7 +122,7 @@ def put_json(place: Place, image_id: str, body: bytes, announced: str) -> None:
             names.keep(staged)
             names.put(image.name, image.record())
             if parent is not None:
-                homes.need(names, parent)
+                homes.need(names, place.home, parent)
 
         place.store.change(edit)
 

@@ -65,3 +65,8 @@ INDEX_GONE = (503, "The index that vouches for tokens does not answer, try again
 
 NO_SUCH_ROUTE = (404, "Not found")
 NO_SUCH_METHOD = (405, "Method not allowed")
+
+
+def no_tag(tag: str) -> tuple[int, str]:
+    """Name the tag that was to be deleted."""
+    return TAG_NOT_FOUND[0], f"{TAG_NOT_FOUND[1]}: {tag}"

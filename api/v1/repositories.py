@@ -1,6 +1,7 @@
 """What Registry v1 makes of repositories: their image lists, tags on images, the `access` property.
 
-Tags on manifests are not there for this protocol. Blocking; no HTTP. Deleting any of these keeps the images.
+A tag on a manifest is one on the image that was made of it; who may have none made finds no such tag here. Blocking; no
+HTTP. Deleting any of these keeps the images.
 """
 
 from __future__ import annotations
@@ -81,42 +82,34 @@ def is_listed(store: Store, repository: Repository, image_id: str) -> bool:
 # --- tags -------------------------------------------------------------------------------------------------
 
 
-def list_tags(store: Store, repository: Repository) -> dict[str, str]:
-    """Map a repository's tags to image ids.
+def list_tags(
+    store: Store, repository: Repository, refusal: tuple[int, str] = refusals.REPOSITORY_NOT_FOUND
+) -> dict[str, str | None]:
+    """Map a repository's tags to image ids; to None where the image has to be made first, if there can be one.
 
     Raises:
         ApiError: 404 if there is no such repository.
     """
 
-    def look(reads: Reads) -> dict[str, str]:
-        _check(reads, repository)
-        found = tags.walk(reads, repository)
-        return {name: tag.target.id for name, tag in found if isinstance(tag.target, tags.Image)}
+    def look(reads: Reads) -> dict[str, str | None]:
+        _check(reads, repository, refusal)
+        found = ((name, tag.image) for name, tag in tags.walk(reads, repository))
+        return {name: None if image is None else image.id for name, image in found}
 
     return store.read(look)
 
 
-def get_tag(store: Store, repository: Repository, tag: str) -> str:
-    """Return the image a tag points to.
-
-    Raises:
-        ApiError: 404.
-    """
-    found = _find(store, repository, tag)
-    if found is None:
-        raise ApiError(*refusals.TAG_NOT_FOUND)
-    return found[0].id
-
-
 def tag_meta(store: Store, repository: Repository, tag: str) -> Mapping[str, object] | None:
     """Return who pushed a tag and when; None if there is no such tag."""
-    found = _find(store, repository, tag)
-    return None if found is None else found[1]
-
-
-def _find(store: Store, repository: Repository, tag: str) -> tuple[tags.Image, Mapping[str, object]] | None:
     found = store.read(partial(_look, repository, tag))
-    return None if found is None or not isinstance(found.target, tags.Image) else (found.target, found.meta)
+    if found is None or isinstance(found.target, tags.Image):
+        return None if found is None else found.meta
+    return {"last_update": found.meta.get("at")}
+
+
+def find_tag(store: Store, repository: Repository, tag: str) -> tags.Tag | None:
+    """Return a tag, whatever it points to."""
+    return store.read(partial(_look, repository, tag))
 
 
 def _look(repository: Repository, tag: str, reads: Reads) -> tags.Tag | None:
@@ -136,6 +129,7 @@ def put_tag(
         place.check_time(names, image_id)
         target = _target(place, names, image_id)
         repositories.ensure(names, repository, place.now, access)
+        homes.need(names, str(repository), image_id)
         homes.adopt(names, repository, target, place.home, place.now, place.sees)
         tags.put(names, repository, tag, tags.Image(image_id), meta)
 
@@ -159,8 +153,8 @@ def delete_tag(store: Store, repository: Repository, tag: str, now: float) -> No
 
     def edit(names: Names) -> None:
         found = _look(repository, tag, names)
-        if found is None or not isinstance(found.target, tags.Image):
-            raise ApiError(404, f"{refusals.TAG_NOT_FOUND[1]}: {tag}")
+        if found is None:
+            raise ApiError(*refusals.no_tag(tag))
         trash.begin(names, deletion)
         tags.delete(names, repository, tag, deletion)
 

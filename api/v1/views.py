@@ -1,22 +1,24 @@
 """What complete images look like from outside: json, layer, ancestry, listing. Blocking; no HTTP.
 
-An image that is still being uploaded has no outside.
+An image that is still being uploaded has no outside. One that was made of a manifest gets its checksum here, once: that
+takes reading its layer, which lists of tags should not wait for.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from api.errors import ApiError
 from api.v1 import refusals
 from api.v1.homes import complete, find
-from api.v1.image import EMPTY_LAYER, EMPTY_LAYER_DIGEST, Image
+from api.v1.image import EMPTY_LAYER, EMPTY_LAYER_DIGEST, Image, find_complete
 from api.v1.images import read_blob
 from api.v1.listing import listing
 from api.v1.settings import V1Settings
 from api.v1.tarsum import payload_checksum, payload_hash
 from api.v1.unpack import TooMuch, Unreadable
-from cas import Digest, Reader, Reads, Store
+from cas import CasError, Digest, Names, Reader, Reads, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +35,33 @@ def read_json(store: Store, home: str, image_id: str) -> JsonView:
     image = _complete(store, home, image_id)
     with store.reader(image.json) as reader:
         body = reader.read()
-    return JsonView(body, image.layer_bytes, _served_checksum(image, body))
+    return JsonView(body, image.layer_bytes, _served_checksum(store, image, body))
 
 
-def _served_checksum(image: Image, body: bytes) -> str:
+def _served_checksum(store: Store, image: Image, body: bytes) -> str:
     """Return the checksum of what is served, which for a layer of no bytes is not what was pushed."""
-    if image.layer != EMPTY_LAYER_DIGEST:
-        return image.checksum
     running = payload_hash(body)
-    running.update(EMPTY_LAYER)
+    if image.layer == EMPTY_LAYER_DIGEST:
+        running.update(EMPTY_LAYER)
+        return payload_checksum(running)
+    if image.checksum:
+        return image.checksum
+    for block in read_blob(store, _layer(image)):
+        running.update(block)
+    _note(store, replace(image, checksum=payload_checksum(running)))
     return payload_checksum(running)
+
+
+def _note(store: Store, image: Image) -> None:
+    """Remember a checksum, as far as that can be."""
+
+    def edit(names: Names) -> None:
+        there = find_complete(names, image.id)
+        if there is not None and not there.checksum and there.has_bytes_of(image):
+            names.put(image.name, image.record())
+
+    with suppress(CasError):
+        store.change(edit)
 
 
 def open_layer(store: Store, home: str, image_id: str) -> Reader:

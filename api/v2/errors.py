@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final
 
 from starlette.responses import Response
 
@@ -76,7 +76,6 @@ _UNKNOWN: Final = "UNKNOWN"
 _NO_SPACE: Final = 507  # on no client's list of what is worth another try
 
 
-@final
 class Refused(ApiError):
     """A request that gets one of the problems above for an answer; `message` where there is more to say."""
 

@@ -1,7 +1,8 @@
 """What no longer matters in a repository: links that no manifest needs, and, if asked for, manifests without a tag.
 
 A link counts while any manifest of its repository names its blob, be that one in the trash from which it may come back.
-A manifest counts if it has a tag, is named by one that counts, or is about one that counts. Blocking; no HTTP.
+A manifest counts if it has a tag, is named by one that counts, or is about one that counts. One that was made of a v1
+image, and that nobody pushed, counts only as long as a tag shows it or another manifest names it. Blocking; no HTTP.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from api.content import named, tags, trash
@@ -30,6 +32,7 @@ class _Known:
     named: frozenset[str]
     subject: Digest | None
     at: int
+    made: bool = False
 
 
 def _scopes(store: Store) -> Iterator[str]:
@@ -46,8 +49,18 @@ def _find(store: Store, scope: str, terms: Terms) -> Iterator[Garbage]:
         for digest in known.keys() - live:
             yield from _manifest(store, repository, digest, known[digest])
     else:
-        for _, name, found in _manifests(store, repository):
-            needed |= _know(store, name, found).named
+        made: dict[str, _Known] = {}
+        for digest, name, found in _manifests(store, repository):
+            each = _know(store, name, found)
+            if each.made and each.at <= terms.unused_before:
+                made[digest] = each
+            else:
+                needed |= each.named
+        shown = set(_shown(store, repository, terms)) if made else set()
+        for digest in made.keys() & (needed | shown):
+            needed |= made.pop(digest).named
+        for digest, each in made.items():
+            yield from _manifest(store, repository, digest, each)
     for name, found in walk(store, LINK, f"{repository}@"):
         if name.path.rpartition("@")[2] not in needed and content(found)["at"] <= terms.unused_before:
             yield Garbage.of(name, found, "blobs that no manifest of their repository names")
@@ -74,25 +87,24 @@ def _know(store: Store, name: Name, found: Record) -> _Known:
     if read.blob is not None:
         with store.reader(read.blob) as reader:
             body = reader.read()
-    return _Known(frozenset(named.digests(body)), read.subject, read.at)
+    return _Known(frozenset(named.digests(body)), read.subject, read.at, read.made)
 
 
 def _roots(store: Store, repository: Repository, terms: Terms, known: dict[str, _Known]) -> Iterator[str]:
     """Yield what counts by itself: what has a tag, in use or in the trash; what is in the trash; what is young."""
-    for _, tag in _tags(store, repository, terms):
-        if isinstance(tag.target, tags.Manifest):
-            yield str(tag.target.digest)
+    yield from _shown(store, repository, terms)
     for each in _trashed(store, repository, terms):
         yield from each.named
     yield from (digest for digest, each in known.items() if each.at > terms.unused_before)
 
 
-def _tags(store: Store, repository: Repository, terms: Terms) -> Iterator[tuple[Name, tags.Tag]]:
+def _shown(store: Store, repository: Repository, terms: Terms) -> Iterator[str]:
+    """Yield the manifests that tags show, in use or in the trash."""
     prefix = f"{repository}:"
-    for name, found in walk(store, TAG, prefix):
-        yield name, tags.read(found)
-    for name, found in trash.kept(store, terms, prefix, TAG):
-        yield name, tags.read(found)
+    for _, found in chain(walk(store, TAG, prefix), trash.kept(store, terms, prefix, TAG)):
+        shown = tags.read(found).manifest
+        if shown is not None:
+            yield str(shown.digest)
 
 
 def _live(known: dict[str, _Known], roots: Iterable[str]) -> set[str]:
@@ -123,4 +135,5 @@ def _manifest(store: Store, repository: Repository, text: str, known: _Known) ->
     for name in rows:
         found = store.get(name)
         if found is not None:
-            yield Garbage.of(name, found, "manifests without a tag" if name.kind == MANIFEST else "their entries")
+            why = "manifests made of v1 images that no tag shows" if known.made else "manifests without a tag"
+            yield Garbage.of(name, found, why if name.kind == MANIFEST else "their entries")

@@ -78,7 +78,7 @@ def _tag_names(reads: Reads, repository: Repository, page: Page) -> list[str]:
     if repositories.find(reads, repository) is None:
         raise Refused(NAME_UNKNOWN, {"name": repository.short})
     walked = tags.walk(reads, repository, page.after, step=page.limit + 1)
-    return list(islice((tag for tag, its in walked if isinstance(its.target, tags.Manifest)), page.limit + 1))
+    return list(islice((tag for tag, _ in walked), page.limit + 1))
 
 
 def _catalogue(call: Call, page: Page) -> Response:

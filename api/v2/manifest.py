@@ -1,6 +1,6 @@
 """Manifests in the store: the record of one.
 
-    manifest    ns/repo@digest    one line of JSON: {"type", "size", "at", "subject"?}, then the manifest's own bytes
+    manifest    ns/repo@digest    one line of JSON: {"type", "size", "at", "subject"?, "made"?}, then its own bytes
 
 A large manifest's bytes are a blob that the name holds instead. Blocking; no HTTP.
 """
@@ -32,6 +32,7 @@ class Manifest:
         body: its bytes, unless they are a blob.
         blob: the blob, if they are.
         at: when it was last pushed, in Unix seconds; 0 where nobody knows.
+        made: nobody pushed it: it is what a tag on a v1 image shows, and stays no longer than that.
     """
 
     digest: Digest
@@ -41,6 +42,7 @@ class Manifest:
     body: bytes = b""
     blob: Digest | None = None
     at: int = 0
+    made: bool = False
 
 
 def find(reads: Reads, repository: Repository, digest: Digest) -> Manifest | None:
@@ -54,6 +56,8 @@ def put(names: Names, repository: Repository, manifest: Manifest, staged: Staged
     said: dict[str, Any] = {"type": manifest.media_type, "size": manifest.size, "at": manifest.at}
     if manifest.subject is not None:
         said["subject"] = str(manifest.subject)
+    if manifest.made:
+        said["made"] = True
     value = json.dumps(said, separators=(",", ":")).encode() + b"\n" + manifest.body
     if staged is not None:
         names.keep(staged)
@@ -72,7 +76,7 @@ def parse(found: Record, digest: Digest) -> Manifest:
     said: dict[str, Any] = json.loads(head)
     subject = Digest.parse(said["subject"]) if "subject" in said else None
     blob = next(iter(found.holds), None)
-    return Manifest(digest, said["type"], said["size"], subject, body, blob, said.get("at", 0))
+    return Manifest(digest, said["type"], said["size"], subject, body, blob, said.get("at", 0), "made" in said)
 
 
 def _name(repository: Repository, digest: Digest) -> Name:

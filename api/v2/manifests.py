@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from api.content.repository import Repository
+from api.content.views import NotShown
 from api.streaming import BlobResponse
 from api.v2 import caching, names, push
 from api.v2.call import Call
@@ -31,7 +32,10 @@ class _Found:
 async def get(call: Call) -> ASGIApp:
     """end-3. `Accept` is a hint that is not needed: what is stored is what is sent."""
     reference, threads = _wanted(call), call.registry.threads
-    found = await threads.run(_open, call.store, call.repository, reference)
+    try:
+        found = await threads.run(_open, call.store, call.repository, reference)
+    except push.NotMade:
+        found = await threads.run(_open, call.store, call.repository, await _made(call, str(reference)))
     manifest = found.manifest
     headers = {
         "Content-Type": manifest.media_type,
@@ -46,6 +50,23 @@ async def get(call: Call) -> ASGIApp:
         await threads.run(found.reader.close)
         return cached
     return BlobResponse(found.reader, threads, headers=headers)
+
+
+async def _made(call: Call, tag: str) -> Digest:
+    """Have a manifest made of the v1 image that a tag points to; return its digest.
+
+    Raises:
+        Refused: 404, with the reason why that cannot be.
+    """
+    try:
+        made = await call.registry.views.manifest(call.repository, tag)
+    except NotShown as error:
+        detail = {"reference": tag, "reason": str(error)}
+        message = f"this tag is on an image of Registry v1 that cannot be shown here: {error}"
+        raise Refused(MANIFEST_UNKNOWN, detail, message=message) from None
+    if made is None:
+        raise Refused(MANIFEST_UNKNOWN, {"reference": tag})
+    return made.digest
 
 
 async def put(call: Call) -> ASGIApp:

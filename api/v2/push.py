@@ -6,7 +6,7 @@ Knows what must be there before one is taken. Blocking; no HTTP.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, final
@@ -136,19 +136,26 @@ class Push:
             self.conditions.check(None if there is None else str(there.digest), str(digest))
         for tag in self.tags:
             found = tags.find(reads, self.repository, tag)
-            self.conditions.check(None if found is None else _entity(found.target), tag)
+            self.conditions.check(None if found is None else _entity(found), tag)
+
+
+class NotMade(Refused):
+    """A tag on a v1 image of which no manifest was made yet."""
 
 
 def find(reads: Reads, repository: Repository, reference: str | Digest) -> Manifest:
     """Return the manifest that a tag or a digest means.
 
     Raises:
-        Refused: 404, also for a tag of what another protocol pushed.
+        NotMade: the tag's has to be made first; see `api.content.views`.
+        Refused: 404.
     """
-    digest = _tagged(reads, repository, reference) if isinstance(reference, str) else reference
+    tag = tags.find(reads, repository, reference) if isinstance(reference, str) else None
+    digest = _shown(tag) if isinstance(reference, str) else reference
     found = None if digest is None else manifest.find(reads, repository, digest)
     if found is None:
-        raise Refused(MANIFEST_UNKNOWN, {"reference": str(reference)})
+        refused = NotMade if tag is not None and isinstance(tag.target, tags.Image) else Refused
+        raise refused(MANIFEST_UNKNOWN, {"reference": str(reference)})
     return found
 
 
@@ -160,15 +167,16 @@ def delete(store: Store, repository: Repository, reference: str | Digest, now: f
     Raises:
         Refused: 404.
     """
-    store.read(lambda reads: find(reads, repository, reference))  # a 404 waits for no writer
+    store.read(lambda reads: _check_there(reads, repository, reference))  # a 404 waits for no writer
     deletion = Deletion.of(f"{repository}{':' if isinstance(reference, str) else '@'}{reference}", now)
 
     def edit(names: Names) -> None:
-        found = find(names, repository, reference)
+        _check_there(names, repository, reference)
         trash.begin(names, deletion)
         if isinstance(reference, str):
             tags.delete(names, repository, reference, deletion)
             return
+        found = find(names, repository, reference)
         for tag in [tag for tag, its in tags.walk(names, repository) if _points_to(its, reference)]:
             tags.delete(names, repository, tag, deletion)
         if found.subject is not None:
@@ -178,15 +186,25 @@ def delete(store: Store, repository: Repository, reference: str | Digest, now: f
     store.change(edit, frees=True)
 
 
-def _entity(target: tags.Image | tags.Manifest) -> str:
-    """Name a tag's target as an entity tag would; what another protocol pushed is there, too."""
-    return str(target.digest) if isinstance(target, tags.Manifest) else target.id
+def _check_there(reads: Reads, repository: Repository, reference: str | Digest) -> None:
+    """Refuse what is not here; a tag on a v1 image is, whether somebody has seen its manifest or not."""
+    with suppress(NotMade):
+        find(reads, repository, reference)
+
+
+def _entity(tag: tags.Tag) -> str:
+    """Name what a tag shows as its entity tag does; a v1 image that nobody saw here has only its own name."""
+    shown = _shown(tag)
+    if shown is not None:
+        return str(shown)
+    assert tag.image is not None, "it shows one or the other"
+    return tag.image.id
 
 
 def _points_to(tag: tags.Tag, digest: Digest) -> bool:
-    return isinstance(tag.target, tags.Manifest) and tag.target.digest == digest
+    return _shown(tag) == digest
 
 
-def _tagged(reads: Reads, repository: Repository, tag: str) -> Digest | None:
-    found = tags.find(reads, repository, tag)
-    return found.target.digest if found is not None and isinstance(found.target, tags.Manifest) else None
+def _shown(tag: tags.Tag | None) -> Digest | None:
+    """Return which manifest a tag shows, be that what was pushed, or what was made of that."""
+    return None if tag is None or tag.manifest is None else tag.manifest.digest

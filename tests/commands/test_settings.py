@@ -111,6 +111,7 @@ EXAMPLES = {
     "choice": "false",
     "text": "x.example",
     "url": "https://x.example",
+    "platform": "linux/arm64/v8",
 }
 VALUES: dict[str, object] = {"2MiB": 2 << 20, "7777": 7777, "0.25": 0.25, "7": 7, "false": False}
 
@@ -119,7 +120,7 @@ VALUES: dict[str, object] = {"2MiB": 2 << 20, "7777": 7777, "0.25": 0.25, "7": 7
 def test_every_tunable_can_be_told_in_all_three_places(name: str, tmp_path: Path) -> None:
     """The same name as flag, variable and key, for each row of the table."""
     text = ROWS[name].choices[-1] if ROWS[name].choices else EXAMPLES[unit(name)]
-    quoted = f'"{text}"' if unit(name) in {"bytes", "text", "url"} else text
+    quoted = f'"{text}"' if unit(name) in {"bytes", "text", "url", "platform"} else text
     for settings in (
         told(flag(name), text),
         told(env={variable(name): text}),
@@ -176,6 +177,8 @@ def test_no_limit_is_refused_where_it_is_no_choice() -> None:
         (["--log-level", "loud"], "'loud' is not one of"),
         (["--mode", "closed"], "'closed' is not one of 'open', 'auth', 'token'"),
         (["--public-url", "registry.example"], "'registry.example' is not http[s]://host[:port]"),
+        (["--v1-platform", "amd64"], "'amd64' is no platform, such as linux/amd64 or linux/arm64/v8."),
+        (["--v1-platform", "none"], "'none' is no platform"),
         (["--public-url", "https://registry.example/path"], "is not http[s]://host[:port]"),
         (["--config", "nowhere.toml"], "'nowhere.toml' does not exist"),
     ],

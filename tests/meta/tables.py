@@ -18,6 +18,7 @@ UNITS = {
     "choice": "true, false",
     "text": "",
     "url": "URL",
+    "platform": "platform",
 }
 
 

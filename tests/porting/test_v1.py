@@ -139,6 +139,21 @@ def test_the_protocol_serves_the_very_bytes(server: StartServer, old: Old, tmp_p
             assert witness.ask("GET", f"/v1/images/{image_id}/{part}").body == kept
 
 
+def test_a_client_of_today_pulls_what_the_old_registry_left(server: StartServer, old: Old, tmp_path: Path) -> None:
+    """Each tag as a manifest of the very layers, base first, with a configuration that tells of just those."""
+    assert run_cas("import", "v1", old.folder, "--root", tmp_path / "root").returncode == 0
+    running = server(root=tmp_path / "root")
+    witness = Witness(Endpoint(f"{running.host}:{running.port}"))
+    for repository, tag, chain in (("acme/app", "latest", (BASE, MIDDLE, TOP)), ("library/base", "latest", (BASE,))):
+        manifest = json.loads(witness.manifest(repository, tag).body)
+        layers = [(old.folder / "images" / image_id / "layer").read_bytes() for image_id in chain]
+        for told, layer in zip(manifest["layers"], layers, strict=True):
+            assert witness.ask("GET", f"/v2/{repository}/blobs/{told['digest']}").body == layer
+        config = json.loads(witness.ask("GET", f"/v2/{repository}/blobs/{manifest['config']['digest']}").body)
+        diff_ids = ["sha256:" + hashlib.sha256(gzip.decompress(layer)).hexdigest() for layer in layers]
+        assert config["rootfs"]["diff_ids"] == diff_ids
+
+
 def test_a_second_run_reads_no_layer_and_changes_nothing(store: Store, old: Old) -> None:
     """What is there is not asked for again."""
     bring("v1", old.folder, store)

@@ -27,6 +27,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "docker": ("docker-cli", "docker.io"),
     "docker-registry": ("docker-registry",),
     "dockerd": ("docker.io",),
+    "gcc": ("build-essential",),  # with a C library to link statically
     "podman": ("podman",),
     "skopeo": ("skopeo",),
 }

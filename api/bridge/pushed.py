@@ -1,0 +1,120 @@
+"""What a tag on a manifest means to Registry v1: one image's configuration and layers, found and checked.
+
+Of an index it is the image for one platform. Blocking; no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from api.bridge import spelling
+from api.bridge.to_v1 import Blob, NoImage
+from api.content import tags
+from api.content.repository import Repository
+from api.v2 import links, manifest
+from api.v2.document import INDEXES
+from cas import Digest, InvalidDigest, Reads, Store
+
+_CONFIGS: Final = frozenset(
+    {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
+)
+_LAYERS: Final = frozenset(
+    {
+        *(f"application/vnd.oci.image.layer.v1.tar{form}" for form in ("", "+gzip", "+zstd")),
+        *(f"application/vnd.oci.image.layer.nondistributable.v1.tar{form}" for form in ("", "+gzip", "+zstd")),
+        *(f"application/vnd.docker.image.rootfs.diff.tar{form}" for form in ("", ".gzip", ".zstd")),
+        *(f"application/vnd.docker.image.rootfs.foreign.diff.tar{form}" for form in ("", ".gzip", ".zstd")),
+    }
+)
+_MOST_CONFIG_BYTES: Final = 4 << 20  # as much as clients pull
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """An image's configuration, byte for byte, and its layers, base first, as they were pushed."""
+
+    config: bytes
+    layers: tuple[Blob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What an image is made for; without a variant any will do."""
+
+    os: str
+    architecture: str
+    variant: str | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Platform:
+        """Read `os/architecture[/variant]`."""
+        system, _, rest = text.partition("/")
+        architecture, _, variant = rest.partition("/")
+        return cls(system, architecture, variant or None)
+
+    def fits(self, told: object) -> bool:
+        """Tell whether this is what a member of an index says it is for."""
+        if not isinstance(told, dict) or (told.get("os"), told.get("architecture")) != (self.os, self.architecture):
+            return False
+        return self.variant is None or told.get("variant") == self.variant
+
+
+def read(store: Store, repository: Repository, target: tags.Manifest, platform: Platform) -> Pushed:
+    """Read what a tag's manifest leads to.
+
+    Raises:
+        NoImage: that is no image which Registry v1 could serve whole.
+        Damaged: it cannot be read.
+    """
+    content = _manifest(store, repository, target.digest)
+    if target.type in INDEXES:
+        content = _manifest(store, repository, _for(platform, content))
+    config = _described(content.get("config"), _CONFIGS, "configuration")
+    layers = [_described(each, _LAYERS, "layer") for each in content.get("layers") or ()]
+
+    def look(reads: Reads) -> list[Blob]:
+        return [_stored(reads, repository, each) for each in (config, *layers)]
+
+    found = store.read(look)
+    if found[0].size > _MOST_CONFIG_BYTES:
+        raise NoImage(f"its configuration has more than {_MOST_CONFIG_BYTES} bytes")
+    with store.reader(config) as reader:
+        return Pushed(bytes(reader.read()), tuple(found[1:]))
+
+
+def _manifest(store: Store, repository: Repository, digest: Digest) -> Mapping[str, Any]:
+    found = store.read(lambda reads: manifest.find(reads, repository, digest))
+    if found is None:
+        raise NoImage(f"its manifest {digest} is not here")
+    body = found.body
+    if found.blob is not None:
+        with store.reader(found.blob) as reader:
+            body = bytes(reader.read())
+    content: Mapping[str, Any] = spelling.load(body.decode())  # it was checked when it was pushed
+    return content
+
+
+def _for(platform: Platform, index: Mapping[str, Any]) -> Digest:
+    for child in index.get("manifests") or ():
+        if platform.fits(child.get("platform")) and child.get("mediaType") not in INDEXES:
+            return Digest.parse(child["digest"])
+    raise NoImage("its index has no image for the platform that v1 clients are given")
+
+
+def _described(told: object, types: frozenset[str], what: str) -> Digest:
+    if not isinstance(told, dict) or told.get("mediaType") not in types:
+        raise NoImage(f"its {what} is not that of an image")
+    try:
+        return Digest.parse(told["digest"])
+    except InvalidDigest:
+        raise NoImage(f"its {what} is not stored here") from None
+
+
+def _stored(reads: Reads, repository: Repository, digest: Digest) -> Blob:
+    """Look a blob up as its repository shows it; what lies elsewhere is not shown."""
+    link, blob = links.find(reads, repository, digest), reads.stat(digest)
+    if link is None or blob is None:
+        raise NoImage(f"{digest} is not in its repository")
+    return Blob(digest, blob.size)
