@@ -205,7 +205,7 @@ class _Packs:
                 yield Finding("packs", f"it ends {row.committed - size} bytes early", where, REPAIR, pack=row.pack)
             if not size:
                 return
-            scan = scan_pack(row.pack, path)
+            scan = scan_pack(row.pack, path, committed=row.committed)
         except FileNotFoundError:
             if row.committed or placed:
                 yield Finding("packs", f"its file is missing, with {placed} chunks", where, REPAIR, pack=row.pack)

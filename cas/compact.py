@@ -152,6 +152,7 @@ class _Compaction:
         self._parts, self._everything, self._dry, self._step = parts, everything, dry_run, step
         self._doomed = doomed
         self._top = 0  # the number of the newest change of names when this began
+        self._stuck = False  # whether a pack could not be emptied or removed
         self._report = CompactReport()
 
     def run(self, quiet: Callable[[], bool]) -> CompactReport:
@@ -213,7 +214,7 @@ class _Compaction:
     def _plan(self, row: PackRow, counted: _Counted) -> _Plan | None:
         path = self._parts.layout.pack(row.pack)
         try:
-            scan = scan_pack(row.pack, path)
+            scan = scan_pack(row.pack, path, committed=row.committed)
         except (FileNotFoundError, ValueError):  # none, or an empty one: whoever made it died on the way
             if row.state is PackState.OPEN:
                 return None
@@ -292,8 +293,8 @@ class _Compaction:
 
     def _empty(self, group: Sequence[_Plan]) -> bool:
         """Empty these packs into a new one; say whether anything moved."""
-        if not group:
-            return False
+        if not group or (self._stuck and group[0].floor):
+            return False  # deletions are needed as long as what they deleted may be told by a pack that stayed
         new = sum((plan.living for plan in group), Living()).pack_size
         rows = [plan.row for plan in group]
         old = sum(self._size(row.pack) for row in rows)
@@ -306,6 +307,7 @@ class _Compaction:
                 remove(self._parts, rows, self._step)
         except CasError as error:
             self._report.left += [f"pack {row.pack:016x}: {error}" for row in rows]
+            self._stuck = True
             return False
         figures = self._report.of(rows[0].role)
         figures.after += bool(new) - len(rows)
@@ -379,7 +381,9 @@ def set_aside(parts: Parts, pack: int) -> None:
     """Move a pack's file to where nobody reads it, nor removes it."""
     target = parts.layout.quarantined(pack)
     target.parent.mkdir(0o750, exist_ok=True)
+    path = parts.layout.pack(pack)
     with contextlib.suppress(FileNotFoundError):
-        parts.disk.rename(parts.layout.pack(pack), target)
-        parts.disk.sync_folder(target.parent)
+        parts.disk.rename(path, target)
+        for folder in (target.parent, path.parent):
+            parts.disk.sync_folder(folder)
     forget(parts, [pack])

@@ -1,6 +1,6 @@
 """Salvage: what is good in a damaged pack is moved to a new one, what is bad is marked, and the file is kept aside.
 
-Layer: L9. Here the index is the truth and the pack is doubted: every chunk that the index places in it is proven, by
+Layer: L9. Here the index is the truth and the pack is doubted: every chunk that the index places in it is by
 the checksum of a record that can be believed or by its own key. A damaged record takes segments, names or blobs with
 it, of which nobody can say which they were; so everything of that kind is recorded anew from the index. Whoever calls
 holds the maintenance lock.
@@ -19,7 +19,7 @@ from cas.errors import Busy, Damaged, DiskFailed
 from cas.extent import Codec
 from cas.moving import Move, change_over, forget, living_bodies
 from cas.records import Body, ChunkEntry, ChunkRef, NameEdit, Role, Segment, link
-from cas.scan import extent_of, scan_pack
+from cas.scan import extent_of, pack_paths, scan_pack
 from cas.tables import ChunkState, PackRow, PackState
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def salvage(parts: Parts, pack: int) -> list[ChunkRef]:
     role = Role.DATA if row is None else row.role
     if row is not None and not (close(parts, row) and (role is Role.JOURNAL or is_quiet(parts, _WAIT_S))):
         raise Busy(f"pack {pack:016x} is still written to, or an upload from before goes on; try again")
-    scan = _scan(parts, pack)
+    scan = _scan(parts, pack, 0 if row is None else row.committed)
     writer = parts.packs.create(role)
     try:
         moves, bad = _save_chunks(parts, pack, scan, writer)
@@ -74,10 +74,10 @@ def salvage(parts: Parts, pack: int) -> list[ChunkRef]:
     return [ref for ref, _ in bad]
 
 
-def _scan(parts: Parts, pack: int) -> Scan | None:
+def _scan(parts: Parts, pack: int, committed: int) -> Scan | None:
     """Return what can be read of a pack; None if that is not even its header."""
     try:
-        scan = scan_pack(pack, parts.layout.pack(pack))
+        scan = scan_pack(pack, parts.layout.pack(pack), committed=committed)
     except (FileNotFoundError, ValueError):
         return None
     return None if scan.header is None else scan
@@ -152,13 +152,23 @@ def _all_segments(parts: Parts) -> Iterator[list[Segment]]:
 
 
 def _journal_anew(parts: Parts) -> None:
-    """Say in the journal once more what every name and blob is, as one more change that changes nothing."""
+    """Say in the journal once more what every name and blob is, and what is none, as changes that change nothing."""
+    for pack, path in list(pack_paths(parts.layout)):
+        scan = scan_pack(pack, path)
+        if scan.header is not None and scan.header.role is Role.JOURNAL:
+            told = [edit.key for each in scan.records if each.body.names is not None for edit in each.body.names.edits]
+            for start in range(0, len(told), _IN_RECORD):
+                parts.committer.run(partial(_gone_anew, keys=told[start : start + _IN_RECORD]))
     after: bytes = b""
     while keys := parts.committer.run(partial(_names_anew, after=after)):
         after = keys[-1]
     blob: BlobEntry | None = None
     while blobs := parts.committer.run(partial(_blobs_anew, after=blob)):
         blob = blobs[-1]
+
+
+def _gone_anew(edit: Edit, draft: Draft, keys: Sequence[bytes]) -> None:
+    draft.edits += [NameEdit(key, None) for key in dict.fromkeys(keys) if edit.record(key) is None]
 
 
 def _names_anew(edit: Edit, draft: Draft, after: bytes) -> list[bytes]:

@@ -59,8 +59,15 @@ def pack_paths(layout: Layout) -> Iterator[tuple[int, Path]]:
                     yield pack, path
 
 
-def scan_pack(pack: int, path: Path, *, start: int = HEADER_SIZE) -> Scan:
-    """Read a pack's records, from byte `start` on if it has no footer."""
+def scan_pack(pack: int, path: Path, *, committed: int = 0) -> Scan:
+    """Read a pack's records.
+
+    Args:
+        pack: its id.
+        path: its file.
+        committed: up to which byte records are known to be there. Without a footer a record that is damaged looks like
+            one that a crash cut off: below this it is complained of.
+    """
     with path.open("rb") as file:
         head = file.read(HEADER_SIZE)
         header = decode_header(head)
@@ -68,15 +75,15 @@ def scan_pack(pack: int, path: Path, *, start: int = HEADER_SIZE) -> Scan:
             torn = [] if len(head) < HEADER_SIZE or not any(head) else [f"pack {pack:016x} has a damaged header"]
             return Scan(pack, None, [], sealed=False, end=0, complaints=torn)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            offsets = _footer(data, header.marker) if start == HEADER_SIZE else None
+            offsets = _footer(data, header.marker)
             if offsets is None:
-                return _search(pack, header, data, start)
+                return _search(pack, header, data, committed)
             return _listed(pack, header, data, offsets)
 
 
-def walk(data: mmap.mmap, marker: bytes, start: int = HEADER_SIZE) -> Iterator[tuple[int, Record | None]]:
-    """Yield every place from `start` on where a record begins, with the record, or None where that is damaged."""
-    at = data.find(marker, start)
+def walk(data: mmap.mmap, marker: bytes) -> Iterator[tuple[int, Record | None]]:
+    """Yield every place where a record begins, with the record, or None where that is damaged."""
+    at = data.find(marker, HEADER_SIZE)
     while at >= 0:
         record = _record_at(data, at, marker)
         yield at, record
@@ -106,13 +113,22 @@ def _listed(pack: int, header: Header, data: mmap.mmap, offsets: list[int]) -> S
     return found
 
 
-def _search(pack: int, header: Header, data: mmap.mmap, start: int) -> Scan:
-    found = Scan(pack, header, [], sealed=False, end=start, complaints=[])
-    for _, record in walk(data, header.marker, start):
-        if record is not None:
-            _believe_chunks(record.body, data)
-            found.records.append(record)
-            found.end = record.end
+def _search(pack: int, header: Header, data: mmap.mmap, committed: int) -> Scan:
+    found = Scan(pack, header, [], sealed=False, end=HEADER_SIZE, complaints=[])
+    last, damaged = 0, set()
+    for at, record in walk(data, header.marker):
+        if record is None:
+            damaged.add(at)
+            continue
+        if record.previous != last:
+            damaged.add(record.previous)  # whose marker is gone
+        _believe_chunks(record.body, data)
+        found.records.append(record)
+        last, found.end = at, record.end
+    told = sorted(at for at in damaged if at < committed)
+    found.complaints = [f"pack {pack:016x}: the record at byte {at} is damaged" for at in told]
+    if found.end < committed and (not told or told[-1] < found.end):
+        found.complaints.append(f"pack {pack:016x}: its end is damaged, from byte {found.end} on")
     return found
 
 
