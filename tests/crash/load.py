@@ -300,8 +300,8 @@ class Client:
             tags.see((repository, tag), "")
             return
         tags.set((repository, tag), "")
-        if before and self._dice.random() < 0.5 and self._undelete(f"{repository}:{tag}"):
-            tags.set((repository, tag), before)
+        if before and self._dice.random() < 0.5 and (code := self._undelete(f"{repository}:{tag}")) != 66:
+            (tags.doubt if code else tags.set)((repository, tag), before)
 
     def _delete_manifest(self) -> None:
         there = [key for key in self.shelf.manifests.known() if self.shelf.manifests.sure(key)]
@@ -339,30 +339,34 @@ class Client:
         """By the operator's command, and perhaps back."""
         if self._dice.random() < 0.6:
             return
-        repository = self._dice.choice(self._repositories)
-        if self._beside("repo", "rm", repository, codes=(0, 66, 73, 75)) in (73, 75):
-            return
-        shelf = self.shelf
+        repository, shelf = self._dice.choice(self._repositories), self.shelf
+        code = self._beside("repo", "rm", repository, codes=(0, 66, 73, 75))
         before = {key: shelf.tags.sure(key) for key in shelf.tags.known() if key[0] == repository}
         held = {key: shelf.manifests.sure(key) for key in shelf.manifests.known() if key[0] == repository}
+        refused = code in (73, 75)  # perhaps on the way, and then another process goes on
         for key in before:
-            shelf.tags.set(key, "")
+            (shelf.tags.doubt if refused else shelf.tags.set)(key, "")
         for each in held:
-            shelf.manifests.set(each, False)
+            (shelf.manifests.doubt if refused else shelf.manifests.set)(each, False)
+        if code:
+            return  # an earlier removal is not to be undone
         self._arena.note("repositories removed")
-        if None in {*before.values(), *held.values()} or self._dice.random() < 0.5 or not self._undelete(repository):
+        if None in {*before.values(), *held.values()} or self._dice.random() < 0.5:
+            return
+        code = self._undelete(repository)
+        if code == 66:
             return
         for key, digest in before.items():
-            shelf.tags.set(key, digest or "")
+            (shelf.tags.doubt if code else shelf.tags.set)(key, digest or "")
         for each, there in held.items():
-            shelf.manifests.set(each, bool(there))
+            (shelf.manifests.doubt if code else shelf.manifests.set)(each, bool(there))
 
-    def _undelete(self, what: str) -> bool:
-        """Bring it back; not if a collection without grace came in between."""
-        done = self._beside("undelete", what, codes=(0, 66, 73, 75)) == 0
-        if done:
+    def _undelete(self, what: str) -> int:
+        """Bring it back; 66 if a collection without grace came in between, others if it may or may not be back."""
+        code = self._beside("undelete", what, codes=(0, 66, 73, 75))
+        if code == 0:
             self._arena.note("undeletions")
-        return done
+        return code
 
     # What an old engine does.
 
