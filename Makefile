@@ -8,7 +8,8 @@
 #   make bench-report                           the figures of docs/benchmarks.md from the newest results
 #   make conformance                            the OCI's own program against this server
 #   make soak  [MINUTES=10]                     the engine's promises under power cuts, at random, for that long
-#   make crash [ROUNDS=500] [SEED=1]            the crash campaign; a seed that failed replays with ROUNDS=1
+#   make crash [ROUNDS=500] [SERVERS=50] [SEED=1]
+#                                               the crash campaign: so many rounds against the engine, and against servers
 #   make rot [FLIPS=50] [SEED=1]                flipped bits, so many in every class of bytes
 #   make venv | lock | format | docs | clean
 #
@@ -91,7 +92,7 @@ soak: $(DEV)
 	$(BIN)/python -m tests.crash.soak $(or $(MINUTES),10)
 
 crash: $(DEV)
-	$(BIN)/python -m tests.crash.campaign $(or $(ROUNDS),500) $(or $(SEED),1)
+	@$(BIN)/python -m tests.crash.campaign $(or $(ROUNDS),500) $(or $(SERVERS),50) $(or $(SEED),1)
 
 rot: $(DEV)
 	$(BIN)/python -m tests.crash.rot $(or $(FLIPS),50) $(or $(SEED),1)

@@ -19,8 +19,8 @@ from cas.errors import CasError, Damaged, DiskFailed, Missing
 from cas.extent import Codec
 from cas.finding import DISK, PUSH, REPAIR, RESTATE, Depth, Finding
 from cas.names import Name
-from cas.records import HEADER_SIZE, ChunkRef, Role
-from cas.scan import extent_of, pack_paths, scan_pack
+from cas.records import ChunkRef, Role
+from cas.scan import extent_of, pack_paths, scan_pack, torn
 from cas.tables import ChunkState, PackState
 
 if TYPE_CHECKING:
@@ -241,25 +241,6 @@ class Audit:
                 for chunk in recipes.get(blob.recipe, ()):
                     whose.setdefault(chunk, set()).add(blob.digest)
         return whose
-
-
-def torn(scan: Scan, committed: int) -> str | None:
-    """Return what of an unsealed pack's records is gone below its committed end; None if they are whole.
-
-    Each record names the one before it, and the last one ends where the index says that the pack does.
-    """
-    if scan.sealed or committed <= HEADER_SIZE:
-        return None
-    if scan.header is None:
-        return "its header is damaged"
-    before, end = 0, HEADER_SIZE
-    for record in scan.records:
-        if record.end > committed:
-            break
-        if record.previous != before:
-            return f"a record between byte {end} and {record.offset} is damaged"
-        before, end = record.offset, record.end
-    return None if end == committed else f"a record between byte {end} and {committed} is damaged"
 
 
 def gaps(links: Mapping[int, int], top: int) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from cas.moving import Living, forget, living, move, remove
 from cas.packs import lock_pack
 from cas.pins import advance
 from cas.records import Role
-from cas.scan import pack_paths, scan_pack
+from cas.scan import pack_paths, scan_pack, torn
 from cas.tables import LAST_BYTE, ChunkState, PackState
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ class _Compaction:
         self._parts, self._everything, self._dry, self._step = parts, everything, dry_run, step
         self._doomed = doomed
         self._top = 0  # the number of the newest change of names when this began
+        self._stuck = False  # whether a pack could not be emptied or removed
         self._report = CompactReport()
 
     def run(self, quiet: Callable[[], bool]) -> CompactReport:
@@ -220,7 +221,8 @@ class _Compaction:
             if counted.chunks or row.committed:
                 return self._leave(row, "its file is missing or empty; run cas fsck")
             return _Plan(row, self._size(row.pack), Living(), LAST_BYTE)
-        if counted.bad or scan.complaints or (scan.header is None and (counted.chunks or row.committed)):
+        is_headless = scan.header is None and (counted.chunks or row.committed)
+        if counted.bad or scan.complaints or is_headless or torn(scan, row.committed):
             return self._leave(row, "it is damaged; run cas fsck")
         found = living(self._parts, scan, self._doomed)
         if found.chunks < counted.chunks:
@@ -292,8 +294,8 @@ class _Compaction:
 
     def _empty(self, group: Sequence[_Plan]) -> bool:
         """Empty these packs into a new one; say whether anything moved."""
-        if not group:
-            return False
+        if not group or (self._stuck and group[0].floor):
+            return False  # deletions are needed as long as what they deleted may be told by a pack that stayed
         new = sum((plan.living for plan in group), Living()).pack_size
         rows = [plan.row for plan in group]
         old = sum(self._size(row.pack) for row in rows)
@@ -306,6 +308,7 @@ class _Compaction:
                 remove(self._parts, rows, self._step)
         except CasError as error:
             self._report.left += [f"pack {row.pack:016x}: {error}" for row in rows]
+            self._stuck = True
             return False
         figures = self._report.of(rows[0].role)
         figures.after += bool(new) - len(rows)
@@ -379,7 +382,9 @@ def set_aside(parts: Parts, pack: int) -> None:
     """Move a pack's file to where nobody reads it, nor removes it."""
     target = parts.layout.quarantined(pack)
     target.parent.mkdir(0o750, exist_ok=True)
+    path = parts.layout.pack(pack)
     with contextlib.suppress(FileNotFoundError):
-        parts.disk.rename(parts.layout.pack(pack), target)
-        parts.disk.sync_folder(target.parent)
+        parts.disk.rename(path, target)
+        for folder in (target.parent, path.parent):
+            parts.disk.sync_folder(folder)
     forget(parts, [pack])

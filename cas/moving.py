@@ -109,11 +109,17 @@ def move(parts: Parts, sources: Sequence[PackRow], step: Step, floor: int = 0) -
 
 
 def remove(parts: Parts, rows: Sequence[PackRow], step: Step) -> None:
-    """Remove packs in which nothing lives; their rows say so until the files are gone, for whoever goes on."""
+    """Remove packs in which nothing lives; their rows say so until the files are gone, for whoever goes on.
+
+    Gone for good: what came back after a power cut would tell of names whose deletions were dropped since (I4).
+    """
     parts.committer.run(partial(_condemn, rows=rows))
     step("condemned")
-    for row in rows:
-        parts.disk.unlink(parts.layout.pack(row.pack))
+    paths = [parts.layout.pack(row.pack) for row in rows]
+    for path in paths:
+        parts.disk.unlink(path)
+    for folder in {path.parent for path in paths if path.parent.is_dir()}:
+        parts.disk.sync_folder(folder)
     step("unlinked")
     forget(parts, [row.pack for row in rows])
     parts.files.forget_unlinked()

@@ -239,14 +239,18 @@ class PackPool:
         self._guard(pack, role)  # before anybody can find it
         try:
             self._register(pack, role)
-            header = Header(role, pack, self._store, self._disk.random(16), int(self._clock()))
-            return PackWriter(self._disk, self._layout, header, self._failed)
-        except BaseException as error:
+            return self._make(Header(role, pack, self._store, self._disk.random(16), int(self._clock())))
+        except BaseException:
             with contextlib.suppress(CasError):
                 self._forget(pack)
             self._let_go(pack)
-            if isinstance(error, DiskFailed):
-                self._failed()
+            raise
+
+    def _make(self, header: Header) -> PackWriter:
+        try:
+            return PackWriter(self._disk, self._layout, header, self._failed)
+        except DiskFailed:
+            self._failed()  # of the file alone: a failure of the index counts where it happens
             raise
 
     def finish(self, writer: PackWriter) -> None:

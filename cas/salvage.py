@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from cas.audit import torn
 from cas.compact import close, is_quiet, set_aside
 from cas.errors import Busy, Damaged, DiskFailed
 from cas.extent import Codec
 from cas.moving import Move, change_over, forget, living_bodies
 from cas.records import Body, ChunkEntry, ChunkRef, Role, Segment, link
 from cas.restate import restate
-from cas.scan import extent_of, scan_pack
+from cas.scan import extent_of, scan_pack, torn
 from cas.tables import ChunkState, PackRow, PackState
 
 if TYPE_CHECKING:

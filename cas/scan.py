@@ -59,31 +59,49 @@ def pack_paths(layout: Layout) -> Iterator[tuple[int, Path]]:
                     yield pack, path
 
 
-def scan_pack(pack: int, path: Path, *, start: int = HEADER_SIZE, proves: bool = True) -> Scan:
-    """Read a pack's records, from byte `start` on if it has no footer.
+def scan_pack(pack: int, path: Path, *, proves: bool = True) -> Scan:
+    """Read a pack's records.
 
     Args:
         pack: its id.
         path: its file.
-        start: where to begin the search.
         proves: without a footer, leave out chunks whose bytes are not there; not for whoever reads them himself.
     """
     with path.open("rb") as file:
         head = file.read(HEADER_SIZE)
         header = decode_header(head)
         if header is None:
-            torn = [] if len(head) < HEADER_SIZE or not any(head) else [f"pack {pack:016x} has a damaged header"]
-            return Scan(pack, None, [], sealed=False, end=0, complaints=torn)
+            said = [] if len(head) < HEADER_SIZE or not any(head) else [f"pack {pack:016x} has a damaged header"]
+            return Scan(pack, None, [], sealed=False, end=0, complaints=said)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            offsets = _footer(data, header.marker) if start == HEADER_SIZE else None
+            offsets = _footer(data, header.marker)
             if offsets is None:
-                return _search(pack, header, data, start, proves=proves)
+                return _search(pack, header, data, proves=proves)
             return _listed(pack, header, data, offsets)
 
 
-def walk(data: mmap.mmap, marker: bytes, start: int = HEADER_SIZE) -> Iterator[tuple[int, Record | None]]:
-    """Yield every place from `start` on where a record begins, with the record, or None where that is damaged."""
-    at = data.find(marker, start)
+def torn(scan: Scan, committed: int) -> str | None:
+    """Return what of an unsealed pack's records is gone below its committed end; None if they are whole.
+
+    Each record names the one before it, and the last one ends where the index says that the pack does.
+    """
+    if scan.sealed or committed <= HEADER_SIZE:
+        return None
+    if scan.header is None:
+        return "its header is damaged"
+    before, end = 0, HEADER_SIZE
+    for record in scan.records:
+        if record.end > committed:
+            break
+        if record.previous != before:
+            return f"a record between byte {end} and {record.offset} is damaged"
+        before, end = record.offset, record.end
+    return None if end == committed else f"a record between byte {end} and {committed} is damaged"
+
+
+def walk(data: mmap.mmap, marker: bytes) -> Iterator[tuple[int, Record | None]]:
+    """Yield every place where a record begins, with the record, or None where that is damaged."""
+    at = data.find(marker, HEADER_SIZE)
     while at >= 0:
         record = _record_at(data, at, marker)
         yield at, record
@@ -113,9 +131,9 @@ def _listed(pack: int, header: Header, data: mmap.mmap, offsets: list[int]) -> S
     return found
 
 
-def _search(pack: int, header: Header, data: mmap.mmap, start: int, *, proves: bool) -> Scan:
-    found = Scan(pack, header, [], sealed=False, end=start, complaints=[])
-    for _, record in walk(data, header.marker, start):
+def _search(pack: int, header: Header, data: mmap.mmap, *, proves: bool) -> Scan:
+    found = Scan(pack, header, [], sealed=False, end=HEADER_SIZE, complaints=[])
+    for _, record in walk(data, header.marker):
         if record is not None:
             if proves:
                 _believe_chunks(record.body, data)

@@ -1,178 +1,89 @@
-"""A seeded campaign against the engine: `make crash [ROUNDS=500] [SEED=n]`; a round's seed replays it (I1 to I4, I8).
+"""The crash campaign: `make crash [ROUNDS=500] [SERVERS=50] [SEED=1]`; a round's seed replays it.
 
-Each round is a store of its own, loaded at random while the power goes and the disk fails at random operations, while
-collections and compactions run, and while the index is rebuilt. A model knows what was acknowledged.
+Engine rounds are a store in this process (see `engine_round`), server rounds real servers (see `server_round`); every
+fourth of these has a small disk, where the kernel lets us mount one. The first broken promise ends the campaign.
 """
 
 from __future__ import annotations
 
 import faulthandler
-import random
-import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from cas import CasError, Depth, Digest, Name, NoSpace, Record, Store, rebuild_index
-from cas.errors import DiskFailed
-from tests.support.engine import KIB, SMALL, noise, prose, push, read
-from tests.support.powercut import ForgetfulDisk, PowerCut, pull_the_plug
+from tests.crash.engine_round import EngineRound
+from tests.crash.server_round import EVENTS, ServerRound
+from tests.crash.tally import DAMAGE, FAULT, KILL, ROUNDS, Tally
+from tests.support.processes import can_mount, in_namespace
 
-STEPS = 12
-ROUND_S = 60  # a round takes less than a second; one that hangs is ended with all stacks
-_NAMES = ("a", "b", "c", "d")
-_PIECES = [noise(30 * KIB + 9 * KIB * n, n) for n in range(6)] + [prose(90 * KIB, n) for n in range(2)]
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a campaign did."""
-
-    rounds: int = 0
-    cuts: int = 0
-    faults: int = 0
-    collections: int = 0
-    rebuilds: int = 0
-
-    def __str__(self) -> str:
-        return (
-            f"{self.rounds} rounds, {self.cuts} power cuts, {self.faults} faults, "
-            f"{self.collections} collections, {self.rebuilds} rebuilds"
-        )
+ENGINE_ROUND_S: Final = 120  # a round takes a second; one that hangs is ended with all stacks
+SERVER_ROUND_S: Final = 600  # a round takes ten seconds, on a busy machine a minute
+SMALL_DISKS: Final = 4  # one round of so many has one
+_MEMORY: Final = Path("/dev/shm")  # syncs that cost nothing: what they are worth is for `ForgetfulDisk` to say
 
 
-class EngineRound:
-    """One store, its random load, and the model of what it acknowledged."""
-
-    def __init__(self, root: Path, seed: int, tally: Tally, *, honest: bool = True) -> None:
-        self._root, self._dice, self._tally, self._honest = root, random.Random(seed), tally, honest
-        self._promised: dict[str, bytes] = {}
-        self._open()
-
-    def run(self) -> None:
-        """Do random steps, look after each, and leave no store open."""
-        steps = (self._push, self._delete, self._cut, self._cut, self._fail, self._fail, self._collect, self._rebuild)
-        try:
-            for _ in range(STEPS):
-                self._dice.choice(steps)()
-                self._look()
-            self._collect()
-            self._look()
-            findings = list(self._store.check(Depth.DEEP))
-            assert not findings, findings
-        finally:
-            self._disk.cut_after = self._disk.fail_after = None
-            self._store.close()
-
-    def _open(self) -> None:
-        self._disk = ForgetfulDisk(self._dice.getrandbits(30), honest=self._honest)
-        self._store = Store.open(self._root, SMALL, create=True, disk=self._disk)
-
-    def _content(self) -> bytes:
-        return b"".join(self._dice.choices(_PIECES, k=self._dice.randint(1, 4)))[self._dice.randrange(2000) :]
-
-    def _push(self) -> None:
-        name, data = self._dice.choice(_NAMES), self._content()
-        before = self._promised.get(name)
-        try:
-            push(self._store, name, data)
-        except BaseException:
-            self._doubt = (name, before, data)
-            raise
-        self._promised[name] = data
-
-    def _delete(self) -> None:
-        name = self._dice.choice(_NAMES)
-        assert self._store.change(lambda edits: edits.delete(Name("thing", name))) == (name in self._promised)
-        self._promised.pop(name, None)
-
-    def _settle_doubt(self) -> None:
-        """A push without an answer may have happened or not, but nothing between."""
-        name, before, after = self._doubt
-        record = self._store.get(Name("thing", name))
-        kept = next((c for c in (before, after) if record == self._record(name, c)), b"neither")
-        assert kept != b"neither", f"{name} is neither what it was nor what was pushed"
-        self._promised.pop(name, None)
-        if kept is not None:
-            self._promised[name] = kept
-
-    @staticmethod
-    def _record(name: str, data: bytes | None) -> Record | None:
-        return None if data is None else Record(name.encode(), (Digest.of(data),), len(data))
-
-    def _cut(self) -> None:
-        """The power goes at a random operation of a push, a collection or a compaction."""
-        self._tally.cuts += 1
-        self._disk.cut_after = self._dice.randrange(16)
-        doubtful = self._interrupted()
-        pull_the_plug(self._store, self._disk)
-        self._open()
-        if doubtful:
-            self._settle_doubt()
-
-    def _fail(self) -> None:
-        """One operation of the disk fails; the store is opened anew, since two make it read-only."""
-        self._tally.faults += 1
-        self._disk.fail_after = self._dice.randrange(16)
-        self._disk.failure = self._dice.choice((DiskFailed, NoSpace))
-        doubtful = self._interrupted()
-        self._disk.fail_after = None
-        self._store.close()
-        self._open()
-        if doubtful:
-            self._settle_doubt()
-
-    def _interrupted(self) -> bool:
-        work = self._dice.choice((self._push, self._push, self._collect))
-        try:
-            work()
-        except (PowerCut, CasError):
-            return work == self._push
-        return False
-
-    def _collect(self) -> None:
-        self._tally.collections += 1
-        self._store.collect(wait_s=5)
-        self._store.compact(everything=True)
-
-    def _rebuild(self) -> None:
-        self._tally.rebuilds += 1
-        self._store.close()
-        shutil.rmtree(self._root / "index")
-        report = rebuild_index(self._root, SMALL)
-        assert not report.damaged, report.damaged
-        self._open()
-
-    def _look(self) -> None:
-        there = {name.path: record for name, record in self._store.scan("thing")}
-        assert there == {name: self._record(name, data) for name, data in self._promised.items()}
-        for data in self._promised.values():
-            assert read(self._store, Digest.of(data)) == data
+def folder() -> tempfile.TemporaryDirectory[str]:
+    """Make a folder for one round, in memory where there is such a place."""
+    return tempfile.TemporaryDirectory(prefix="cas-campaign-", dir=_MEMORY if _MEMORY.is_dir() else None)
 
 
-def run(seed: int, tally: Tally, *, honest: bool = True) -> None:
-    """Run one round in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="cas-campaign-") as folder:
-        EngineRound(Path(folder) / "root", seed, tally, honest=honest).run()
-    tally.rounds += 1
+def engine_round(seed: int, tally: Tally, *, honest: bool = True) -> None:
+    """Run one round against the engine."""
+    with folder() as place:
+        EngineRound(Path(place), seed, tally, honest=honest).run()
+    tally.add(ROUNDS, "engine")
+
+
+def server_round(seed: int, tally: Tally, *, small_disk: bool = False, events: int = EVENTS) -> None:
+    """Run one round against real servers."""
+    with folder() as place:
+        ServerRound(Path(place), seed, tally, small_disk=small_disk, events=events).run()
+    tally.add(ROUNDS, "server, small disk" if small_disk else "server")
+
+
+def play(rounds: int, servers: int, first: int, *, mounts: bool) -> Tally:
+    """Run rounds of both kinds, each kind from the same first seed on."""
+    tally = Tally()
+
+    def servers_round(seed: int) -> None:
+        server_round(seed, tally, small_disk=mounts and seed % SMALL_DISKS == 0)
+
+    def campaign(count: int, limit_s: int, run: Callable[[int], None], replay: str) -> None:
+        for seed in range(first, first + count):
+            faulthandler.dump_traceback_later(limit_s, exit=True)
+            sys.stderr.write(f"\r{tally.total(ROUNDS) + 1} of {rounds + servers}, {replay.format(seed)} ")
+            try:
+                run(seed)
+            except BaseException:
+                sys.stderr.write(f"\nseed {seed} broke a promise; replay: make crash {replay.format(seed)}\n{tally}\n")
+                raise
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+
+    campaign(rounds, ENGINE_ROUND_S, lambda seed: engine_round(seed, tally), "ROUNDS=1 SERVERS=0 SEED={}")
+    campaign(servers, SERVER_ROUND_S, servers_round, "ROUNDS=0 SERVERS=1 SEED={}")
+    return tally
 
 
 def main() -> None:
-    """Run ROUNDS rounds from SEED on; the first broken promise ends the campaign, with its seed."""
-    rounds, first = int(sys.argv[1]), int(sys.argv[2])
-    tally, began = Tally(), time.monotonic()
-    for seed in range(first, first + rounds):
-        faulthandler.dump_traceback_later(ROUND_S, exit=True)
-        sys.stderr.write(f"seed {seed}\n")
-        try:
-            run(seed, tally)
-        except BaseException:
-            sys.stderr.write(f"seed {seed} broke a promise; replay: make crash SEED={seed} ROUNDS=1\n")
-            raise
-    faulthandler.cancel_dump_traceback_later()
-    sys.stdout.write(f"{tally}, 0 losses in {time.monotonic() - began:.0f} s; seeds {first} to {first + rounds - 1}\n")
+    """Run ROUNDS engine rounds and SERVERS server rounds from SEED on, and print what was done."""
+    rounds, servers, first = map(int, sys.argv[1:4])
+    inside = len(sys.argv) > 4
+    if servers and not inside and can_mount():
+        ended = subprocess.run(
+            in_namespace([sys.executable, "-m", "tests.crash.campaign", *sys.argv[1:4], "inside"]), check=False
+        )
+        sys.exit(ended.returncode)
+    began = time.monotonic()
+    tally = play(rounds, servers, first, mounts=inside)
+    small = "" if inside or not servers else "; no round with a full disk: mounting is not permitted here"
+    kinds = f"{tally.total(KILL):,} kills, {tally.total(FAULT):,} faults, {tally.total(DAMAGE):,} damaged packs"
+    seeds = f"seeds {first} to {first + max(rounds, servers) - 1}"
+    sys.stdout.write(f"\n{tally}\n0 losses after {kinds} in {time.monotonic() - began:.0f} s; {seeds}{small}\n")
 
 
 if __name__ == "__main__":

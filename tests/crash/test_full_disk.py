@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ import cas.environment
 from cas import CasError, Digest, DiskFailed, Missing, Name, Names, NoSpace, ReadOnly, Record, Store, rebuild_index
 from cas.disk import Disk
 from tests.support.engine import KIB, MIB, SMALL, noise, opened, packs_of, push, read
+from tests.support.faults import Fault, FaultyCalls, before_commits
 from tests.support.processes import can_mount, run_python
 from tests.support.writer import script
 
@@ -159,6 +161,17 @@ class TestFaults:
         with opened(tmp_path) as store:
             push(store, "after", b"good again")
             assert contents(store) == {"before": noise(300 * KIB, 1), "after": b"good again"}
+
+    def test_a_failure_of_the_index_while_a_pack_is_made_is_one_failure(self, tmp_path: Path) -> None:
+        """It costs the push under way, and the store goes on taking writes."""
+        calls = FaultyCalls(0)
+        with Store.open(tmp_path, SMALL, create=True) as store:
+            before_commits(store, calls.before_commit)
+            calls.plan(Fault("commit", errno.EIO))
+            with pytest.raises(DiskFailed):
+                push(store, "refused", noise(300 * KIB))
+            push(store, "a", noise(300 * KIB))
+            assert contents(store) == {"a": noise(300 * KIB)}
 
     def test_a_full_disk_is_no_failing_disk(self, tmp_path: Path) -> None:
         """NoSpace may come as often as it likes: once there is room, the same store takes writes."""

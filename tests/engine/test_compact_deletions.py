@@ -7,12 +7,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cas import Name, Record, Store, rebuild_index
+from cas import DiskFailed, Name, Record, Store, rebuild_index
+from cas.disk import Disk
 from cas.records import HEADER_SIZE, Role
 from cas.scan import pack_paths, scan_pack
 from cas.tables import PackRow, PackState
 from tests.engine.test_compact import check, contents, drop, rows
 from tests.support.engine import KIB, SMALL, noise, opened, push
+from tests.support.powercut import ForgetfulDisk
 from tests.support.processes import start_python
 
 STEPS = ("counted", "planned", "closed", "copied", "sealed", "moved", "condemned", "unlinked")
@@ -156,3 +158,54 @@ def test_a_journal_that_died_before_its_file_is_in_nobodys_way(tmp_path: Path) -
         assert 7 not in {each.pack for each in rows(store, Role.JOURNAL)}
         assert deletions(store) == 0
     assert rebuilt(tmp_path) == {"kept"}
+
+
+def test_a_removal_that_a_power_cut_takes_back_brings_no_name_back(tmp_path: Path) -> None:
+    """Each pack that may come back was removed before a deletion went that concerned it, or not at all."""
+    with opened(tmp_path) as store:
+        push(store, "gone", noise(2 * KIB, 1))
+    with opened(tmp_path) as store:
+        push(store, "kept", noise(2 * KIB, 2))
+        drop(store, "gone")
+    before = set((tmp_path / "packs").rglob("*.pack"))
+    disk = ForgetfulDisk(0)
+    with Store.open(tmp_path, SMALL, disk=disk) as store:
+        for _ in range(3):
+            store.compact(everything=True)
+        assert deletions(store) == 0
+    assert before - set((tmp_path / "packs").rglob("*.pack"))
+    for path, data in disk.removed.items():
+        path.write_bytes(data)
+        assert rebuilt(tmp_path) == {"kept"}
+        path.unlink()
+
+
+def test_deletions_stay_while_a_pack_cannot_be_removed(tmp_path: Path) -> None:
+    """It still tells of what they deleted, whichever it is."""
+
+    class Stuck(Disk):
+        def __init__(self, path: Path) -> None:
+            super().__init__()
+            self._path = path
+
+        def unlink(self, path: Path) -> None:
+            if path == self._path:
+                raise DiskFailed("planted")
+            super().unlink(path)
+
+    for which in range(8):  # packs are removed in the order of their ids, which are random
+        root = tmp_path / str(which)
+        with opened(root) as store:
+            push(store, "gone", noise(2 * KIB, 1))
+            oldest = rows(store, Role.JOURNAL)
+        with opened(root) as store:
+            push(store, "kept", noise(2 * KIB, 2))
+            drop(store, "gone")
+            newest = rows(store, Role.JOURNAL)
+            (row,) = oldest if which % 4 else [row for row in newest if row.pack != oldest[0].pack]
+            path = store._parts.layout.pack(row.pack)
+        with Store.open(root, SMALL, disk=Stuck(path)) as store:
+            for _ in range(3):
+                assert store.compact(everything=True).left
+        assert path.exists()
+        assert rebuilt(root) == {"kept"}

@@ -1,13 +1,19 @@
 """What is damaged is put where nobody reads it; nothing else is lost, and a push of the same content heals it (I9)."""
 
+# ruff: noqa: SLF001 - what a promise rests on is looked at inside, not only from the front
+
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from cas import Depth, Digest, Missing, Store
-from tests.support.engine import MIB, flip, noise, opened, packs_of, prose, push
+from cas import Depth, Digest, Missing, Name, Store, rebuild_index
+from cas.records import Role
+from cas.scan import scan_pack
+from tests.support.dump import differences, dump
+from tests.support.engine import MIB, SMALL, flip, noise, opened, packs_of, prose, push
 
 DATA = {"noise": noise(3 * MIB), "prose": prose(MIB), "other": noise(MIB, 7), "small": b"small"}
 
@@ -88,3 +94,63 @@ def test_a_sound_store_is_left_alone(root: Path) -> None:
         report = store.repair(Depth.DEEP)
         assert (report.found, report.packs, report.lost, report.left) == ((), (), (), ())
         assert whole(store) == set(DATA)
+
+
+@pytest.mark.parametrize("which", [0, 1, -1])
+@pytest.mark.parametrize("offset", [3, 60], ids=["marker", "body"])
+def test_a_damaged_record_of_a_pack_without_a_footer_is_no_torn_tail(tmp_path: Path, which: int, offset: int) -> None:
+    """The journal that is being written: a quick check names it, and repair says once more what stood there."""
+    with opened(tmp_path) as store:
+        for name in ("a", "b", "c"):
+            push(store, name, name.encode())
+        (row,) = [row for row in store._parts.index.read(lambda view: view.packs()) if row.role is Role.JOURNAL]
+        path = store._parts.layout.pack(row.pack)
+        flip(path, scan_pack(row.pack, path).records[which].offset + offset)
+        assert {finding.pack for finding in store.check()} == {row.pack}
+        assert store.repair().left == ()
+        assert list(store.check(Depth.DEEP)) == []
+    shutil.rmtree(tmp_path / "index")
+    rebuild_index(tmp_path, SMALL)
+    with opened(tmp_path) as store:
+        assert [name.path for name, _ in store.scan("thing")] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.3, 0.6, 0.95])
+def test_a_journal_that_was_cut_short_is_said_once_more(tmp_path: Path, share: float) -> None:
+    """Although its footer went with the records that it listed; and no compaction takes it for whole."""
+    with opened(tmp_path) as store:
+        for name in ("a", "b", "c"):
+            push(store, name, name.encode())
+        (row,) = [row for row in store._parts.index.read(lambda view: view.packs()) if row.role is Role.JOURNAL]
+    path = next(path for path in packs_of(tmp_path) if path.stem == f"{row.pack:016x}")
+    path.chmod(0o640)
+    with path.open("r+b") as file:
+        file.truncate(int(path.stat().st_size * share))
+    with opened(tmp_path) as store:
+        assert store.compact(everything=True).left
+        assert path.exists()
+        assert store.repair().left == ()
+        assert list(store.check(Depth.DEEP)) == []
+    shutil.rmtree(tmp_path / "index")
+    rebuild_index(tmp_path, SMALL)
+    with opened(tmp_path) as store:
+        assert [name.path for name, _ in store.scan("thing")] == ["a", "b", "c"]
+
+
+def test_a_deletion_that_was_damaged_is_said_once_more(tmp_path: Path) -> None:
+    """Else what it deleted would come back with the next index that is made anew."""
+    with opened(tmp_path) as store:
+        for name in ("a", "gone"):
+            push(store, name, name.encode())
+    before = set(packs_of(tmp_path))
+    with opened(tmp_path) as store:
+        store.change(lambda names: names.delete(Name("thing", "gone")))
+        (path,) = set(packs_of(tmp_path)) - before
+        push(store, "b", b"b")
+        flip(path, scan_pack(1, path).records[0].offset + 60)
+        assert store.repair().left == ()
+        expected = dump(store)
+    shutil.rmtree(tmp_path / "index")
+    rebuild_index(tmp_path, SMALL)
+    with opened(tmp_path) as store:
+        assert differences(expected, dump(store)) == []

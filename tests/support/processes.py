@@ -12,9 +12,9 @@ _PROJECT = Path(__file__).resolve().parents[2]
 _WITHIN_S = 100
 
 
-def _namespace() -> list[str]:
-    """The command that gives its child a private view of mounts; `-r` makes anybody root inside."""
-    return ["unshare", "-rm", "--propagation", "private"]
+def in_namespace(command: list[str]) -> list[str]:
+    """Give what runs a command with a private view of mounts; `-r` makes anybody root inside."""
+    return ["unshare", "-rm", "--propagation", "private", *command]
 
 
 @functools.cache
@@ -22,16 +22,17 @@ def can_mount() -> bool:
     """Whether the kernel lets us mount a small tmpfs in a namespace of our own."""
     try:
         probe = subprocess.run(
-            [*_namespace(), "mount", "-t", "tmpfs", "-o", "size=64k", "none", "/mnt"], capture_output=True, check=False
+            in_namespace(["mount", "-t", "tmpfs", "-o", "size=64k", "none", "/mnt"]), capture_output=True, check=False
         )
     except FileNotFoundError:
         return False
     return probe.returncode == 0
 
 
-def run_python(script: str, *arguments: str | Path, mounts: bool = False) -> subprocess.CompletedProcess[str]:
+def run_python(script: str, *arguments: str | Path | bool, mounts: bool = False) -> subprocess.CompletedProcess[str]:
     """Run a script to its end; its errors fail the test with their text."""
-    done = _run([*(_namespace() if mounts else []), sys.executable, "-c", script, *map(str, arguments)])
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = _run(in_namespace(command) if mounts else command)
     assert done.returncode == 0, done.stderr
     return done
 
