@@ -106,7 +106,7 @@ def test_a_damaged_record_of_a_pack_without_a_footer_is_no_torn_tail(tmp_path: P
         (row,) = [row for row in store._parts.index.read(lambda view: view.packs()) if row.role is Role.JOURNAL]
         path = store._parts.layout.pack(row.pack)
         flip(path, scan_pack(row.pack, path).records[which].offset + offset)
-        assert {finding.pack for finding in store.check()} == {row.pack}
+        assert {finding.pack for finding in store.check() if finding.check == "packs"} == {row.pack}
         assert store.repair().left == ()
         assert list(store.check(Depth.DEEP)) == []
     shutil.rmtree(tmp_path / "index")
