@@ -123,9 +123,11 @@ class Connection(TCPServer):
                 self.protocol = Protocols(self, tasks)
                 await self.protocol.initiate()
                 self._rest()
-                await self._read_data()
-                self._is_read = True  # nobody waits for another request now
-                self._idle.stop()
+                try:
+                    await self._read_data()
+                finally:
+                    self._is_read = True  # nobody waits for another request now
+                    self._idle.stop()
         finally:
             await self._close()
 

@@ -1,11 +1,14 @@
 """How many manifests a second: GET and HEAD by tag, as every pull begins and every poll for news is.
 
+Clients ask by the same words, as one program does on many machines; in the last row each time by others, so that
+nothing that was said before can be said again.
+
 Rows `manifest/…`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from bench.field import Field, Runner
@@ -32,7 +35,23 @@ def ask(run: Run) -> Iterator[Row]:
         for verb in ("get", "head"):
             loads = [Load(runner, same(jobs_of(verb, sizes, run.scale.requests)), CLIENTS) for runner, sizes in ready]
             yield compare(f"manifest/{verb}", loads, run.scale.rounds, per="1,000")
+        loads = [Load(runner, in_other_words(sizes, run.scale.requests), CLIENTS) for runner, sizes in ready]
+        yield compare("manifest/words", loads, run.scale.rounds, per="1,000")
     run.corpus.drop(*blobs)
+
+
+def in_other_words(sizes: dict[str, int], count: int) -> Callable[[int], list[Job]]:
+    """GET by tag, each with a header that no other request has."""
+    tags = list(sizes)
+
+    def jobs(round_: int) -> list[Job]:
+        asked = (tags[number % len(tags)] for number in range(count))
+        return [
+            partial(pull, f"/v2/{REPOSITORY}/manifests/{tag}", sizes[tag], word=f"{round_}.{number}")
+            for number, tag in enumerate(asked)
+        ]
+
+    return jobs
 
 
 def jobs_of(verb: str, sizes: dict[str, int], count: int) -> list[Job]:

@@ -35,9 +35,9 @@ def push_by_patch(blob: Blob, connection: Connection) -> int:
     return blob.size
 
 
-def pull(target: str, size: int, connection: Connection) -> int:
-    """GET, and throw away what comes; its length must be right."""
-    answer = connection.ask("GET", target, Accept=MANIFEST)
+def pull(target: str, size: int, connection: Connection, *, word: str = "") -> int:
+    """GET, and throw away what comes; its length must be right. A word of its own makes a request another one."""
+    answer = connection.ask("GET", target, Accept=MANIFEST, X_Word=word)
     assert (answer.status, answer.size) == (200, size), answer.head
     return answer.size
 
