@@ -21,18 +21,20 @@ from bench.registry import REPOSITORY, pull, push_by_put
 from tests.support.serving import CAS, clean_environment
 
 _SPARE = 8 * GIB  # of the disk, for whoever else lives on it
-_EDGE = 4  # layers that stand for the store's youth, and for its age
+_EDGE = 4  # layers at most that stand for the store's youth, and as many for its age
 
 
 def ask(run: Run) -> Iterator[Row]:
     series: list[dict[str, float]] = []
     wanted = min(run.scale.growth, room_bytes(run.folder) - _SPARE) // run.scale.fill
-    assert wanted > 0, "too little room for a store that grows: name another --dir"
+    assert wanted > 1, "too little room for a store that grows: name another --dir"
     with Field(run.folder) as field:
         runner = field.start("cas")
         for number in range(1, wanted + 1):
             layer = run.corpus.noise(run.scale.fill)
+            before = runner.cpu_s()
             pushed = drive(runner.address, 1, [partial(push_by_put, layer)])
+            cpu_s = (runner.cpu_s() - before) * GIB / layer.size
             run.corpus.drop(layer)
             back = partial(pull, f"/v2/{REPOSITORY}/blobs/{layer.digest}", layer.size)
             _, pulled = (drive(runner.address, 1, [back]) for _ in range(2))
@@ -41,10 +43,13 @@ def ask(run: Run) -> Iterator[Row]:
                     "stored_gib": round(number * run.scale.fill / GIB, 3),
                     "push": round(pushed.mib_per_s, 1),
                     "pull": round(pulled.mib_per_s, 1),
+                    "push_cpu_s": round(cpu_s, 3),
                 }
             )
         held = stats(runner.data)
-    edges = {"cas": series[-_EDGE:], "young": series[:_EDGE]}
+        whole = {"peak_rss_mib": round(runner.peak_rss_mib(), 1), "disk_bytes": runner.disk_bytes()}
+    edge = min(_EDGE, len(series) // 2)
+    edges = {"cas": series[-edge:], "young": series[:edge]}
     yield {
         "key": "growth/store",
         "clients": 1,
@@ -54,6 +59,8 @@ def ask(run: Run) -> Iterator[Row]:
             name: {
                 "rate": statistics.median(each["push"] for each in some),
                 "pull_rate": statistics.median(each["pull"] for each in some),
+                "cpu_s": statistics.median(each["push_cpu_s"] for each in some),
+                **(whole if name == "cas" else {}),
             }
             for name, some in edges.items()
         },

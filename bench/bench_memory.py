@@ -13,7 +13,7 @@ from functools import partial
 from bench.corpus import Noise
 from bench.field import Field, status_kib
 from bench.load import Connection, Job, Made, drive
-from bench.measure import Row, Run
+from bench.measure import Row, Run, figures
 from bench.registry import closing, give, opened
 
 PULLS = 16
@@ -30,14 +30,16 @@ def ask(run: Run) -> Iterator[Row]:
         pull = give(runner, layer)
         run.corpus.drop(layer)
         jobs: list[Job] = [pull] * PULLS + [partial(push_made, Noise(1000 + n), size) for n in range(PUSHES)]
+        before = runner.cpu_s()
         sample = drive(runner.address, len(jobs), jobs)
+        taken = figures([(sample, runner.cpu_s() - before)], "GiB") | {"disk_bytes": runner.disk_bytes()}
         busy = peak_of_worker(runner.processes()[-1])
     yield {
         "key": "memory/worker",
         "clients": PULLS + PUSHES,
         "rounds": 1,
         "per": "GiB",
-        "servers": {"cas": {"rate": round(sample.mib_per_s, 2), "peak_rss_mib": busy}},
+        "servers": {"cas": taken | {"peak_rss_mib": busy}},
         "notes": {"idle_mib": idle, "added_mib": round(busy - idle, 1), "bytes_each": size},
     }
 

@@ -39,7 +39,7 @@ SCALES = {
     scale.name: scale
     for scale in (
         Scale("tiny", 8 * MIB, 1, 64, 1_000, 10_000, 48 * MIB, 16 * MIB),
-        Scale("short", 256 * MIB, 3, 2_000, 100_000, 1_000_000, 4 * GIB, GIB),
+        Scale("short", 256 * MIB, 3, 2_000, 100_000, 1_000_000, 4 * GIB, 256 * MIB),
         Scale("full", GIB, 3, 8_000, 100_000, 1_000_000, 50 * GIB, GIB),
     )
 }

@@ -95,6 +95,7 @@ ROWS: Mapping[str, Title] = {
         (
             faster("young", 0.8),
             faster("young", 0.8, "pull_rate"),
+            cheaper("young", 1.2),
             noted("index_bytes_a_chunk", "index ≤ 200 B a chunk", 200),
         ),
     ),
