@@ -11,15 +11,14 @@ import errno
 import os
 import threading
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar, cast, final
 
 import lmdb
 import xxhash
 
-from cas import pages
 from cas.errors import Busy, Closed, Damaged, DiskFailed, InUse, NoSpace
+from cas.pagefile import TRIES, metas_flaw, state_flaw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,8 +28,6 @@ T = TypeVar("T")
 _OPEN: set[str] = set()  # real paths: a second opening in one process would end the first one's locks
 _SEAL_BYTES = 4  # enough to notice rot; against ill will nothing in the index helps
 _ROOM = 1 << 20  # bytes: with fewer left a disk is full, whatever it says
-_DATA = "data.mdb"
-_TRIES = 100  # to catch a state while others commit; each takes microseconds
 _FORMAT = 0  # the engine of LMDB 0.9; an environment variable must not choose our file format
 
 
@@ -113,7 +110,7 @@ class Environment:
         self._pid = os.getpid()
         self._gate = _Gate()
         self._closed = False
-        if what := _metas_flaw(self._place):
+        if what := metas_flaw(self._place):
             raise _damaged(what)
         with _errors(self._place):
             self._env = lmdb.open(
@@ -337,7 +334,7 @@ def inspect(path: Path, *, max_readers: int) -> str | None:
         DiskFailed, Busy: it could not be looked at.
     """
     place = os.path.realpath(path)
-    if what := _metas_flaw(place):
+    if what := metas_flaw(place):
         return what
     try:
         with (
@@ -350,49 +347,12 @@ def inspect(path: Path, *, max_readers: int) -> str | None:
 
 
 def _flaw(env: lmdb.Environment, place: str) -> str | None:
-    fd = os.open(os.path.join(place, _DATA), os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        for _ in range(_TRIES):
-            with env.begin() as txn:  # pins the pages of its state
-                meta = next((each for each in _metas(fd) if each.number == txn.id()), None)
-                if meta is not None:
-                    pages.verify(meta, partial(_read_pages, fd, meta.page_bytes))
-                    return None
-        raise Busy("others commit faster than the state of the index can be caught; try again")
-    except pages.Broken as error:
-        return str(error)
-    finally:
-        os.close(fd)
-
-
-def _read_pages(fd: int, page_bytes: int, page: int, count: int) -> bytes:
-    return os.pread(fd, count * page_bytes, page * page_bytes)
-
-
-def _metas(fd: int) -> list[pages.Meta]:
-    first = pages.read_meta(os.pread(fd, pages.META_BYTES, 0), 0)
-    return [first, pages.read_meta(os.pread(fd, pages.META_BYTES, first.page_bytes), 1)]
-
-
-def _metas_flaw(place: str) -> str | None:
-    """Return what is wrong with the two pages on which all else rests: LMDB would go by an older state, in silence."""
-    try:
-        fd = os.open(os.path.join(place, _DATA), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None  # there is none yet, or LMDB says why
-    what = None
-    try:
-        for _ in range(_TRIES):  # somebody may be writing one of them
-            try:
-                if os.fstat(fd).st_size:
-                    first, second = _metas(fd)
-                    pages.check_metas(first, second, partial(_read_pages, fd, first.page_bytes))
-                return None
-            except pages.Broken as error:
-                what = str(error)
-        return what
-    finally:
-        os.close(fd)
+    for _ in range(TRIES):
+        with env.begin() as txn:  # pins the pages of its state
+            found, what = state_flaw(place, txn.id())
+            if found:
+                return what
+    raise Busy("others commit faster than the state of the index can be caught; try again")
 
 
 def _damaged(what: object) -> Damaged:

@@ -1,0 +1,67 @@
+"""The file of the index's pages: read beside LMDB, never written.
+
+Layer: L1. Which state of it nobody changes meanwhile is for whoever calls to see to; what pages are, `pages` knows.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from cas import pages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TRIES: Final = 100  # to catch a state while others commit; each takes microseconds
+_DATA: Final = "data.mdb"
+
+
+def metas_flaw(place: str) -> str | None:
+    """Return what is wrong with the two pages on which all else rests: LMDB would go by an older state, in silence."""
+    what = None
+    try:
+        with _opened(place) as fd:
+            for _ in range(TRIES):  # somebody may be writing one of them
+                try:
+                    if os.fstat(fd).st_size:
+                        first, second = _metas(fd)
+                        pages.check_metas(first, second, partial(_read, fd, first.page_bytes))
+                    return None
+                except pages.Broken as error:
+                    what = str(error)
+    except OSError:
+        return None  # there is none yet, or LMDB says why
+    return what
+
+
+def state_flaw(place: str, number: int) -> tuple[bool, str | None]:
+    """Walk the state that one commit left; return whether it was still to be found, and what is wrong with it."""
+    with _opened(place) as fd:
+        try:
+            meta = next((each for each in _metas(fd) if each.number == number), None)
+            if meta is not None:
+                pages.verify(meta, partial(_read, fd, meta.page_bytes))
+        except pages.Broken as error:
+            return True, str(error)
+    return meta is not None, None
+
+
+@contextmanager
+def _opened(place: str) -> Iterator[int]:
+    fd = os.open(os.path.join(place, _DATA), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _read(fd: int, page_bytes: int, page: int, count: int) -> bytes:
+    return os.pread(fd, count * page_bytes, page * page_bytes)
+
+
+def _metas(fd: int) -> list[pages.Meta]:
+    first = pages.read_meta(os.pread(fd, pages.META_BYTES, 0), 0)
+    return [first, pages.read_meta(os.pread(fd, pages.META_BYTES, first.page_bytes), 1)]
