@@ -58,6 +58,9 @@ def play(rounds: int, servers: int, first: int, *, mounts: bool) -> Tally:
             sys.stderr.write(f"\r{tally.total(ROUNDS) + 1} of {rounds + servers}, {replay.format(seed)} ")
             try:
                 run(seed)
+            except KeyboardInterrupt:
+                sys.stderr.write(f"\nended during seed {seed}\n{tally}\n")
+                raise
             except BaseException:
                 sys.stderr.write(f"\nseed {seed} broke a promise; replay: make crash {replay.format(seed)}\n{tally}\n")
                 raise
