@@ -324,9 +324,9 @@ class TestDamagedPacks:
 
 
 def _counted(counter: Counter[str], name: str, function):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    def wrapper(*arguments: object) -> object:
+    def wrapper(*arguments: object, **named: object) -> object:
         counter[name] += 1
-        return function(*arguments)
+        return function(*arguments, **named)
 
     return wrapper
 
