@@ -36,6 +36,7 @@ async def get(call: Call) -> ASGIApp:
         found = await threads.run(_open, call.store, call.repository, reference)
     except push.NotMade:
         found = await threads.run(_open, call.store, call.repository, await _made(call, str(reference)))
+        found = replace(found, moment=None)  # read later than the tag was, which may be another by then
     manifest = found.manifest
     headers = {
         "Content-Type": manifest.media_type,

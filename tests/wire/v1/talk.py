@@ -185,7 +185,7 @@ def running(
     http, clock = http or HttpSettings(), Clock()
     with Store.open(root, engine or EngineSettings(), create=True, disk=disk) as store:
         app = build(store, http, v1 or V1Settings(), access or AccessSettings(), clock=clock)
-        with serving(app, http) as server:
+        with serving(app, http, moment=store.moment) as server:
             yield Registry(store, server, clock)
 
 
