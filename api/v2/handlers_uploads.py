@@ -5,6 +5,7 @@ Everything that headers alone can tell is refused before a byte of the body is r
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final, TypeVar, TypeVarTuple
 
@@ -124,7 +125,7 @@ async def _receive(call: Call, arrival: Arrival, chunk: Chunk | None) -> None:
     """Stream the body into an upload. However this fails, the upload is left as `Arrival` says.
 
     Raises:
-        ClientGone: what came is kept.
+        ClientGone, CancelledError: what came is kept.
         Refused: 416, another request went on with the session meanwhile; 404, it was ended.
         BodyTooLarge: the blob is larger than the limit; nothing more is taken.
         Refused: 400, the body is not as long as the chunk; nothing more is taken.
@@ -138,7 +139,7 @@ async def _receive(call: Call, arrival: Arrival, chunk: Chunk | None) -> None:
         )
         if chunk is not None and size != chunk.size:
             raise Refused(SIZE_INVALID)
-    except ClientGone:
+    except (ClientGone, asyncio.CancelledError):  # the latter when the server is told to stop
         await run(arrival.save)
         raise
     except Superseded:
