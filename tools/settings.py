@@ -267,7 +267,7 @@ def shown_default(name: str) -> str:
         case int(size) if unit(name) == "bytes":
             return units.exact_size(size)
         case value:
-            return f"{value:g}" if isinstance(value, float) else str(value)
+            return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _config_option() -> click.Option:
