@@ -148,8 +148,7 @@ class Audit:
             yield Finding("packs", f"{what}; {effect}", where, REPAIR, pack=row.pack)
         for text in () if scan.header is None and row.committed else scan.complaints:
             yield Finding("packs", f"{text}; {effect}", where, REPAIR, pack=row.pack)
-        names = (record.body.names for record in scan.records)
-        self._links |= {change.seq: change.previous for change in names if change is not None}
+        self._links |= _links(scan)
 
     def _reads(self, pack: int) -> bool:
         return self._scope.depth > Depth.QUICK and self._scope.has_pack(pack)
@@ -268,9 +267,13 @@ def journal_links(parts: Parts) -> dict[int, int]:
     rows = parts.index.read(lambda view: view.packs())
     for row in (row for row in rows if row.role is Role.JOURNAL):
         with contextlib.suppress(FileNotFoundError, ValueError):  # none, or an empty one
-            names = (record.body.names for record in scan_pack(row.pack, parts.layout.pack(row.pack)).records)
-            links |= {change.seq: change.previous for change in names if change is not None}
+            links |= _links(scan_pack(row.pack, parts.layout.pack(row.pack)))
     return links
+
+
+def _links(scan: Scan) -> dict[int, int]:
+    names = (record.body.names for record in scan.records)
+    return {change.seq: change.previous for change in names if change is not None}
 
 
 def note_checked(parts: Parts, packs: Mapping[int, int]) -> None:
