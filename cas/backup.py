@@ -17,6 +17,7 @@ from cas.config import EngineSettings
 from cas.disk import NETWORK_FILESYSTEMS, Cell, Disk, filesystem_type, lock_folder, try_lock
 from cas.errors import InUse, NotAStore, Occupied, RootReadOnly
 from cas.index import Index
+from cas.kinship import hold_together
 from cas.layout import Layout
 from cas.lease import maintenance_lock, survey
 from cas.mirror import CopyReport, Diary, Mirror, put_file
@@ -54,7 +55,7 @@ def backup(parts: Parts, folder: Path, progress: Progress = _nobody) -> CopyRepo
     _check_apart(source.root, folder)
     store = read_manifest(source).id.hex()
     with maintenance_lock(source), _copying(target):
-        diary = _diary_of_backup(target, store, parts.settings)
+        diary = _diary_of_backup(target, store, parts)
         diary.write(target.diary, parts.disk)
         _clear(target)
         target.index_copy.mkdir(FOLDER_MODE)
@@ -80,7 +81,7 @@ def restore(
         progress: told bytes done and bytes in all, from time to time.
 
     Raises:
-        OpenError: there is no backup, it or the root is in use, or the root holds something else.
+        OpenError: there is no backup, or not a whole one; it or the root is in use, or the root holds something else.
         Damaged: the index of the backup is; `cas fsck --rebuild-index` there makes it anew.
         NoSpace, DiskFailed: the root is no store yet; the same call again goes on.
     """
@@ -146,6 +147,7 @@ def _copy_index(source: Layout, target: Layout, settings: EngineSettings, disk: 
 
     Raises:
         Damaged: a row is not what was written.
+        IndexUnfit, PacksMissing: it is not the index of the packs beside it.
     """
     target.index_copy.mkdir(FOLDER_MODE)
     read, write = disk.open_read(source.index_data), disk.create(target.index_copy / "data.mdb")
@@ -158,6 +160,7 @@ def _copy_index(source: Layout, target: Layout, settings: EngineSettings, disk: 
         disk.close(write)
     index = Index(target.index_copy, settings)
     try:
+        hold_together(source, read_manifest(source), index)
         return index.read(_proven_moment)
     finally:
         index.close()
@@ -217,20 +220,26 @@ def _unused(layout: Layout) -> Iterator[None]:
         yield
 
 
-def _diary_of_backup(target: Layout, store: str, settings: EngineSettings) -> Diary:
+def _diary_of_backup(target: Layout, store: str, parts: Parts) -> Diary:
     """Return the diary of a folder that may take this store's backup; a new one where there is nothing yet."""
     diary = Diary.read(target.diary) or Diary(store)
     if diary.store != store:
         raise Occupied(f"{target.root} holds the backup of another store; choose another folder")
     if not target.manifest.exists():
         return diary
-    index = Index(target.index, settings)
+    index = Index(target.index, parts.settings)
     try:
         change = index.read(lambda view: view.number(JOURNAL_SEQ))
     finally:
         index.close()
     if change not in diary.changes:
         raise Occupied(f"{target.root} took changes of its own since it was a backup; choose another folder")
+    ours = parts.index.read(lambda view: view.number(JOURNAL_SEQ))
+    if change > ours:
+        raise Occupied(
+            f"{target.root} holds a later state than {parts.layout.root} (change {change}, and here {ours}): "
+            "this store was restored from an earlier backup, or is an older copy; choose another folder"
+        )
     return diary
 
 

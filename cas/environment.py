@@ -18,7 +18,7 @@ import lmdb
 import xxhash
 
 from cas.errors import Busy, Closed, Damaged, DiskFailed, InUse, NoSpace
-from cas.pagefile import TRIES, metas_flaw, state_flaw
+from cas.pagefile import TRIES, is_empty, metas_flaw, state_flaw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -334,8 +334,8 @@ def inspect(path: Path, *, max_readers: int) -> str | None:
         DiskFailed, Busy: it could not be looked at.
     """
     place = os.path.realpath(path)
-    if what := metas_flaw(place):
-        return what
+    if (what := metas_flaw(place)) or is_empty(place):
+        return what  # of one without a page it is for whoever opens it to say whether there should be some
     try:
         with (
             _errors(place),
@@ -396,4 +396,4 @@ def _errors(place: str) -> Iterator[None]:
         # A write that the full disk took half comes back as an error of input or output.
         if os.strerror(errno.ENOSPC) in str(error) or (os.strerror(errno.EIO) in str(error) and _is_full(place)):
             raise NoSpace("the disk is full (the index cannot grow); free some space and try again") from error
-        raise DiskFailed(f"the index could not be read or written ({error}); look at the system's log") from error
+        raise DiskFailed(f"the index was not read or written ({error}); see the system's log, run cas fsck") from error

@@ -74,6 +74,14 @@ class IndexMissing(OpenError):
     """The packs are here but the index is not. `cas fsck --rebuild-index` makes it anew from the packs."""
 
 
+class IndexUnfit(OpenError):
+    """The index is another store's, or older than the packs. `cas fsck --rebuild-index --force` makes it anew."""
+
+
+class PacksMissing(OpenError):
+    """The index is here but no pack is. Mount their disk, or restore a backup."""
+
+
 class RootReadOnly(OpenError):
     """The folder cannot be written. Mend its permissions or mount, or choose another."""
 

@@ -6,7 +6,7 @@ Layer: L1. Which state of it nobody changes meanwhile is for whoever calls to se
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -19,16 +19,25 @@ TRIES: Final = 100  # to catch a state while others commit; each takes microseco
 _DATA: Final = "data.mdb"
 
 
+def is_empty(place: str) -> bool:
+    """Whether there is a file and nothing in it, as LMDB makes it before its first commit."""
+    with suppress(OSError), _opened(place) as fd:
+        return not os.fstat(fd).st_size
+    return False
+
+
 def metas_flaw(place: str) -> str | None:
-    """Return what is wrong with the two pages on which all else rests: LMDB would go by an older state, in silence."""
+    """Return what is wrong with the two pages on which all else rests, or with a file that is too short for them.
+
+    LMDB would go by an older state in silence, or be ended by the kernel.
+    """
     what = None
     try:
         with _opened(place) as fd:
             for _ in range(TRIES):  # somebody may be writing one of them
                 try:
                     if os.fstat(fd).st_size:
-                        first, second = _metas(fd)
-                        pages.check_metas(first, second, partial(_read, fd, first.page_bytes))
+                        _check(fd)
                     return None
                 except pages.Broken as error:
                     what = str(error)
@@ -47,6 +56,15 @@ def state_flaw(place: str, number: int) -> tuple[bool, str | None]:
         except pages.Broken as error:
             return True, str(error)
     return meta is not None, None
+
+
+def _check(fd: int) -> None:
+    first, second = _metas(fd)
+    pages.check_metas(first, second, partial(_read, fd, first.page_bytes))
+    newest = max(first, second, key=lambda meta: meta.number)
+    if os.fstat(fd).st_size < (newest.last_page + 1) * newest.page_bytes:
+        # Mostly its last pages are free and were never written; but to touch one that is gone ends the process.
+        pages.verify(newest, partial(_read, fd, newest.page_bytes))
 
 
 @contextmanager

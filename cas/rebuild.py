@@ -206,7 +206,20 @@ def _committed(journal: dict[int, _Link], report: RebuildReport) -> Iterable[_Li
             continue
         chain.append(journal[at])
         at = journal[at][0].previous
+    report.damaged += _denied(journal, {names.seq for names, _ in chain})
     return reversed(chain)
+
+
+def _denied(journal: dict[int, _Link], chain: set[int]) -> list[str]:
+    """Find changes that were committed, since others name them as such, and that later ones know nothing of."""
+    denied = sorted({link[0].previous for seq, link in journal.items() if seq not in chain} & journal.keys() - chain)
+    if not denied:
+        return []
+    text = (
+        f"journal records {denied[0]} to {denied[-1]} were committed, but later ones step over them: "
+        "the store was used with an older index; what they name is not brought back"
+    )
+    return [text]
 
 
 def _replay(index: Index, chain: Sequence[_Link]) -> dict[int, bytes]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from cas.change import Blob, Names, Reads, change, find_blob
 from cas.claims import RunningHashes, cancel, expire, is_stale, progress
 from cas.codec import ChunkCodec
-from cas.commit import Committer
+from cas.commit import JOURNAL_SEQ, Committer
 from cas.config import EngineSettings
 from cas.direct import Buffers
 from cas.disk import Disk, lock_folder
@@ -21,6 +21,7 @@ from cas.enrol import PackRows
 from cas.errors import Busy, Missing
 from cas.heal import Healing
 from cas.index import Index
+from cas.kinship import hold_together
 from cas.lease import OWNER_SIZE, Lease
 from cas.names import Name
 from cas.packs import PackFiles, PackPool
@@ -125,7 +126,7 @@ class Store(Upkeep):
             clock: seconds since 1970.
 
         Raises:
-            OpenError: the folder is no store, too new, on a network, read-only, or has lost its index.
+            OpenError: the folder is no store, too new, on a network, read-only, or lacks its index or its packs.
             DiskFailed, NoSpace, Damaged: it is a store, and broken.
         """
         disk = disk or Disk()
@@ -136,11 +137,18 @@ class Store(Upkeep):
             try:
                 if not has_index:
                     disk.sync_folder(layout.index)
+                store._step_over(hold_together(layout, manifest, store._parts.index))
                 settle(store._parts)
             except BaseException:
                 store.close()
                 raise
         return store
+
+    def _step_over(self, change: int) -> None:
+        """See to it that a journal number which never counted, as far as the index knows, never will."""
+        committer = self._parts.committer
+        if change > self._parts.index.read(lambda view: view.number(JOURNAL_SEQ)):
+            committer.run(lambda _edit, _draft: committer.reserve(change))
 
     def close(self) -> None:
         """Finish what waits, seal this process's packs, and end its lease. Closing twice is harmless."""

@@ -51,6 +51,8 @@ CODES: Final[dict[type[Exception], int]] = {
     cas.Missing: 66,
     cas.NotAStore: 66,
     cas.IndexMissing: 66,
+    cas.IndexUnfit: 66,
+    cas.PacksMissing: 66,
     access.NoSuchUser: 67,
     cas.IndexPresent: 73,
     cas.Occupied: 73,

@@ -372,6 +372,24 @@ def overfill(*, mount: bool) -> None:
     print("kept")  # noqa: T201 - what the test waits for
 
 
+def test_a_store_that_was_restored_does_not_overwrite_a_later_backup(tmp_path: Path) -> None:
+    """It has the same name and knows less; once it is ahead of its own backup it goes on with that."""
+    root, copy, twin = tmp_path / "root", tmp_path / "copy", tmp_path / "twin"
+    with opened(root) as store:
+        fill(store, 1)
+        store.backup(copy)
+        restore(copy, twin, SMALL)
+        fill(store, 2)
+        store.backup(copy)
+    with opened(twin) as store:
+        with pytest.raises(Occupied, match=r"holds a later state than .* \(change 6, and here 3\)"):
+            store.backup(copy)
+        store.backup(tmp_path / "own")
+        fill(store, 3)
+        store.backup(tmp_path / "own")
+    assert len(contents_of(copy)) == 6
+
+
 @pytest.mark.parametrize("mount", [pytest.param(True, id="tmpfs"), pytest.param(False, id="roomy")])
 def test_a_full_disk_leaves_the_backup_before_and_the_store_alone(tmp_path: Path, *, mount: bool) -> None:
     """On a real small filesystem, where the kernel lets us mount one; the store itself goes on."""

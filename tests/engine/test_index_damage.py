@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cas import Damaged, Name, Record, Store, rebuild_index
-from tests.support.engine import MIB, noise, opened, prose, push, read
+from cas.index import Edit
+from tests.support.engine import KIB, MIB, SMALL, noise, opened, prose, push, read
 
+PAGE = os.sysconf("SC_PAGE_SIZE")
 SMALL_BLOB = b"a small blob, kept whole in the index: " + bytes(range(64))
 
 
@@ -97,3 +100,35 @@ def test_a_push_heals_a_blob_whose_recipe_is_damaged(tmp_path: Path) -> None:
     flip_all(tmp_path, key + value, at=len(key) + len(value) - 8)
     with Store.open(tmp_path) as store:
         assert read(store, push(store, "again", data)) == data
+
+
+@pytest.mark.parametrize("pages", [2, 3, 5])
+def test_an_index_cut_short_is_told_at_once(pages: int, tmp_path: Path) -> None:
+    """To touch a page that is gone would end the process by a signal, without a word."""
+    with opened(tmp_path) as store:
+        push(store, "kept", noise(200 * KIB))
+    os.truncate(tmp_path / "index" / "data.mdb", pages * PAGE)
+    with pytest.raises(Damaged, match=r"stop the server and run cas fsck --rebuild-index --force"):
+        Store.open(tmp_path, SMALL)
+    assert rebuild_index(tmp_path, SMALL, force=True).damaged == []
+
+
+def test_an_index_that_lacks_free_pages_at_its_end_opens(tmp_path: Path) -> None:
+    """LMDB itself may leave out a page that was taken and freed by one commit."""
+    with opened(tmp_path) as store:
+        push(store, "kept", noise(200 * KIB))
+
+        def waste(edit: Edit) -> None:
+            for number in range(2000):
+                edit.set_number(f"wasted {number}", number)
+
+        def save(edit: Edit) -> None:
+            for number in range(2000):
+                edit._tx.delete("meta", f"wasted {number}".encode())
+
+        store._parts.index.write(waste)
+        store._parts.index.write(save)
+    data = tmp_path / "index" / "data.mdb"
+    os.truncate(data, data.stat().st_size - PAGE)
+    with opened(tmp_path) as store:
+        assert read(store, push(store, "more", noise(200 * KIB, 1))) == noise(200 * KIB, 1)

@@ -1,0 +1,141 @@
+"""Whether an index is the one of the packs beside it: by an empty, older or foreign one, all that it lacks is garbage.
+
+Layer: L6. A row comes before its pack's file, and every record of the journal names the committed one before it. So a
+pack that the index does not know is one that it knew once; and a record whose predecessor the index has not come to
+yet proves that there was a later index.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cas.commit import JOURNAL_SEQ
+from cas.errors import IndexUnfit, PacksMissing
+from cas.lease import survey
+from cas.mirror import Diary
+from cas.records import HEADER_SIZE, Role, decode_header
+from cas.scan import pack_paths, scan_pack
+from cas.tables import PackState
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cas.index import Edit, Index
+    from cas.layout import Layout
+    from cas.root import Manifest
+    from cas.tables import PackRow
+    from cas.view import View
+
+_STORE: Final = "store"  # the index's note of whose it is
+_NOTED: Final = 8  # bytes of a store's id that fit there
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What an index says: whose it is (0 if it does not), its last change of names, and its packs."""
+
+    store: int
+    change: int
+    rows: dict[int, PackRow]
+
+
+def hold_together(layout: Layout, manifest: Manifest, index: Index) -> int:
+    """Refuse an index that is not the one of these packs; note in a new one whose it is.
+
+    Args:
+        layout: where the packs are. The caller holds the root's lock.
+        manifest: of the store.
+        index: its index, or a copy of it.
+
+    Returns:
+        The highest journal number that was seen in packs beyond what the index says of them; 0 if there is none.
+
+    Raises:
+        IndexUnfit: it is another store's, or older than the packs. Nothing was changed.
+        PacksMissing: not one of the packs is there.
+        NoSpace, DiskFailed: it could not be noted.
+    """
+    files = dict(pack_paths(layout))  # before the rows: what a living process makes meanwhile has one
+    known = index.read(_known)
+    own = int.from_bytes(manifest.id[:_NOTED], "little")
+    if known.store not in (0, own):
+        raise _unfit(layout, "it is the index of another store")
+    strangers = {pack: role for pack in files.keys() - known.rows.keys() if (role := _role(files[pack], manifest))}
+    if not known.store and not known.rows and strangers:
+        raise _unfit(layout, f"it is empty, and there are {len(strangers)} packs")
+    _demand_packs(layout, known, files, strangers)
+    newest, proven = _beyond(layout, known, files, strangers)
+    diary = Diary.read(layout.diary)
+    if proven > known.change and (diary is None or known.change not in diary.changes):
+        raise _unfit(
+            layout, f"it is older than the packs: it ends with change {known.change}, and they show change {proven}"
+        )
+    if not known.store:
+        index.write(lambda edit: _note(edit, own))
+    return newest
+
+
+def _known(view: View) -> _Known:
+    return _Known(view.number(_STORE), view.number(JOURNAL_SEQ), {row.pack: row for row in view.packs()})
+
+
+def _note(edit: Edit, store: int) -> None:
+    edit.set_number(_STORE, store)
+
+
+def _unfit(layout: Layout, why: str) -> IndexUnfit:
+    return IndexUnfit(
+        f"the index of {layout.root} is not the one of its packs ({why}); nothing was changed. "
+        f"`cas fsck --rebuild-index --force --root {layout.root}` makes it anew from the packs"
+    )
+
+
+def _role(path: Path, manifest: Manifest) -> Role | None:
+    """Return what a pack of this store holds; None for what is none."""
+    header = None
+    with suppress(OSError), path.open("rb") as file:  # a living process may just have removed it
+        header = decode_header(file.read(HEADER_SIZE))
+    return header.role if header is not None and header.store == manifest.id else None
+
+
+def _demand_packs(layout: Layout, known: _Known, files: dict[int, Path], strangers: dict[int, Role]) -> None:
+    """See that the packs are there: all of them, where there are others, and else at least one."""
+    needed = {row.pack for row in known.rows.values() if _has_to_be_there(row, layout)}
+    missing = needed - files.keys()
+    if missing and strangers:
+        raise _unfit(
+            layout, f"{len(missing)} of the packs that it names are gone, and it does not name all that are there"
+        )
+    if missing and missing == needed:
+        raise PacksMissing(
+            f"none of the {len(needed)} packs of {layout.root} is there; nothing was changed. "
+            f"If {layout.packs} is a disk of its own, mount it; else bring the packs back, or restore a backup"
+        )
+
+
+def _has_to_be_there(row: PackRow, layout: Layout) -> bool:
+    counts = row.state is not PackState.DYING and row.committed > HEADER_SIZE
+    return counts and not layout.quarantined(row.pack).exists()  # or else it was just moved there
+
+
+def _beyond(layout: Layout, known: _Known, files: dict[int, Path], strangers: dict[int, Role]) -> tuple[int, int]:
+    """Return the highest number in journals beyond what the index says, and the highest one that surely counted."""
+    alive = survey(layout, b"")[0] if layout.locks.is_dir() else set[bytes]()
+    journals = [pack for pack, role in strangers.items() if role is Role.JOURNAL]
+    newest = proven = 0
+    for pack in [*journals, *(row.pack for row in known.rows.values() if _is_settled(row, alive))]:
+        row = known.rows.get(pack)
+        with suppress(OSError):  # a living process may just have removed it
+            if row is None or files[pack].stat().st_size > row.committed:
+                scan = scan_pack(pack, files[pack], proves=False)
+                changes = [record.body.names for record in scan.records if record.body.names is not None]
+                newest = max([newest, *(change.seq for change in changes)])
+                proven = max([proven, *(change.previous for change in changes)])
+    return newest, proven
+
+
+def _is_settled(row: PackRow, alive: set[bytes]) -> bool:
+    """Whether nobody may be writing to a journal pack."""
+    return row.role is Role.JOURNAL and (row.state is not PackState.OPEN or row.owner not in alive)
