@@ -183,15 +183,16 @@ class Http1(H11Protocol):
         return self.is_held_up or spent or self.context.terminated.is_set()
 
     async def _send_file(self, event: FileBody) -> None:
-        if self._head:
-            await self._say(b"")
-        self._question = b""
+        self._question, before, self._head = b"", self._head, b""
         placeholder: Any = Placeholder(event.count)
         for piece in self.connection.send_with_data_passthrough(h11.Data(data=placeholder)) or ():
             if piece is placeholder:
-                await self.send(FileData(event.fd, event.offset, event.count))
+                await self.send(FileData(event.fd, event.offset, event.count, before))
+                before = b""
             else:
-                await self.send(RawData(piece))
+                before += piece
+        if before:
+            await self.send(RawData(before))
 
     async def _handle_events(self) -> None:
         while True:
