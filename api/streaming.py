@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.config import KIB, MIB
 from api.threads import Run, Threads, outlive
-from cas import CasError, Damaged, Digest, FileRange, Upload
+from cas import CasError, Damaged, Digest, FileRange, Held, Upload
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ class BlobResponse:
         except ClientGone:
             pass  # no news, and nobody to tell
         finally:
-            await outlive(asyncio.ensure_future(self._threads.run(self._reader.close)))
+            await close(self._reader, self._threads)
 
     async def _send_head(self, send: Send, *, more_body: bool) -> None:
         await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
@@ -251,8 +251,9 @@ class BlobResponse:
     async def _send_body(self, send: Send, send_piece: _SendPiece) -> None:
         begun = False
         pieces = iter(self._reader.pieces(self._start, self._stop))
+        at_once = isinstance(self._reader, Held)
         try:
-            async with aclosing(self._threads.batches(pieces, _is_full)) as batches:
+            async with aclosing(_batch(pieces) if at_once else self._threads.batches(pieces, _is_full)) as batches:
                 async for batch in batches:
                     if not begun:
                         begun = True
@@ -279,6 +280,19 @@ class BlobResponse:
         async with aclosing(self._threads.batches(_blocks(piece), bool)) as blocks:
             async for (data,) in blocks:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def _batch(pieces: Iterator[FileRange | bytes]) -> AsyncGenerator[list[FileRange | bytes], None]:
+    """Yield all pieces as one batch; of an iterator that never waits."""
+    yield list(pieces)
+
+
+async def close(source: Source, threads: Threads) -> None:
+    """Let go of a source, by whichever way does not keep the loop waiting, and whatever becomes of the waiter."""
+    if isinstance(source, Held):
+        source.close()
+    else:
+        await outlive(asyncio.ensure_future(threads.run(source.close)))
 
 
 def _blocks(piece: FileRange) -> Iterator[bytes]:

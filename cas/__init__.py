@@ -34,10 +34,12 @@ from cas.errors import (
     Superseded,
     UnsafeFilesystem,
 )
+from cas.extent import FileRange
 from cas.finding import CHECKS, Depth, Finding, Scope
+from cas.held import Held, Places
 from cas.mirror import CopyReport
 from cas.names import Name, Record
-from cas.reader import FileRange, Reader
+from cas.reader import Reader
 from cas.rebuild import RebuildReport, rebuild_index
 from cas.receive import Tap, Upload
 from cas.repair import RepairReport
@@ -65,6 +67,7 @@ __all__ = [
     "FileRange",
     "Finding",
     "FormatTooNew",
+    "Held",
     "Holder",
     "InUse",
     "IndexMissing",
@@ -79,6 +82,7 @@ __all__ = [
     "NotAStore",
     "Occupied",
     "OpenError",
+    "Places",
     "Progress",
     "ReadOnly",
     "Reader",

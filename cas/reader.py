@@ -6,11 +6,10 @@ the chunk look-ups; where they lead nowhere (a pack moved or was condemned) the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from cas.errors import Damaged, DiskFailed
-from cas.extent import Codec, Extent, adjacent, coalesce, overlap
+from cas.extent import Codec, Extent, FileRange, adjacent, coalesce, overlap
 from cas.pins import current
 from cas.tables import ChunkState
 
@@ -28,15 +27,6 @@ if TYPE_CHECKING:
 
 _LOOKS = 3  # for a chunk whose pack was moved between the look and the opening of its file
 _BATCH_BYTES = 512 * 1024  # compressed chunks are read together and joined to pieces of about this size
-
-
-@dataclass(frozen=True, slots=True)
-class FileRange:
-    """Bytes `[offset, offset + count)` of an open file."""
-
-    fd: int
-    offset: int
-    count: int
 
 
 class Reader:

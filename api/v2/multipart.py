@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import final
 
 from api.ranges import Part
-from cas import Digest, FileRange, Reader
+from cas import Digest, FileRange, Held, Reader
 
 
 @final
 class Parts:
     """A reader's bytes, part by part, each behind a head of its own."""
 
-    def __init__(self, reader: Reader, parts: Sequence[Part], content_type: str) -> None:
+    def __init__(self, reader: Reader | Held, parts: Sequence[Part], content_type: str) -> None:
         # A digest never occurs in the content it is the digest of, so it can separate the content's parts.
         self._boundary = reader.digest.hex
         self._reader, self._parts = reader, parts
