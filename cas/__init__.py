@@ -39,7 +39,7 @@ from cas.finding import CHECKS, Depth, Finding, Scope
 from cas.held import Held, Places
 from cas.mirror import CopyReport
 from cas.names import Name, Record
-from cas.reader import Reader
+from cas.reader import Packed, Reader
 from cas.rebuild import RebuildReport, rebuild_index
 from cas.receive import Tap, Upload
 from cas.repair import RepairReport
@@ -82,6 +82,7 @@ __all__ = [
     "NotAStore",
     "Occupied",
     "OpenError",
+    "Packed",
     "Places",
     "Progress",
     "ReadOnly",

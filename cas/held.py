@@ -57,6 +57,8 @@ class Held:
         for extent, first, last in overlap(self._places.extents, max(start, 0), self.size if stop is None else stop):
             yield FileRange(self._held[extent.pack], extent.offset + first, last - first)
 
+    plan = pieces  # as a reader's
+
     def again(self) -> Held | None:
         """Return the same blob held once more, also after `close`; None if a file of it is not open any more."""
         return _hold(self._files, self._places, self._files.borrow)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import final
 
 from api.ranges import Part
-from cas import Digest, FileRange, Held, Reader
+from cas import Digest, FileRange, Held, Packed, Reader
 
 
 @final
@@ -44,11 +44,11 @@ class Parts:
         """The length of the body, heads included."""
         return sum(map(len, self._heads)) + sum(part.stop - part.start for part in self._parts) + len(self._end)
 
-    def pieces(self, _start: int, _stop: int, /) -> Iterator[FileRange | bytes]:
+    def plan(self, _start: int, _stop: int, /) -> Iterator[FileRange | Packed | bytes]:
         """Yield the whole body, lazily; there are no ranges of it."""
         for head, part in zip(self._heads, self._parts, strict=True):
             yield head
-            yield from self._reader.pieces(part.start, part.stop)
+            yield from self._reader.plan(part.start, part.stop)
         yield self._end
 
     def close(self) -> None:
