@@ -192,7 +192,8 @@ class FileSender:
     def _outlet(self) -> socket.socket:
         # A duplicate: the loop lets nobody else watch its transport's descriptor, and a thread that is still
         # in sendfile() when the transport closes must not find the number given to another connection.
-        return socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
+        sock = self._transport.get_extra_info("socket")
+        return socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
 
     async def _flow(self, out: socket.socket, source: _Source) -> None:
         await flow(out.fileno(), self._settings.stall_s, lambda: source.send(out))

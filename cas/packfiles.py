@@ -32,7 +32,7 @@ class PackFiles:
     def __init__(self, disk: Disk, layout: Layout, limit: int) -> None:
         self._disk, self._layout, self._limit = disk, layout, limit
         self._open: OrderedDict[int, _Open] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a blob may be forgotten, and give its packs back, at any moment on any thread
 
     def acquire(self, pack: int) -> int:
         """Return a descriptor of a pack, to be given back with `release`.
@@ -89,7 +89,7 @@ class PackFiles:
     def forget_unlinked(self) -> None:
         """Close packs whose file is gone and that nobody reads: only then is their space free."""
         with self._lock:
-            idle = [pack for pack, entry in self._open.items() if not entry.users]
+            idle = [pack for pack, entry in list(self._open.items()) if not entry.users]
         gone = [pack for pack in idle if not self._layout.pack(pack).exists()]
         with self._lock:
             still = [pack for pack in gone if pack in self._open and not self._open[pack].users]
@@ -105,7 +105,7 @@ class PackFiles:
 
     def _surplus(self) -> list[int]:
         """Take out of the books what is open beyond the limit."""
-        idle = [pack for pack, entry in self._open.items() if not entry.users]
+        idle = [pack for pack, entry in list(self._open.items()) if not entry.users]
         return [self._open.pop(pack).fd for pack in idle[: max(0, len(self._open) - self._limit)]]
 
     def _close(self, descriptors: Iterable[int]) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,17 @@ def test_files_are_given_back_once_however_the_blob_is_let_go(tmp_path: Path) ->
             held(store, digest)
         assert [entry.users for entry in store._parts.files._open.values()] == [0] * len(store._parts.files._open)
     assert not [link for link in open_descriptors() if str(tmp_path) in link]
+
+
+def test_a_blob_may_be_forgotten_at_any_moment(tmp_path: Path) -> None:
+    """Also while its thread is busy with the books of the packs, if the memory of a circle is looked for just then."""
+    with opened(tmp_path) as store:
+        files, circle = store._parts.files, list[object]()
+        circle += [circle, held(store, push(store, "blob", DATA))]
+        del circle
+        with files._lock:
+            gc.collect()
+        assert not any(entry.users for entry in files._open.values())
 
 
 def test_few_packs_stay_open_however_many_were_held(tmp_path: Path) -> None:
