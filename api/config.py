@@ -41,14 +41,14 @@ class HttpSettings:
             the answer and not a reset. Past it: the connection is closed.
         linger_s: time for the same. Past it: the connection is closed.
         send_bytes: most bytes given to a socket by one `sendfile`, so that one fast client cannot keep the
-            event loop from the others.
+            event loop from the others; four times as many while no other is sent to.
         threads: threads for engine calls of one worker. A thread blocked on a sync costs nothing, so there
             are more of them than cores. Past it: calls wait for their turn.
         cold_threads: threads that may be blocked on a disk for `sendfile`. Few, because a disk gains nothing
             from more. Past it: cold transfers wait for their turn; warm ones never do.
         readahead_bytes: how far the kernel is asked to read ahead of a cold transfer.
-        repeat_bytes: answers that one worker keeps, to give them again while the store is as it was. Enough for the
-            manifests of thousands of images. Past it: the oldest are made anew.
+        repeat_bytes: answers that one worker keeps, to give them again while the store is as it was; of a layer only
+            where it lies. Enough for the manifests of thousands of images. Past it: the oldest are made anew.
         h2_streams: requests at once on one HTTP/2 connection. Past it: the connection is closed; clients
             know the number and keep to it.
         h2_stream_bytes: flow-control window of an HTTP/2 request: what may be on its way or wait for the

@@ -23,7 +23,7 @@ from api.hello import TLS_FIRST_BYTE
 from api.inbox import PeerLost
 from api.intake import Chunked, Sized, body_of, received, split_head
 from api.refusals import NO_TLS, SENTENCES, TWO_LENGTHS, refusal
-from api.repeats import MOMENT, Repeats
+from api.repeats import FILES, MOMENT, Again, Files, Repeats
 from api.zerocopy import FileBody, FileData, FileStream, Placeholder, sent
 
 _CLOSE: Final = (b"connection", b"close")
@@ -52,10 +52,11 @@ class Stream(FileStream):
         super().__init__(*args, zero_copy=not connection.is_tls, **kwargs)
         self._connection = connection
         self.moment: int | None = None  # of the store, at which its answer may be given again
+        self.files: Again | None = None
 
     async def app_send(self, message: Any) -> None:
         if message is not None and message["type"] == "http.response.start":
-            self.moment = message.get(MOMENT)
+            self.moment, self.files = message.get(MOMENT), message.get(FILES)
         await super().app_send(message)
         # A short answer to a client that left just vanishes; only who has more to send needs to know.
         if self._connection.lost and message is not None and message.get("more_body"):
@@ -73,6 +74,7 @@ class Http1(H11Protocol):
         self._is_chunked = self._is_head = False
         self._direct: Sized | Chunked | None = None
         self._question = self._head = self._said = b""
+        self._files: Again | None = None
 
     @property
     def is_held_up(self) -> bool:
@@ -112,15 +114,26 @@ class Http1(H11Protocol):
 
     async def _repeat(self, data: bytes) -> bool:
         """Answer a request that was answered before, if that answer still holds; tell whether it did."""
-        answer = None if self._is_last(1) else self._connection.repeats.find(data)
-        if answer is None:
+        found = None if self._is_last(1) else self._connection.repeats.find(data)
+        if found is None:
             return False
         self.keep_alive_requests += 1
         sent.repeats += 1
         await self.send(Updated(idle=False))
-        await self.send(RawData(answer))
+        if found.files is None:
+            await self.send(RawData(found.said))
+        else:
+            await self._repeat_files(found.said, found.files)
         await self.send(Updated(idle=True))
         return True
+
+    async def _repeat_files(self, head: bytes, files: Files) -> None:
+        try:
+            for place in files.pieces():
+                await self.send(FileData(place.fd, place.offset, place.count, head))
+                head = b""
+        finally:
+            files.close()
 
     async def _take_direct(self, direct: Sized | Chunked, data: bytes) -> bytes:
         """Take body bytes past h11; return what it has to see."""
@@ -169,13 +182,14 @@ class Http1(H11Protocol):
 
     def _keep(self) -> None:
         """Keep the answer that was given, if it may be given again."""
-        question, said, self._question, self._said = self._question, self._said, b"", b""
+        question, said, files = self._question, self._said, self._files
+        self._question, self._said, self._files = b"", b"", None
         states = self.connection.our_state, self.connection.their_state
         if not question or states != (h11.DONE, h11.DONE) or self.connection.trailing_data[0]:
             return
         moment = self.stream.moment if isinstance(self.stream, Stream) else None
         if moment is not None:
-            self._connection.repeats.keep(question, said, moment)
+            self._connection.repeats.keep(question, said, moment, files)
 
     def _is_last(self, more: int = 0) -> bool:
         """Tell whether the connection ends with the answer that is about to begin, or would after so many more."""
@@ -183,15 +197,20 @@ class Http1(H11Protocol):
         return self.is_held_up or spent or self.context.terminated.is_set()
 
     async def _send_file(self, event: FileBody) -> None:
-        if self._head:
-            await self._say(b"")
-        self._question = b""
+        before, self._head = self._head, b""
+        if before:  # nothing was said yet
+            self._said, self._files = before, self.stream.files if isinstance(self.stream, Stream) else None
+        if self._files is None:
+            self._question = b""
         placeholder: Any = Placeholder(event.count)
         for piece in self.connection.send_with_data_passthrough(h11.Data(data=placeholder)) or ():
             if piece is placeholder:
-                await self.send(FileData(event.fd, event.offset, event.count))
+                await self.send(FileData(event.fd, event.offset, event.count, before))
+                before = b""
             else:
-                await self.send(RawData(piece))
+                before, self._question = before + piece, b""  # a body in chunks
+        if before:
+            await self.send(RawData(before))
 
     async def _handle_events(self) -> None:
         while True:

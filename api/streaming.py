@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Final, Protocol, final
 
 from starlette.types import Receive, Scope, Send
 
+from api.ahead import Ahead
 from api.config import KIB, MIB
 from api.threads import Run, Threads, outlive
-from cas import CasError, Damaged, Digest, FileRange, Upload
+from cas import CasError, Damaged, Digest, FileRange, Held, Packed, Upload
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +33,6 @@ _ALL_BLOCKS_BYTES: Final = 4 * MIB
 _PIECE_BYTES: Final = 64 * KIB
 # How often an upload looks, while its client sends nothing, whether a collection waits for it; collections wait longer.
 _REST_S: Final = 3.0
-# Pieces of an answer fetched in one hop, while those of the hop before are sent: decoded bytes are memory, ranges of
-# files are only notes.
-_BATCH_BYTES: Final = 512 * KIB
-_BATCH_PIECES: Final = 64
 # Bytes of a file read at once where there is no sendfile; the next of them are read while these are sent.
 _READ_BYTES: Final = 512 * KIB
 
@@ -189,7 +186,7 @@ class Source(Protocol):
     @property
     def size(self) -> int: ...
 
-    def pieces(self, start: int, stop: int, /) -> Iterator[FileRange | bytes]: ...
+    def plan(self, start: int, stop: int, /) -> Iterator[FileRange | Packed | bytes]: ...
 
     def close(self) -> None: ...
 
@@ -200,7 +197,7 @@ class BlobResponse:
 
     def __init__(
         self,
-        reader: Source,
+        reader: Source | Held,
         threads: Threads,
         *,
         status: int = 200,
@@ -232,7 +229,7 @@ class BlobResponse:
         except ClientGone:
             pass  # no news, and nobody to tell
         finally:
-            await outlive(asyncio.ensure_future(self._threads.run(self._reader.close)))
+            await close(self._reader, self._threads)
 
     async def _send_head(self, send: Send, *, more_body: bool) -> None:
         await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
@@ -250,20 +247,23 @@ class BlobResponse:
 
     async def _send_body(self, send: Send, send_piece: _SendPiece) -> None:
         begun = False
-        pieces = iter(self._reader.pieces(self._start, self._stop))
         try:
-            async with aclosing(self._threads.batches(pieces, _is_full)) as batches:
-                async for batch in batches:
+            async with aclosing(self._pieces()) as pieces:
+                async for piece in pieces:
                     if not begun:
                         begun = True
                         await self._send_head(send, more_body=True)
-                    for piece in batch:
-                        await send_piece(send, piece)
+                    await send_piece(send, piece)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except CasError as error:
             if not begun:
                 raise
             log.error("The answer with %s was cut short: %s", self._reader.digest, error)  # noqa: TRY400
+
+    def _pieces(self) -> AsyncGenerator[FileRange | bytes, None]:
+        if isinstance(self._reader, Held):
+            return _at_once(self._reader.pieces(self._start, self._stop))
+        return Ahead(iter(self._reader.plan(self._start, self._stop)), self._threads).pieces()
 
     async def _by_sendfile(self, send: Send, piece: FileRange | bytes) -> None:
         if isinstance(piece, FileRange):
@@ -281,6 +281,20 @@ class BlobResponse:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
+async def _at_once(pieces: Iterator[FileRange]) -> AsyncGenerator[FileRange, None]:
+    """Yield the pieces of an iterator that never waits."""
+    for piece in pieces:
+        yield piece
+
+
+async def close(source: Source | Held, threads: Threads) -> None:
+    """Let go of a source, by whichever way does not keep the loop waiting, and whatever becomes of the waiter."""
+    if isinstance(source, Held):
+        source.close()
+    else:
+        await outlive(asyncio.ensure_future(threads.run(source.close)))
+
+
 def _blocks(piece: FileRange) -> Iterator[bytes]:
     """Read a range of a file a block at a time."""
     at, stop = piece.offset, piece.offset + piece.count
@@ -293,11 +307,6 @@ def _blocks(piece: FileRange) -> Iterator[bytes]:
 
 
 _SendPiece = Callable[[Send, FileRange | bytes], Awaitable[None]]
-
-
-def _is_full(batch: list[FileRange | bytes]) -> bool:
-    decoded = sum(len(piece) for piece in batch if not isinstance(piece, FileRange))
-    return decoded >= _BATCH_BYTES or len(batch) >= _BATCH_PIECES
 
 
 def _telling(send: Send, gone: asyncio.Future[None] | None) -> Send:

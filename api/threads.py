@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar, TypeVarTuple, final
 
@@ -35,18 +35,11 @@ class Threads:
         A cancelled caller gets its cancellation only when the step is over or was never begun: whoever cleans
         up after it then holds the step's objects alone.
         """
-        loop = asyncio.get_running_loop()
-        over = loop.create_future()
-        job = self._pool.submit(step, *args)
-        # asyncio's own way to wait for a thread takes two futures more, and half as much CPU again.
-        job.add_done_callback(lambda _: _tell(loop, over))
-        try:
-            await over
-        except asyncio.CancelledError:
-            if not job.cancel():
-                await outlive(asyncio.wrap_future(job))
-            raise
-        return job.result()
+        return await self.begin(step, *args).result()
+
+    def begin(self, step: Callable[[*Ts], T], /, *args: *Ts) -> Begun[T]:
+        """Begin step(*args) in a thread; the caller goes on, and sees to its end."""
+        return Begun(self._pool.submit(step, *args))
 
     async def batches(self, items: Iterator[T], full: Callable[[list[T]], bool]) -> AsyncGenerator[list[T], None]:
         """Iterate over a blocking iterator a batch at a time: a batch ends when full(batch) says so.
@@ -67,6 +60,31 @@ class Threads:
     def close(self) -> None:
         """End the threads; steps under way are waited for."""
         self._pool.shutdown()
+
+
+@final
+class Begun(Generic[T]):
+    """A step that was begun in a thread. Whoever has it asks for its result once, or gives it up."""
+
+    def __init__(self, job: Future[T]) -> None:
+        loop = asyncio.get_running_loop()
+        self._job, self._over = job, (over := loop.create_future())
+        # asyncio's own way to wait for a thread takes two futures more, and half as much CPU again.
+        job.add_done_callback(lambda _: _tell(loop, over))
+
+    async def result(self) -> T:
+        """Wait for the step and return what it returned; cancelled, give it up."""
+        try:
+            await self._over
+        except asyncio.CancelledError:
+            await self.give_up()
+            raise
+        return self._job.result()
+
+    async def give_up(self) -> None:
+        """Wait until the step is over, or see to it that it never begins."""
+        if not self._job.cancel():
+            await outlive(asyncio.wrap_future(self._job))
 
 
 @final

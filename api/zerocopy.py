@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import socket
 import struct
 import termios
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, cast, final
+from typing import Any, ClassVar, Final, Protocol, cast, final
 
 from hypercorn.events import Event
 from hypercorn.protocol.events import Event as StreamEvent
@@ -41,6 +41,8 @@ Invite = Callable[[], Awaitable[None]]
 
 # Far enough apart to be cheap, near enough that a gap the kernel left between two read-aheads is seen.
 _PROBE_EVERY_BYTES: Final = 256 * KIB
+# How many times as much a connection is given at once while no other one is sent a file: only small requests wait.
+_ALONE: Final = 4
 
 
 @dataclass(slots=True)
@@ -77,11 +79,12 @@ class FileBody(StreamEvent):
 
 @dataclass(frozen=True)
 class FileData(Event):
-    """Bytes of a file that go to the connection as they are."""
+    """Bytes of a file that go to the connection as they are, and with them what comes before."""
 
     fd: int
     offset: int
     count: int
+    before: bytes = b""
 
 
 @final
@@ -159,76 +162,120 @@ class FileSender:
 
     def __init__(self, transport: asyncio.WriteTransport, settings: HttpSettings, cold: Threads) -> None:
         self._transport, self._settings, self._cold = transport, settings, cold
+        self._at_once = 0  # bytes sent since the other connections had their turn
 
     async def send(self, data: FileData) -> None:
-        """Send the range whole, or raise OSError, ShortFile or Stalled."""
-        # A duplicate: the loop lets nobody else watch its transport's descriptor, and a thread that is still
-        # in sendfile() when the transport closes must not find the number given to another connection.
-        out = os.dup(self._transport.get_extra_info("socket").fileno())
+        """Send what comes before the range, and the range whole, or raise OSError, ShortFile or Stalled."""
+        if self._at_once >= self._settings.send_bytes:
+            await asyncio.sleep(0)
+            self._at_once = 0
+        self._at_once += data.count
+        file = _Range(data.fd, data.offset, data.offset + data.count, self._settings)
+        _Range.active += 1
         try:
-            await self._move(_Range(data.fd, data.offset, data.offset + data.count, self._settings), out)
+            with self._outlet() as out:
+                if data.before:
+                    sent.writes += 1
+                    await self._flow(out, _Memory(data.before, socket.MSG_MORE))
+                while file.is_left:
+                    await self._flow(out, file)
+                    if file.is_left:  # and cold
+                        await self._send_cold(out, file)
         finally:
-            os.close(out)
+            _Range.active -= 1
 
     async def send_bytes(self, data: bytes) -> None:
         """Send all of it, or raise OSError or Stalled. A transport would copy what the socket does not take at once."""
-        out, rest = os.dup(self._transport.get_extra_info("socket").fileno()), memoryview(data)
-        try:
-            while rest:
-                with suppress(BlockingIOError):
-                    rest = rest[os.write(out, rest) :]
-                if rest:
-                    await wait_writable(out, self._settings.stall_s)
-        finally:
-            os.close(out)
+        with self._outlet() as out:
+            await self._flow(out, _Memory(data))
 
-    async def _move(self, file: _Range, out: int) -> None:
-        while file.offset < file.stop:
-            wanted = min(file.stop - file.offset, self._settings.send_bytes)
-            try:
-                if file.is_warm(wanted):
-                    moved = os.sendfile(out, file.fd, file.offset, wanted)
-                else:
-                    sent.cold_calls += 1
-                    moved = await self._cold.run(file.send_cold, out, wanted)
-            except BlockingIOError:
-                await wait_writable(out, self._settings.stall_s)
-                continue
-            if moved == 0:
-                raise ShortFile(f"A stored file ends {file.stop - file.offset} bytes too early.")
-            file.offset += moved
-            sent.sendfile_bytes += moved
-            sent.sendfile_calls += 1
-            if moved < wanted:  # the socket is full: asking again would only say so
-                await wait_writable(out, self._settings.stall_s)
-            else:
-                await asyncio.sleep(0)  # the other connections' turn
+    def _outlet(self) -> socket.socket:
+        # A duplicate: the loop lets nobody else watch its transport's descriptor, and a thread that is still
+        # in sendfile() when the transport closes must not find the number given to another connection.
+        sock = self._transport.get_extra_info("socket")
+        return socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
+
+    async def _flow(self, out: socket.socket, source: _Source) -> None:
+        await flow(out.fileno(), self._settings.stall_s, lambda: source.send(out))
+
+    async def _send_cold(self, out: socket.socket, file: _Range) -> None:
+        sent.cold_calls += 1
+        try:
+            is_more = await self._cold.run(file.send_cold, out)
+        except BlockingIOError:
+            is_more = True
+        if is_more:
+            await wait_writable(out.fileno(), self._settings.stall_s)
+
+
+class _Source(Protocol):
+    """What is sent a step at a time."""
+
+    def send(self, out: socket.socket, /) -> bool:
+        """Send what the socket takes now; tell whether to come again when it takes more."""
+
+
+@final
+class _Memory:
+    """What is left of a piece of memory."""
+
+    def __init__(self, data: bytes, flags: int = 0) -> None:
+        self._rest, self._flags = memoryview(data), flags
+
+    def send(self, out: socket.socket) -> bool:
+        self._rest = self._rest[out.send(self._rest, self._flags) :]
+        return bool(self._rest)
 
 
 @final
 class _Range:
     """What is left of a range, and what is known of its pages."""
 
-    def __init__(self, fd: int, offset: int, stop: int, settings: HttpSettings) -> None:
-        self.fd, self.offset, self.stop = fd, offset, stop
-        self._warm_to = self._advised_to = offset
-        self._readahead = settings.readahead_bytes
+    active: ClassVar[int] = 0  # ranges on their way in this process, all on its one loop
 
-    def is_warm(self, count: int) -> bool:
+    def __init__(self, fd: int, offset: int, stop: int, settings: HttpSettings) -> None:
+        self._fd, self._offset, self._stop = fd, offset, stop
+        self._warm_to = self._advised_to = offset
+        self._most, self._readahead = settings.send_bytes, settings.readahead_bytes
+
+    @property
+    def is_left(self) -> bool:
+        return self._offset < self._stop
+
+    def send(self, out: socket.socket) -> bool:
+        """Send from the page cache; come to an end where the disk would have to be waited for."""
+        most = self._most if self.active > 1 else _ALONE * self._most
+        wanted = min(self._stop - self._offset, most)
+        if not self._is_warm(wanted):
+            return False
+        self._move(out, wanted)
+        return self.is_left
+
+    def send_cold(self, out: socket.socket) -> bool:
+        """Send from disk; called in a thread, which may have to wait. Tell whether the socket is full."""
+        if self._advised_to - self._offset < self._readahead // 2:
+            start = max(self._offset, self._advised_to)
+            self._advised_to = min(self._stop, self._offset + self._readahead)
+            if start < self._advised_to:
+                os.posix_fadvise(self._fd, start, self._advised_to - start, os.POSIX_FADV_WILLNEED)
+        wanted = min(self._stop - self._offset, self._most)
+        return self._move(out, wanted) < wanted
+
+    def _move(self, out: socket.socket, wanted: int) -> int:
+        moved = os.sendfile(out.fileno(), self._fd, self._offset, wanted)
+        if not moved:
+            raise ShortFile(f"A stored file ends {self._stop - self._offset} bytes too early.")
+        self._offset += moved
+        sent.sendfile_bytes += moved
+        sent.sendfile_calls += 1
+        return moved
+
+    def _is_warm(self, count: int) -> bool:
         """Tell whether sendfile of the next bytes would very likely not wait for a disk."""
-        end = self.offset + count
-        if self._warm_to < end and _resident(self.fd, max(self.offset, self._warm_to), end):
+        end = self._offset + count
+        if self._warm_to < end and _resident(self._fd, max(self._offset, self._warm_to), end):
             self._warm_to = end
         return self._warm_to >= end
-
-    def send_cold(self, out: int, count: int) -> int:
-        """Send from disk; called in a thread, which may have to wait."""
-        if self._advised_to - self.offset < self._readahead // 2:
-            start = max(self.offset, self._advised_to)
-            self._advised_to = min(self.stop, self.offset + self._readahead)
-            if start < self._advised_to:
-                os.posix_fadvise(self.fd, start, self._advised_to - start, os.POSIX_FADV_WILLNEED)
-        return os.sendfile(out, self.fd, self.offset, count)
 
 
 def _resident(fd: int, start: int, stop: int) -> bool:
@@ -244,44 +291,71 @@ def _resident(fd: int, start: int, stop: int) -> bool:
 
 async def wait_writable(fd: int, stall_s: float) -> None:
     """Wait until a socket takes bytes again; raise Stalled once its peer took none for stall_s."""
-    loop = asyncio.get_running_loop()
-    writable: asyncio.Future[None] = loop.create_future()
-    watch = _Watch(loop, fd, stall_s, writable)
-    loop.add_writer(fd, _settle, writable)
+    await _Flow(fd, stall_s, lambda: False).wait()
+
+
+async def flow(fd: int, stall_s: float, step: Callable[[], bool]) -> None:
+    """Take a step, and another one whenever the socket takes bytes, until one says that it was the last.
+
+    Raises:
+        Stalled: the peer took nothing for stall_s.
+    """
     try:
-        await writable
-    finally:
-        watch.cancel()
-        loop.remove_writer(fd)
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+        if not step():
+            return
+    except BlockingIOError:
+        pass
+    await _Flow(fd, stall_s, step).wait()
 
 
 @final
-class _Watch:
-    """Fails a wait for a socket whose peer takes nothing.
+class _Flow:
+    """Steps whenever a socket takes bytes. The other connections have their turn in between.
 
-    A socket counts as writable only when a good part of its buffer is free. A slow peer may need longer than
-    the limit for that, and is no dead one: what counts is whether the queue shrinks.
+    A step is a call of the loop and no more: a task that waited anew for each would cost more than the steps do.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, stall_s: float, future: asyncio.Future[None]) -> None:
-        self._loop, self._fd, self._stall_s, self._future = loop, fd, stall_s, future
-        self._left = unsent_bytes(fd)
-        self._timer = loop.call_later(stall_s, self._look)
+    def __init__(self, fd: int, stall_s: float, step: Callable[[], bool]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._fd, self._stall_s, self._step = fd, stall_s, step
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._left, self._has_moved = unsent_bytes(fd), False
+
+    async def wait(self) -> None:
+        """Wait for the last step; raise what a step raises."""
+        self._timer = self._loop.call_later(self._stall_s, self._look)
+        self._loop.add_writer(self._fd, self._go)
+        try:
+            await self._over
+        finally:
+            self._timer.cancel()
+            self._loop.remove_writer(self._fd)
+
+    def _go(self) -> None:
+        if self._over.done():
+            return
+        try:
+            is_more = self._step()
+            self._has_moved = True
+            if not is_more:
+                self._over.set_result(None)
+        except BlockingIOError:
+            pass
+        except Exception as error:  # noqa: BLE001 - for whoever waits
+            self._over.set_exception(error)
 
     def _look(self) -> None:
-        before, self._left = self._left, unsent_bytes(self._fd)
-        if self._left < before:
-            self._timer = self._loop.call_later(self._stall_s, self._look)
-        elif not self._future.done():
-            self._future.set_exception(Stalled(f"The peer took nothing for {self._stall_s} s."))
+        """Fail if the peer took nothing since the last look.
 
-    def cancel(self) -> None:
-        self._timer.cancel()
+        A socket counts as writable only when a good part of its buffer is free. A slow peer may need longer than
+        the limit for that, and is no dead one: what counts is whether the queue shrinks.
+        """
+        before, self._left = self._left, unsent_bytes(self._fd)
+        has_moved, self._has_moved = self._has_moved, False
+        if has_moved or self._left < before:
+            self._timer = self._loop.call_later(self._stall_s, self._look)
+        elif not self._over.done():
+            self._over.set_exception(Stalled(f"The peer took nothing for {self._stall_s} s."))
 
 
 def unsent_bytes(fd: int) -> int:

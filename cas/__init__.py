@@ -36,10 +36,12 @@ from cas.errors import (
     Superseded,
     UnsafeFilesystem,
 )
+from cas.extent import FileRange
 from cas.finding import CHECKS, Depth, Finding, Scope
+from cas.held import Held, Places
 from cas.mirror import CopyReport
 from cas.names import Name, Record
-from cas.reader import FileRange, Reader
+from cas.reader import Packed, Reader
 from cas.rebuild import RebuildReport, rebuild_index
 from cas.receive import Tap, Upload
 from cas.repair import RepairReport
@@ -67,6 +69,7 @@ __all__ = [
     "FileRange",
     "Finding",
     "FormatTooNew",
+    "Held",
     "Holder",
     "InUse",
     "IndexMissing",
@@ -83,6 +86,8 @@ __all__ = [
     "Occupied",
     "OpenError",
     "PacksMissing",
+    "Packed",
+    "Places",
     "Progress",
     "ReadOnly",
     "Reader",

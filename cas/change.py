@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from cas.errors import Damaged, Missing
+from cas.held import find_places
 from cas.names import Name, Record
 from cas.records import NameEdit
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from cas.commit import Draft
     from cas.digest import Digest
+    from cas.held import Places
     from cas.index import Edit
     from cas.parts import Parts
     from cas.records import BlobEntry
@@ -77,10 +79,16 @@ class Reads:
         entry = find_blob(self._view, digest)
         return None if entry is None else Blob(digest, entry.size, entry.created)
 
-    def small(self, digest: Digest) -> bytes | None:
-        """Return the bytes of a blob so small that they lie in the index; None of any other, and of none at all."""
+    def content(self, digest: Digest) -> bytes | Places | None:
+        """Return what can be told of a blob's bytes in one look.
+
+        That is the bytes themselves of one so small that they lie in the index, and for `Store.hold` the places of one
+        that lies in few pieces as it is; None of any other, and of none at all.
+        """
         entry = find_blob(self._view, digest)
-        return None if entry is None else entry.inline
+        if entry is None or entry.inline is not None:
+            return None if entry is None else entry.inline
+        return find_places(self._view, entry)
 
 
 class Names(Reads):

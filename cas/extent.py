@@ -58,6 +58,15 @@ def _lengthen(joined: list[Extent], size: int) -> None:
         joined[-1] = replace(joined[-1], stored=size, raw=size)
 
 
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """Bytes `[offset, offset + count)` of an open file."""
+
+    fd: int
+    offset: int
+    count: int
+
+
 Part = tuple[Extent, int, int]
 """Raw bytes `[first, last)` of an extent, relative to its start."""
 

@@ -1,4 +1,4 @@
-"""Packs as files: appending to the ones this process opened, reading from all of them.
+"""Packs as files: appending to the ones this process opened.
 
 Layer: L3. A pack is appended to by one holder at a time and never by a process that did not create it, so a torn tail
 is a matter for readers only. Maintenance may close a data pack in its owner's place while nobody holds it: who holds
@@ -12,13 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cas.direct import BLOCK
 from cas.disk import lock_byte
-from cas.errors import CasError, Damaged, DiskFailed, NoSpace
+from cas.errors import CasError, DiskFailed, NoSpace
 from cas.records import HEADER_SIZE, Body, Header, Role, encode_footer, encode_header, encode_record
 
 if TYPE_CHECKING:
@@ -317,74 +315,3 @@ class PackPool:
 def lock_pack(layout: Layout, pack: int) -> int | None:
     """Lock a data pack's byte without waiting; return the descriptor to close, or None if somebody has it."""
     return lock_byte(layout.pack_locks, pack >> 2, 0)  # offsets in files have a sign; packs are named at random
-
-
-@dataclass(slots=True)
-class _Open:
-    fd: int
-    users: int = 0
-
-
-class PackFiles:
-    """Packs open for reading, the least recently used ones closed first, never while somebody reads."""
-
-    def __init__(self, disk: Disk, layout: Layout, limit: int) -> None:
-        self._disk, self._layout, self._limit = disk, layout, limit
-        self._open: OrderedDict[int, _Open] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def acquire(self, pack: int) -> int:
-        """Return a descriptor of a pack, to be given back with `release`.
-
-        Raises:
-            FileNotFoundError: the pack moved or was quarantined; resolve the chunks again.
-        """
-        with self._lock:
-            entry = self._open.get(pack)
-            if entry is None:
-                entry = self._open[pack] = _Open(self._disk.open_read(self._layout.pack(pack)))
-            entry.users += 1
-            self._open.move_to_end(pack)
-            self._trim()
-            return entry.fd
-
-    def release(self, pack: int) -> None:
-        """Give a descriptor back."""
-        with self._lock:
-            self._open[pack].users -= 1
-            self._trim()
-
-    def read(self, pack: int, offset: int, size: int) -> bytearray:
-        """Read stored bytes of a pack.
-
-        Raises:
-            FileNotFoundError: the pack is gone.
-            Damaged: the pack ends too early.
-        """
-        fd = self.acquire(pack)
-        try:
-            data = self._disk.read(fd, size, offset)
-        finally:
-            self.release(pack)
-        if len(data) != size:
-            raise Damaged(f"pack {pack:016x} ends before byte {offset + size}; push the same content again to heal it")
-        return data
-
-    def forget_unlinked(self) -> None:
-        """Close packs whose file is gone and that nobody reads: only then is their space free."""
-        with self._lock:
-            for pack in [pack for pack, entry in self._open.items() if not entry.users]:
-                if not self._layout.pack(pack).exists():
-                    self._disk.close(self._open.pop(pack).fd)
-
-    def close(self) -> None:
-        """Close all files that nobody is reading."""
-        with self._lock:
-            self._limit = 0
-            self._trim()
-
-    def _trim(self) -> None:
-        for pack in [pack for pack, entry in self._open.items() if not entry.users]:
-            if len(self._open) <= self._limit:
-                return
-            self._disk.close(self._open.pop(pack).fd)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from cas.disk import Disk
     from cas.index import Index
     from cas.layout import Layout
-    from cas.packs import PackFiles, PackPool
+    from cas.packfiles import PackFiles
+    from cas.packs import PackPool
     from cas.pins import Pins
 
 

@@ -7,15 +7,16 @@ the chunk look-ups; where they lead nowhere (a pack moved or was condemned) the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from cas.errors import Damaged, DiskFailed
-from cas.extent import Codec, Extent, adjacent, coalesce, overlap
+from cas.extent import Codec, Extent, FileRange, adjacent, coalesce, overlap
 from cas.pins import current
 from cas.tables import ChunkState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from cas.digest import Digest
@@ -31,16 +32,21 @@ _BATCH_BYTES = 512 * 1024  # compressed chunks are read together and joined to p
 
 
 @dataclass(frozen=True, slots=True)
-class FileRange:
-    """Bytes `[offset, offset + count)` of an open file."""
+class Packed:
+    """So many bytes of a blob, once they are loaded: read and decoded, by any thread, until the reader is closed.
 
-    fd: int
-    offset: int
+    Loading raises Damaged if they cannot be trusted.
+    """
+
     count: int
+    load: Callable[[], bytes]
 
 
 class Reader:
-    """One blob on its way out. Files it handed out stay open until `close`. Used by one thread at a time."""
+    """One blob on its way out. Files it handed out stay open until `close`. Used by one thread at a time.
+
+    What it planned (`Packed`) may be loaded by others meanwhile.
+    """
 
     def __init__(self, parts: Parts, blob: BlobEntry, pin: Pin | None = None) -> None:
         """Not for callers: use `Store.reader`.
@@ -88,10 +94,19 @@ class Reader:
             pin.release()
 
     def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[FileRange | bytes]:
-        """Yield the blob's bytes `[start, stop)` in order, lazily.
+        """Yield the blob's bytes `[start, stop)` in order, lazily, and decoded where they are compressed.
 
         Raises:
             Damaged: the next bytes cannot be trusted; whatever was sent so far must not be finished as if whole.
+        """
+        for piece in self.plan(start, stop):
+            yield piece.load() if isinstance(piece, Packed) else piece
+
+    def plan(self, start: int = 0, stop: int | None = None) -> Iterator[FileRange | Packed | bytes]:
+        """Yield what `pieces` does, with what is compressed still to be loaded.
+
+        Raises:
+            Damaged: see `pieces`.
         """
         start, stop = max(start, 0), self.size if stop is None else min(stop, self.size)
         if self._blob.inline is not None:
@@ -148,7 +163,7 @@ class Reader:
             self._blob, self._pin = now, pin
             old.release()
 
-    def _segment(self, stretch: Stretch, start: int, stop: int) -> Iterator[FileRange | bytes]:
+    def _segment(self, stretch: Stretch, start: int, stop: int) -> Iterator[FileRange | Packed]:
         extents = list(stretch.extents)
         whole = sum(extent.raw for extent in extents) == sum(ref.raw for ref in stretch.refs)
         if not whole or not all(self._open(extent.pack) for extent in {e.pack: e for e in extents}.values()):
@@ -158,17 +173,17 @@ class Reader:
         for extent, first, last in overlap(extents, start, stop):
             if extent.codec is Codec.RAW:
                 if packed:
-                    yield self._unpacked(packed)
+                    yield Packed(size, partial(self._unpacked, packed))
                     packed, size = [], 0
                 yield FileRange(self._held[extent.pack], extent.offset + first, last - first)
                 continue
             packed.append((extent, first, last))
             size += last - first
             if size >= _BATCH_BYTES:
-                yield self._unpacked(packed)
+                yield Packed(size, partial(self._unpacked, packed))
                 packed, size = [], 0
         if packed:
-            yield self._unpacked(packed)
+            yield Packed(size, partial(self._unpacked, packed))
 
     def _unpacked(self, parts: Sequence[Part]) -> bytes:
         """Return the raw bytes of consecutive parts of compressed extents; what lies back to back is read at once."""

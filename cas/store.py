@@ -20,11 +20,13 @@ from cas.disk import Disk, lock_folder
 from cas.enrol import PackRows
 from cas.errors import Busy, Missing
 from cas.heal import Healing
+from cas.held import hold
 from cas.index import Index
 from cas.kinship import hold_together
 from cas.lease import OWNER_SIZE, Lease
 from cas.names import Name
-from cas.packs import PackFiles, PackPool
+from cas.packfiles import PackFiles
+from cas.packs import PackPool
 from cas.parts import Parts
 from cas.pins import Pins
 from cas.reader import Reader
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from cas.claims import Progress
     from cas.digest import Digest
+    from cas.held import Held, Places
     from cas.layout import Layout
     from cas.names import Record
     from cas.receive import Tap, Upload
@@ -258,6 +261,13 @@ class Store(Upkeep):
         except BaseException:
             pin.release()  # at once: an error can live long, and what it saw with it
             raise
+
+    def hold(self, places: Places) -> Held | None:
+        """Return a blob with all its files open, ready to be read; close it.
+
+        None if one of them is gone since `Reads.content` found it there: then `reader` tells where the blob is now.
+        """
+        return hold(self._parts.files, places)
 
     def get(self, name: Name) -> Record | None:
         """Return what stands under a name, or None."""

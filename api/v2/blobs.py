@@ -11,24 +11,30 @@ from starlette.types import ASGIApp
 
 from api.content.repository import Repository
 from api.ranges import Part, Unsatisfiable, Whole, parse_ranges
-from api.streaming import BlobResponse
+from api.streaming import BlobResponse, close
 from api.v2 import caching, links, names
 from api.v2.call import Call
 from api.v2.errors import BLOB_UNKNOWN, RANGE_UNSATISFIABLE, Refused
 from api.v2.links import Link
 from api.v2.multipart import Parts
-from cas import Digest, Reader, Reads, Store
+from cas import Blob, Digest, Held, Places, Reader, Reads, Store
 
 OCTETS: Final = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
-class _Whole:
-    """What a whole answer needs that no file is opened for: a HEAD, or a blob that lies in the index."""
+class _Found:
+    """A blob as it is answered with.
+
+    Attributes:
+        size: its length in bytes.
+        source: where its bytes come from; these themselves, where no file is needed: for a HEAD, or a small one.
+        moment: at which all of this was looked up, if it was one.
+    """
 
     size: int
-    data: bytes
-    moment: int | None
+    source: Reader | Held | bytes
+    moment: int | None = None
 
 
 async def get(call: Call) -> ASGIApp:
@@ -42,18 +48,18 @@ async def get(call: Call) -> ASGIApp:
         "Cache-Control": caching.FOREVER,
     }
     found = await threads.run(_open, call, digest)
-    cached = caching.not_modified(call.header("if-none-match"), digest, headers)
-    if isinstance(found, _Whole):
-        answer = cached or Response(found.data, headers={**headers, "Content-Length": str(found.size)})
+    cached, source = caching.not_modified(call.header("if-none-match"), digest, headers), found.source
+    if isinstance(source, bytes):
+        answer = cached or Response(source, headers={**headers, "Content-Length": str(found.size)})
         return call.repeatable(answer, found.moment)
     try:
         if cached is None:
-            return _answer(call, found, _wanted(call, digest), headers)
+            return _answer(call, source, found.moment, _wanted(call, digest), headers)
     except BaseException:
-        await threads.run(found.close)
+        await close(source, threads)
         raise
-    await threads.run(found.close)
-    return cached
+    await close(source, threads)
+    return call.repeatable(cached, found.moment)
 
 
 async def delete(call: Call) -> ASGIApp:
@@ -71,26 +77,34 @@ def _digest(call: Call) -> Digest:
     return digest
 
 
-def _open(call: Call, digest: Digest) -> Reader | _Whole:
+def _open(call: Call, digest: Digest) -> _Found:
     is_head, in_part = call.request.method == "HEAD", call.header("range") is not None
 
-    def look(reads: Reads) -> tuple[Link, _Whole | None]:
+    def look(reads: Reads) -> tuple[Link, int, Blob | bytes | Places | None]:
         link = links.find(reads, call.repository, digest)
         if link is None:
             raise Refused(BLOB_UNKNOWN, {"digest": str(digest)})
-        if in_part:
-            return link, None
-        if is_head:
-            blob = reads.stat(digest)
-            return link, None if blob is None else _Whole(blob.size, b"", None)
-        data = reads.small(digest)
-        return link, None if data is None else _Whole(len(data), data, reads.moment)
+        return link, reads.moment, reads.stat(digest) if is_head else reads.content(digest)
 
-    link, whole = call.store.read(look)
-    found = whole or call.store.reader(digest)
+    link, moment, content = call.store.read(look)
+    found = _found(call.store, digest, moment, content, in_part=in_part)
     if is_head and links.is_stale(link, call.now):  # pushes ask that way, pulls do not
         links.touch(call.store, call.repository, digest, call.now)
     return found
+
+
+def _found(
+    store: Store, digest: Digest, moment: int, content: Blob | bytes | Places | None, *, in_part: bool
+) -> _Found:
+    match content:
+        case Blob() if not in_part:
+            return _Found(content.size, b"")
+        case bytes() if not in_part:
+            return _Found(len(content), content, moment)
+        case Places() if (held := store.hold(content)) is not None:
+            return _Found(held.size, held, moment)
+    reader = store.reader(digest)
+    return _Found(reader.size, reader)
 
 
 def _unlink(store: Store, repository: Repository, digest: Digest) -> bool:
@@ -105,11 +119,14 @@ def _wanted(call: Call, digest: Digest) -> str | None:
     return call.header("range") if condition in (None, caching.etag(digest)) else None
 
 
-def _answer(call: Call, reader: Reader, wanted: str | None, headers: Mapping[str, str]) -> BlobResponse:
-    threads, size = call.registry.threads, reader.size
+def _answer(
+    call: Call, source: Reader | Held, moment: int | None, wanted: str | None, headers: Mapping[str, str]
+) -> ASGIApp:
+    threads, size = call.registry.threads, source.size
     match parse_ranges(wanted, size):
         case Whole():
-            return BlobResponse(reader, threads, headers=headers)
+            again = source.again if isinstance(source, Held) else None
+            return call.repeatable(BlobResponse(source, threads, headers=headers), moment, again)
         case Unsatisfiable() as nothing:
             raise Refused(
                 RANGE_UNSATISFIABLE,
@@ -118,7 +135,7 @@ def _answer(call: Call, reader: Reader, wanted: str | None, headers: Mapping[str
             )
         case (Part() as part,):
             headers = {**headers, "Content-Range": part.content_range(size)}
-            return BlobResponse(reader, threads, status=206, headers=headers, start=part.start, stop=part.stop)
+            return BlobResponse(source, threads, status=206, headers=headers, start=part.start, stop=part.stop)
         case several:
-            parts = Parts(reader, several, OCTETS)
+            parts = Parts(source, several, OCTETS)
             return BlobResponse(parts, threads, status=206, headers={**headers, "Content-Type": parts.content_type})

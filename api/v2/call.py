@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from api.access.principal import NOBODY, Action, Caller
 from api.access.settings import Mode
 from api.content.repository import Repository
-from api.repeats import repeatable
+from api.repeats import Again, repeatable
 from api.request import Asked, Server
 from api.v2.settings import V2Settings
 
@@ -83,12 +83,13 @@ class Call(Asked[Registry]):
         """Return a request header that is a list, all its lines as one."""
         return ", ".join(self.request.headers.getlist(name)) or None
 
-    def repeatable(self, answer: ASGIApp, moment: int | None) -> ASGIApp:
-        """Let an answer be given again to whoever asks the same, until the store changes; `moment` is what it is of.
+    def repeatable(self, answer: ASGIApp, moment: int | None, files: Again | None = None) -> ASGIApp:
+        """Let an answer be given again to whoever asks the same, until the store changes; see `repeats.repeatable`.
 
         Only where nobody is asked who they are: rights are looked at anew each time, and tokens end with time.
         """
-        return repeatable(answer, moment) if self.registry.access.mode == Mode.OPEN and moment is not None else answer
+        is_open = self.registry.access.mode == Mode.OPEN
+        return repeatable(answer, moment, files) if is_open and moment is not None else answer
 
     def query(self) -> list[tuple[str, str]]:
         """Return the query's parameters in order; each may occur more than once."""

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import final
 
 from api.ranges import Part
-from cas import Digest, FileRange, Reader
+from cas import Digest, FileRange, Held, Packed, Reader
 
 
 @final
 class Parts:
     """A reader's bytes, part by part, each behind a head of its own."""
 
-    def __init__(self, reader: Reader, parts: Sequence[Part], content_type: str) -> None:
+    def __init__(self, reader: Reader | Held, parts: Sequence[Part], content_type: str) -> None:
         # A digest never occurs in the content it is the digest of, so it can separate the content's parts.
         self._boundary = reader.digest.hex
         self._reader, self._parts = reader, parts
@@ -44,11 +44,11 @@ class Parts:
         """The length of the body, heads included."""
         return sum(map(len, self._heads)) + sum(part.stop - part.start for part in self._parts) + len(self._end)
 
-    def pieces(self, _start: int, _stop: int, /) -> Iterator[FileRange | bytes]:
+    def plan(self, _start: int, _stop: int, /) -> Iterator[FileRange | Packed | bytes]:
         """Yield the whole body, lazily; there are no ranges of it."""
         for head, part in zip(self._heads, self._parts, strict=True):
             yield head
-            yield from self._reader.pieces(part.start, part.stop)
+            yield from self._reader.plan(part.start, part.stop)
         yield self._end
 
     def close(self) -> None:

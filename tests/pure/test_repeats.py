@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
-from api.repeats import Repeats
+from api.repeats import Found, Repeats
+from cas import FileRange
 
 ROOM = 64_000
 HEAD = b"HTTP/1.1 200 \r\ncontent-length: 4\r\ndate: Sat, 28 Nov 2026 22:00:00 GMT\r\nvary: x\r\n\r\n"
@@ -33,9 +35,13 @@ def test_a_kept_answer_is_given_with_the_date_of_now(store: Store) -> None:
     """Which is written anew every second."""
     repeats = store.kept()
     repeats.keep(b"GET /", ANSWER, 7)
-    assert repeats.find(b"GET /") == ANSWER.replace(b"22:00:00", b"12:41:39").replace(b"Sat, 28", b"Mon, 23")
+    assert repeats.find(b"GET /") == Found(
+        ANSWER.replace(b"22:00:00", b"12:41:39").replace(b"Sat, 28", b"Mon, 23"), None
+    )
     store.now += 1
-    assert b" 12:41:40 GMT\r\n" in (repeats.find(b"GET /") or b"")
+    later = repeats.find(b"GET /")
+    assert later is not None
+    assert b" 12:41:40 GMT\r\n" in later.said
 
 
 def test_only_the_same_question_has_the_answer(store: Store) -> None:
@@ -102,6 +108,65 @@ def test_what_would_be_too_much_or_cannot_be_dated_is_not_kept(store: Store, que
     repeats = store.kept()
     repeats.keep(question, answer, 7)
     assert repeats.find(question) is None
+
+
+class Body:
+    """Files that count who has them."""
+
+    def __init__(self) -> None:
+        self.open, self.is_there = 0, True
+        self.then: Callable[[], None] = lambda: None
+
+    def again(self) -> Body | None:
+        self.open += self.is_there
+        self.then()
+        return self if self.is_there else None
+
+    def pieces(self) -> list[FileRange]:
+        return [FileRange(1, 2, 3)]
+
+    def close(self) -> None:
+        self.open -= 1
+
+
+def test_files_are_had_anew_each_time_and_by_whoever_asked_alone(store: Store) -> None:
+    """What is only kept holds no file."""
+    repeats, body = store.kept(16 * ROOM), Body()
+    repeats.keep(b"GET /", HEAD, 7, body.again)
+    assert body.open == 0
+    for number in (1, 2):
+        found = repeats.find(b"GET /")
+        assert found is not None
+        assert (found.files, body.open) == (body, number)
+
+
+def test_files_that_are_not_to_be_had_are_asked_for_anew(store: Store) -> None:
+    """The answer stays: they may be open again after that."""
+    repeats, body = store.kept(16 * ROOM), Body()
+    repeats.keep(b"GET /", HEAD, 7, body.again)
+    body.is_there = False
+    assert repeats.find(b"GET /") is None
+    body.is_there = True
+    assert repeats.find(b"GET /") is not None
+
+
+def test_a_change_while_files_are_taken_ends_the_answer_and_lets_them_go(store: Store) -> None:
+    """The moment is looked at last: one seen before is worth nothing."""
+    repeats, body = store.kept(16 * ROOM), Body()
+    repeats.keep(b"GET /", HEAD, 7, body.again)
+    body.then = lambda: setattr(store, "moment", 8)
+    assert repeats.find(b"GET /") is None
+    assert body.open == 0
+    store.moment = 7
+    assert repeats.find(b"GET /") is None
+
+
+def test_the_way_to_files_takes_room_too(store: Store) -> None:
+    """Few answers of files fit where many of bytes do."""
+    repeats = store.kept(2 * ROOM)
+    for number in range(100):
+        repeats.keep(b"GET /%d" % number, HEAD, 7, Body().again)
+    assert sum(repeats.find(b"GET /%d" % number) is not None for number in range(100)) < 2 * ROOM // 4096
 
 
 def test_without_room_nothing_is_kept(store: Store) -> None:

@@ -84,7 +84,7 @@ class Faulty:
         self._good, self._error = good, error
         self.closed = threading.Event()
 
-    def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[FileRange | bytes]:
+    def plan(self, start: int = 0, stop: int | None = None) -> Iterator[FileRange | bytes]:
         yield from self._good
         if self._error is not None:
             raise self._error

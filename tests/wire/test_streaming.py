@@ -163,7 +163,7 @@ def test_a_client_that_leaves_in_mid_answer_is_no_news_and_frees_the_reader(
     closed = threading.Event()
 
     class Endless(Faulty):
-        def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[FileRange | bytes]:
+        def plan(self, start: int = 0, stop: int | None = None) -> Iterator[FileRange | bytes]:
             for number in range(10_000):
                 fetched.append(number)
                 yield b"x" * MIB

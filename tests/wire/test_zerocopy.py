@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api import zerocopy
 from api.config import HttpSettings
 from api.streaming import ZERO_COPY
+from api.threads import Threads
 from api.zerocopy import sent
 from tests.wire.harness import PATIENCE_S, ask, body_of, open_descriptors, read_all, serving
 
@@ -310,6 +311,34 @@ def test_two_workers_share_one_socket(fd: int, data: bytes) -> None:
             client.sendall(b"GET /0-200000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         for client in clients:
             assert body_of(read_all(client)) == data[:200_000]
+
+
+def test_a_body_of_many_small_pieces_leaves_the_others_their_turns(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast its client takes them: after `send_bytes` it is somebody else's turn."""
+    monkeypatch.setattr(os, "sendfile", lambda _out, _fd, _offset, count: count)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        reader = asyncio.create_task(others())
+        threads = Threads(1)
+        with theirs:
+            _, writer = await asyncio.open_connection(sock=ours)
+            sender = zerocopy.FileSender(writer.transport, HttpSettings(send_bytes=65_536), threads)
+            for _ in range(64):
+                await sender.send(zerocopy.FileData(fd, 0, 16_384))
+            writer.close()
+            reader.cancel()
+        threads.close()
+
+    asyncio.run(scenario())
+    assert turns >= 64 * 16_384 // 65_536 - 1
 
 
 def test_a_wait_for_a_socket_ends_when_its_task_is_cancelled() -> None:

@@ -1,0 +1,113 @@
+"""Packs open for reading, the least recently used ones closed first, never while somebody reads.
+
+Layer: L3. The lock is held for bookkeeping alone: files are opened and closed outside of it, so to borrow a pack that
+is open, and to give one back, never waits for a disk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cas.errors import Damaged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cas.disk import Disk
+    from cas.layout import Layout
+
+
+@dataclass(slots=True)
+class _Open:
+    fd: int
+    users: int = 0
+
+
+class PackFiles:
+    """The packs that one process has open for reading."""
+
+    def __init__(self, disk: Disk, layout: Layout, limit: int) -> None:
+        self._disk, self._layout, self._limit = disk, layout, limit
+        self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._lock = threading.RLock()  # a blob may be forgotten, and give its packs back, at any moment on any thread
+
+    def acquire(self, pack: int) -> int:
+        """Return a descriptor of a pack, to be given back with `release`.
+
+        Raises:
+            FileNotFoundError: the pack moved or was quarantined; resolve the chunks again.
+        """
+        fd = self.borrow(pack)
+        return self._opened(pack) if fd is None else fd
+
+    def borrow(self, pack: int) -> int | None:
+        """Return a descriptor as `acquire` does if the pack is open already, without waiting; None if it is not."""
+        with self._lock:
+            entry = self._open.get(pack)
+            if entry is None:
+                return None
+            entry.users += 1
+            self._open.move_to_end(pack)
+            return entry.fd
+
+    def _opened(self, pack: int) -> int:
+        fd = self._disk.open_read(self._layout.pack(pack))
+        with self._lock:
+            entry = self._open.setdefault(pack, _Open(fd))
+            entry.users += 1
+            surplus = [fd] if entry.fd != fd else []  # somebody was faster
+            surplus += self._surplus()
+        self._close(surplus)
+        return entry.fd
+
+    def release(self, pack: int) -> None:
+        """Give a descriptor back. What is open beyond the limit is closed when the next pack is opened."""
+        with self._lock:
+            self._open[pack].users -= 1
+            surplus = [] if self._limit else self._surplus()
+        self._close(surplus)
+
+    def read(self, pack: int, offset: int, size: int) -> bytearray:
+        """Read stored bytes of a pack.
+
+        Raises:
+            FileNotFoundError: the pack is gone.
+            Damaged: the pack ends too early.
+        """
+        fd = self.acquire(pack)
+        try:
+            data = self._disk.read(fd, size, offset)
+        finally:
+            self.release(pack)
+        if len(data) != size:
+            raise Damaged(f"pack {pack:016x} ends before byte {offset + size}; push the same content again to heal it")
+        return data
+
+    def forget_unlinked(self) -> None:
+        """Close packs whose file is gone and that nobody reads: only then is their space free."""
+        with self._lock:
+            idle = [pack for pack, entry in list(self._open.items()) if not entry.users]
+        gone = [pack for pack in idle if not self._layout.pack(pack).exists()]
+        with self._lock:
+            still = [pack for pack in gone if pack in self._open and not self._open[pack].users]
+            surplus = [self._open.pop(pack).fd for pack in still]
+        self._close(surplus)
+
+    def close(self) -> None:
+        """Close all files that nobody is reading, and from now on each when its last reader gives it back."""
+        with self._lock:
+            self._limit = 0
+            surplus = self._surplus()
+        self._close(surplus)
+
+    def _surplus(self) -> list[int]:
+        """Take out of the books what is open beyond the limit."""
+        idle = [pack for pack, entry in list(self._open.items()) if not entry.users]
+        return [self._open.pop(pack).fd for pack in idle[: max(0, len(self._open) - self._limit)]]
+
+    def _close(self, descriptors: Iterable[int]) -> None:
+        for fd in descriptors:
+            self._disk.close(fd)
