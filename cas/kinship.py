@@ -66,7 +66,7 @@ def hold_together(layout: Layout, manifest: Manifest, index: Index) -> int:
     if not known.store and not known.rows and strangers:
         raise _unfit(layout, f"it is empty, and there are {len(strangers)} packs")
     _demand_packs(layout, known, files, strangers)
-    newest, proven = _beyond(layout, known, files, strangers)
+    newest, proven = _beyond(layout, known, strangers)
     diary = Diary.read(layout.diary)
     if proven > known.change and (diary is None or known.change not in diary.changes):
         raise _unfit(
@@ -120,16 +120,16 @@ def _has_to_be_there(row: PackRow, layout: Layout) -> bool:
     return counts and not layout.quarantined(row.pack).exists()  # or else it was just moved there
 
 
-def _beyond(layout: Layout, known: _Known, files: dict[int, Path], strangers: dict[int, Role]) -> tuple[int, int]:
+def _beyond(layout: Layout, known: _Known, strangers: dict[int, Role]) -> tuple[int, int]:
     """Return the highest number in journals beyond what the index says, and the highest one that surely counted."""
     alive = survey(layout, b"")[0] if layout.locks.is_dir() else set[bytes]()
     journals = [pack for pack, role in strangers.items() if role is Role.JOURNAL]
     newest = proven = 0
     for pack in [*journals, *(row.pack for row in known.rows.values() if _is_settled(row, alive))]:
-        row = known.rows.get(pack)
-        with suppress(OSError):  # a living process may just have removed it
-            if row is None or files[pack].stat().st_size > row.committed:
-                scan = scan_pack(pack, files[pack], proves=False)
+        row, path = known.rows.get(pack), layout.pack(pack)
+        with suppress(OSError):  # a row comes before its file, and a living process may just have removed it
+            if row is None or path.stat().st_size > row.committed:
+                scan = scan_pack(pack, path, proves=False)
                 changes = [record.body.names for record in scan.records if record.body.names is not None]
                 newest = max([newest, *(change.seq for change in changes)])
                 proven = max([proven, *(change.previous for change in changes)])
