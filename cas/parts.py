@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cas.layout import Layout
     from cas.packs import PackFiles, PackPool
     from cas.pins import Pins
+    from cas.window import Spares
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Parts:
         hashes: of resumable uploads between their requests.
         pins: on what readers and uploads here rely on.
         windows: memory for copies of those windows; bounded, whatever the number of uploads.
+        spares: memory for the windows themselves, used again.
         heal: to be called when something was stored while blobs are lost; returns at once.
     """
 
@@ -54,6 +56,7 @@ class Parts:
     syncers: ThreadPoolExecutor
     appenders: ThreadPoolExecutor
     windows: Buffers
+    spares: Spares
     hashes: RunningHashes
     pins: Pins
     heal: Callable[[], None]
