@@ -52,6 +52,7 @@ class Loan:
         self._stall_s, self._ended = stall_s, ended
         self._loop = asyncio.get_running_loop()
         self.left = left
+        self._is_quick = True  # at the last read, and nothing is known yet before the first
         self.is_over = False  # the peer sends no more, or what came cannot be read
         self.is_stalled = False
 
@@ -71,6 +72,7 @@ class Loan:
                 self.is_over = True
                 break
             got += more
+        self._is_quick = got == most
         self.left -= got
         return got
 
@@ -84,11 +86,11 @@ class Loan:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
 
     async def wait(self, wanted: int) -> None:
-        """Wait on the loop until something is here; then a thread may wait a little for the rest of a block.
+        """Wait on the loop until so many bytes are here, or the last ones, or the end, or nothing came for too long.
 
-        Where nothing is, wait for so many bytes, or the last ones, or the end, or until nothing came for too long.
+        Of a client that was quick, anything will do: a thread may wait a little for the rest.
         """
-        if self._unread_bytes():
+        if self._is_quick and self._unread_bytes():
             return
         ready: asyncio.Future[None] = self._loop.create_future()
         self._wake_at(min(wanted, self.left))

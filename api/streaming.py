@@ -172,7 +172,7 @@ class _Writer(Generic[T]):
         try:
             while loan.left and not loan.is_over:
                 block = max(_LEAST_LOAN_BYTES, _block_bytes(_Writer.active))
-                await loan.wait(block)
+                await loan.wait(_SMALLEST_BLOCK_BYTES)
                 await self._wait()
                 pieces, self._pieces, self._size = self._pieces, [], 0
                 self._writing = asyncio.ensure_future(self._run(self._draw, pieces, loan, block, size))

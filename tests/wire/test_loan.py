@@ -222,6 +222,24 @@ def test_a_read_takes_what_is_there_and_no_more_than_the_body() -> None:
     lent(100, PATIENCE_S, cut_off)
 
 
+def test_a_client_that_trickles_gets_no_thread_for_each_drop() -> None:
+    """Once a read fell short, the loop waits for a whole block, whatever little is there."""
+
+    async def work(loan: Loan, far: socket.socket) -> None:
+        far.sendall(b"a")
+        await loan.wait(1000)
+        assert await asyncio.to_thread(loan.read, memoryview(bytearray(100))) == 1
+        far.sendall(b"b")
+        waiting = asyncio.ensure_future(loan.wait(1000))
+        done, _ = await asyncio.wait([waiting], timeout=0.05)
+        assert not done
+        far.sendall(bytes(999))
+        await waiting
+        assert await asyncio.to_thread(loan.read, memoryview(bytearray(1000))) == 1000
+
+    lent(1 << 20, PATIENCE_S, work)
+
+
 def test_no_thread_waits_for_a_client_that_sends_nothing() -> None:
     """A read of nothing is over at once, as far as people can tell."""
 
