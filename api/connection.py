@@ -105,10 +105,11 @@ class Connection(TCPServer):
     def __init__(self, worker: Worker, reader: Pieces, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(worker.app, loop, worker.config, worker.context, worker.state, reader, writer)
-        self.worker, self.settings, self._pieces = worker, worker.settings, reader
+        self.worker, self.settings, self.pieces = worker, worker.settings, reader
         self.repeats = worker.repeats
         self.lost = False
         self.is_tls = writer.get_extra_info("ssl_object") is not None
+        self.socket: Any = writer.get_extra_info("socket")
         self._lingering = self._is_read = False
         self._linger_end: asyncio.TimerHandle | None = None
         self._files = FileSender(writer.transport, self.settings, worker.cold)
@@ -233,7 +234,7 @@ class Connection(TCPServer):
         settings, discarded = self.settings, 0
         while not self.reader.at_eof() and discarded <= settings.linger_bytes:
             try:
-                data = await self._pieces.take(self._is_held_up)
+                data = await self.pieces.take(self._is_held_up)
             except OSError:
                 break
             if self._lingering:
@@ -247,6 +248,7 @@ class Connection(TCPServer):
 
     def _linger(self) -> None:
         self._lingering = True
+        self.pieces.take_back()
         with suppress(OSError, NotImplementedError, RuntimeError):  # TLS has no half-closed state
             self.writer.write_eof()
         self._linger_end = self.loop.call_later(self.settings.linger_s, self.writer.close)
@@ -255,7 +257,7 @@ class Connection(TCPServer):
         if self._linger_end is not None:
             self._linger_end.cancel()
         self._idle.close()
-        self._pieces.close()
+        self.pieces.close()
         with suppress(OSError, NotImplementedError, RuntimeError):
             self.writer.write_eof()
         self.writer.close()

@@ -18,16 +18,20 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
 from hypercorn.typing import H11SendableEvent
 
-from api.config import HttpSettings
+from api.config import KIB, HttpSettings
 from api.hello import TLS_FIRST_BYTE
 from api.inbox import PeerLost
-from api.intake import Chunked, Sized, body_of, received, split_head
+from api.intake import Chunked, Pieces, Sized, body_of, received, split_head
+from api.loan import EXTENSION as LOAN
+from api.loan import Lender, Loan
 from api.refusals import NO_TLS, SENTENCES, TWO_LENGTHS, refusal
 from api.repeats import FILES, MOMENT, Again, Files, Repeats
+from api.zerocopy import EXTENSION as ZERO_COPY
 from api.zerocopy import FileBody, FileData, FileStream, Placeholder, sent
 
 _CLOSE: Final = (b"connection", b"close")
 _IS_QUESTION: Final = re.compile(rb"(?:GET|HEAD) .*\r\n\r\n\Z", re.DOTALL)
+_LEAST_LOAN_BYTES: Final = 64 * KIB  # of a body; below, to lend the connection costs more than it saves
 _ANSWERED: Final = (h11.DONE, h11.MUST_CLOSE)
 
 
@@ -43,13 +47,19 @@ class Carrier(Protocol):
     is_tls: bool
     lost: bool
     repeats: Repeats
+    pieces: Pieces
+
+    @property
+    def socket(self) -> Any:
+        """What may be known of the transport's own."""
 
 
 class Stream(FileStream):
     """A request and its response, whose application learns when nobody listens any more."""
 
-    def __init__(self, *args: Any, connection: Carrier, **kwargs: Any) -> None:
-        super().__init__(*args, zero_copy=not connection.is_tls, **kwargs)
+    def __init__(self, *args: Any, connection: Carrier, lend: Lender, **kwargs: Any) -> None:
+        extensions = {} if connection.is_tls else {ZERO_COPY: {}, LOAN: lend}
+        super().__init__(*args, extensions=extensions, **kwargs)
         self._connection = connection
         self.moment: int | None = None  # of the store, at which its answer may be given again
         self.files: Again | None = None
@@ -106,7 +116,9 @@ class Http1(H11Protocol):
                 raise
             if self.is_held_up:
                 self._question = b""  # its body would be taken for the next request
-            self._direct = body_of(self.connection, is_chunked=self._is_chunked)
+            self._direct = direct = body_of(self.connection, is_chunked=self._is_chunked)
+            if isinstance(direct, Sized) and direct.left - len(data) >= _LEAST_LOAN_BYTES:
+                self._connection.pieces.lend()  # its application may want to read the rest by itself
         if data and self._direct is not None:
             data = await self._take_direct(self._direct, data)
         if data:
@@ -146,6 +158,27 @@ class Http1(H11Protocol):
         else:
             await self._handle_events()  # this may have been the last of it
         return rest
+
+    async def _lend(self, taken: int) -> Loan | None:
+        """Lend the connection for the rest of a body of known length, once all that came before was received."""
+        direct, pieces = self._direct, self._connection.pieces
+        if not isinstance(direct, Sized) or self._connection.lost or direct.left < _LEAST_LOAN_BYTES:
+            return None
+        await self._invite()
+        if not pieces.lend() or taken != direct.taken:
+            return None  # what was read must be received first
+        return Loan(self._connection.socket, direct.left, self._connection.settings.stall_s, self._take_back)
+
+    async def _take_back(self, loan: Loan) -> None:
+        """Go on where a thread stopped to read."""
+        assert isinstance(self._direct, Sized), "only such a body is lent"
+        size = self._direct.left - loan.left
+        self._direct.skip(size)
+        received.direct_bytes += size
+        received.lent_bytes += size
+        if not loan.left:
+            await self._handle_events()  # h11 learns of the end before anybody answers
+        self._connection.pieces.take_back(is_stalled=loan.is_stalled)
 
     async def stream_send(self, event: StreamEvent) -> None:
         if isinstance(event, FileBody):
@@ -258,6 +291,7 @@ class Http1(H11Protocol):
             self.stream_send,
             STREAM_ID,
             connection=self._connection,
+            lend=self._lend,
             invite=self._invite,
         )
         self.keep_alive_requests += 1
@@ -273,6 +307,8 @@ class Http1(H11Protocol):
         )
 
     async def _invite(self) -> None:
+        """Let a body come that its application waits for."""
+        self._connection.pieces.take_back()
         if self.connection.they_are_waiting_for_100_continue:
             headers = self.config.response_headers("h11")
             await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))

@@ -21,8 +21,10 @@ from api.patience import Patience
 # Bytes that wait for their reader before the socket is left alone. To let a second piece wait would save the pausing,
 # and cost a worker with 16 uploads 25 MiB (measured).
 _PAUSE_AT_BYTES: Final = 128 * KIB
-# Most bytes of a piece, by how many connections of the worker send more than that: every piece costs the loop as much,
-# however long it is, and up to four of them are held of each body.
+# Most bytes of a first piece: a small request whole, and little of a body that threads will read by themselves.
+_FIRST_BYTES: Final = 64 * KIB
+# Most bytes of those after a full one, by how many connections of the worker send so much: every piece costs the loop
+# as much, however long it is, and up to four of them are held of each body.
 _PIECE_BYTES: Final = 256 * KIB
 _LONG_PIECE_BYTES: Final = 1 * MIB
 _MOST_LONG: Final = 4
@@ -38,6 +40,7 @@ class Received:
     """Work this process has done so far, counted, so that tests and benchmarks need no clock."""
 
     direct_bytes: int = 0  # bytes of bodies that never went through h11
+    lent_bytes: int = 0  # of them, those that a thread read from the socket itself
 
 
 received: Final = Received()
@@ -47,7 +50,7 @@ received: Final = Received()
 class Pieces(asyncio.StreamReader):
     """A stream reader that hands on the transport's own pieces, and holds about one of them."""
 
-    streaming: ClassVar[int] = 0  # readers in this process whose last piece was as long as it may be
+    streaming: ClassVar[int] = 0  # readers in this process whose last piece was as long as a first one may be
 
     def __init__(self, loop: asyncio.AbstractEventLoop, stall_s: float) -> None:
         """Make one that waits no longer than this while a transfer is held up."""
@@ -57,13 +60,14 @@ class Pieces(asyncio.StreamReader):
         self._is_held_up, self._was_held_up = _never, False
         self._pieces: deque[bytes] = deque()
         self._held_bytes = 0
-        self._is_over = self._is_paused = self._is_streaming = False
+        self._is_over = self._is_paused = self._is_streaming = self._is_lent = False
         self._wire: asyncio.ReadTransport | None = None
         self._taker: asyncio.Future[None] | None = None
 
     def set_transport(self, transport: asyncio.BaseTransport) -> None:
         super().set_transport(transport)
         self._wire = cast("asyncio.ReadTransport", transport)
+        self._count(is_streaming=False)
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override]
         self._pieces.append(data)
@@ -71,7 +75,7 @@ class Pieces(asyncio.StreamReader):
         if self._held_bytes >= _PAUSE_AT_BYTES and not self._is_paused and self._wire is not None:
             self._is_paused = True
             self._wire.pause_reading()
-        self._count(is_streaming=len(data) >= _PIECE_BYTES)
+        self._count(is_streaming=len(data) >= _FIRST_BYTES)
         self._wake()
 
     def feed_eof(self) -> None:
@@ -93,8 +97,8 @@ class Pieces(asyncio.StreamReader):
         self._is_streaming = is_streaming
         wire: Any = self._wire
         if hasattr(wire, "max_size"):
-            is_long = is_streaming and Pieces.streaming <= _MOST_LONG
-            wire.max_size = _LONG_PIECE_BYTES if is_long else _PIECE_BYTES
+            most = _LONG_PIECE_BYTES if Pieces.streaming <= _MOST_LONG else _PIECE_BYTES
+            wire.max_size = most if is_streaming else _FIRST_BYTES
 
     def at_eof(self) -> bool:
         return self._is_over and not self._pieces
@@ -116,21 +120,45 @@ class Pieces(asyncio.StreamReader):
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._held_bytes = 0
+        if not self._is_lent:
+            self._resume()
+        return data
+
+    def _resume(self) -> None:
         if self._is_paused and self._wire is not None:
             self._is_paused = False
             if not self._wire.is_closing():
                 self._wire.resume_reading()
-        return data
+
+    def lend(self) -> bool:
+        """Read nothing more from now on; tell whether all that was read has been taken, and nothing is over."""
+        self._is_lent = True
+        if not self._is_paused and self._wire is not None:
+            self._is_paused = True
+            self._wire.pause_reading()
+        return not (self._pieces or self._is_over)
+
+    def take_back(self, *, is_stalled: bool = False) -> None:
+        """Read on, where nobody else does any more."""
+        self._is_lent = False
+        if is_stalled:
+            self._fail()
+        else:
+            self._resume()
 
     def close(self) -> None:
         """Wait for nothing any more."""
         self._patience.close()
 
     def _look(self) -> None:
-        before, self._was_held_up = self._was_held_up, self._is_held_up()
+        before, self._was_held_up = self._was_held_up, self._is_held_up() and not self._is_lent
         if not (before and self._was_held_up):
             self._patience.start()
-        elif self._taker is not None and not self._taker.done():
+        else:
+            self._fail()
+
+    def _fail(self) -> None:
+        if self._taker is not None and not self._taker.done():
             self._taker.set_exception(TimeoutError("The peer sends nothing."))
 
     def _wake(self) -> None:
@@ -153,12 +181,23 @@ class Sized:
 
     def __init__(self, connection: h11.Connection) -> None:
         self._counter: Any = connection._reader  # noqa: SLF001 - no other way to tell it what we took
+        self.taken = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes that were not taken yet."""
+        return int(self._counter._remaining)  # noqa: SLF001
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
         """Part body bytes from what h11 is to see."""
-        body = data[: self._counter._remaining]  # noqa: SLF001
-        self._counter._remaining -= len(body)  # noqa: SLF001
+        body = data[: self.left]
+        self.skip(len(body))
         return body, data[len(body) :]
+
+    def skip(self, size: int) -> None:
+        """Count bytes that somebody else took."""
+        self.taken += size
+        self._counter._remaining -= size  # noqa: SLF001
 
 
 class Chunked:

@@ -7,10 +7,10 @@ any route, and how anybody is recognised.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar, final
+from typing import Any, Final, Generic, TypeVar, final
 
 from starlette.requests import Request
 from starlette.types import Receive
@@ -21,6 +21,8 @@ from api.access.settings import AccessSettings
 from api.config import KIB, HttpSettings
 from api.content.repositories import Access
 from api.content.views import Views
+from api.loan import EXTENSION as LOAN
+from api.loan import Lender
 from api.origin import client
 from api.streaming import pieces
 from api.threads import Threads
@@ -115,6 +117,12 @@ class Asked(Generic[S]):
         """How long the body is going to be, if its sender said so."""
         text = self.header("content-length")
         return int(text) if text is not None else None
+
+    @property
+    def lender(self) -> Lender | None:
+        """Lends the connection, where that can be."""
+        extensions: Mapping[str, Any] = self.request.scope.get("extensions") or {}
+        return extensions.get(LOAN)
 
     async def body(self, limit_bytes: int | None = None) -> bytes:
         """Take the whole body, of at most `max_json_bytes` unless another limit is given.

@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import termios
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, cast, final
 
@@ -103,8 +103,8 @@ class Placeholder:
 class FileStream(AnsweredStream):
     """Hypercorn's request and response, with files as bodies where the connection can send them."""
 
-    def __init__(self, app: AppWrapper, *args: Any, zero_copy: bool, invite: Invite) -> None:
-        super().__init__(_prepared(app, zero_copy, invite), *args)
+    def __init__(self, app: AppWrapper, *args: Any, extensions: Mapping[str, Any], invite: Invite) -> None:
+        super().__init__(_prepared(app, extensions, invite), *args)
 
     async def app_send(self, message: ASGISendEvent | dict[str, Any] | None) -> None:
         if message is None or message["type"] != EXTENSION:
@@ -123,8 +123,8 @@ class FileStream(AnsweredStream):
             await self._send_closed()
 
 
-def _prepared(app: AppWrapper, zero_copy: bool, invite: Invite) -> AppWrapper:  # noqa: FBT001
-    """Wrap an application: its scope tells of the extension, and its first receive() invites the body."""
+def _prepared(app: AppWrapper, extensions: Mapping[str, Any], invite: Invite) -> AppWrapper:
+    """Wrap an application: its scope tells of the extensions, and its first receive() invites the body."""
 
     async def wrapped(
         scope: Scope,
@@ -137,8 +137,7 @@ def _prepared(app: AppWrapper, zero_copy: bool, invite: Invite) -> AppWrapper:  
             await invite()
             return await receive()
 
-        if zero_copy:
-            cast("dict[str, Any]", scope)["extensions"][EXTENSION] = {}
+        cast("dict[str, Any]", scope)["extensions"].update(extensions)
         await app(scope, invited, send, sync_spawn, call_soon)
 
     return wrapped

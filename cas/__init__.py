@@ -38,12 +38,13 @@ from cas.errors import (
 )
 from cas.extent import FileRange
 from cas.finding import CHECKS, Depth, Finding, Scope
+from cas.hashing import Tap
 from cas.held import Held, Places
 from cas.mirror import CopyReport
 from cas.names import Name, Record
 from cas.reader import Packed, Reader
 from cas.rebuild import RebuildReport, rebuild_index
-from cas.receive import Tap, Upload
+from cas.receive import Upload
 from cas.repair import RepairReport
 from cas.scrub import Scrubbed
 from cas.session import UploadState

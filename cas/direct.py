@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BLOCK = 4096
+_USUAL_BYTES = 2 << 20  # what hardly a window exceeds; a buffer of this length is not made anew for the next
 
 
 class Aligned:
@@ -49,7 +50,7 @@ class Buffers:
         size = offset % BLOCK + sum(map(len, buffers))
         memory = self._free.pop()
         if memory is None or len(memory) < size:
-            memory = mmap.mmap(-1, -(-size // BLOCK) * BLOCK)
+            memory = mmap.mmap(-1, max(-(-size // BLOCK) * BLOCK, _USUAL_BYTES))
         return Aligned(memory, buffers, offset)
 
     def give_back(self, window: Aligned) -> None:

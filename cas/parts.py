@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cas.packfiles import PackFiles
     from cas.packs import PackPool
     from cas.pins import Pins
+    from cas.window import Spares
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Parts:
         hashes: of resumable uploads between their requests.
         pins: on what readers and uploads here rely on.
         windows: memory for copies of those windows; bounded, whatever the number of uploads.
+        spares: memory for the windows themselves, used again.
         heal: to be called when something was stored while blobs are lost; returns at once.
     """
 
@@ -55,6 +57,7 @@ class Parts:
     syncers: ThreadPoolExecutor
     appenders: ThreadPoolExecutor
     windows: Buffers
+    spares: Spares
     hashes: RunningHashes
     pins: Pins
     heal: Callable[[], None]

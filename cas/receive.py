@@ -9,42 +9,34 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from concurrent.futures import wait
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from cas.change import change
-from cas.chunker import Chunker
+from cas.chunker import LONGEST_WANT, Chunker
 from cas.claims import Claim, Running, SessionClaim, find
 from cas.digest import Digest
 from cas.errors import CasError, Closed, Damaged, Mismatch
+from cas.hashing import Hashing
 from cas.records import BlobEntry
-from cas.runs import Runs, submit
+from cas.runs import Runs
 from cas.staged import Collected, Staged
 from cas.window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from cas.change import Names
     from cas.commit import Draft
+    from cas.hashing import Tap
     from cas.index import Edit
     from cas.parts import Parts
     from cas.pins import Pin
     from cas.turns import Turn
 
 T = TypeVar("T")
-_ASIDE_BYTES = 64 * 1024  # pieces below this are hashed in line: a thread hop would cost more
 _STEP_BYTES = 1024 * 1024  # a longer piece enters the window in steps, so that it cannot swell it (I5)
-
-
-class Tap(Protocol):
-    """Somebody who wants every byte of an upload, in order; hash objects are."""
-
-    def update(self, data: bytes, /) -> object:
-        """Take the next bytes."""
 
 
 class Upload:
@@ -59,12 +51,12 @@ class Upload:
     ) -> None:
         """Not for callers: use `Store.upload` or `Store.resume`."""
         self.size = 0
-        self._parts, self._claim, self._taps = parts, claim, taps
+        self._parts, self._claim = parts, claim
         self._running = Running(algorithm, hashlib.new(algorithm))
-        self._window = Window()
+        self._window = Window(parts.spares)
         self._chunker = Chunker()
         self._runs = Runs(parts, claim)
-        self._hashing: list[Future[object]] = []
+        self._hashing = Hashing(parts.hashers, taps)
         self._over = False
         if isinstance(claim, SessionClaim):
             self._go_on(claim)
@@ -97,13 +89,26 @@ class Upload:
             Superseded: another request went on with this resumable upload; nothing of this one enters it.
             Closed: the upload was finished, suspended or discarded before.
         """
-        self._check_open()
-        try:
+        with self._whole():
             self._take([bytes(piece) for piece in data])
             self._keep_up()
-        except BaseException:
-            self.discard()  # half taken: who went on would have a wrong recipe proven by a right hash
-            raise
+
+    def draw(self, read: Callable[[memoryview], int], left: int, most: int) -> int:
+        """Take the next bytes from `read`, which puts them where they are wanted; return how many.
+
+        Args:
+            read: fills memory from its front and tells how far, 0 where nothing is to be had.
+            left: how many bytes the blob still has.
+            most: how many of them to ask for at once; about a MiB a call is best.
+
+        Raises:
+            NoSpace, DiskFailed, ReadOnly, Busy, Superseded, Closed: as for `write`.
+            Exception: what `read` raised; the upload is discarded.
+        """
+        with self._whole():
+            got = self._draw(read, left, min(left, most, _STEP_BYTES))
+            self._keep_up()
+        return got
 
     def rest(self) -> None:
         """Hold no collection up; to be called from time to time while no bytes come. Quick if there is none.
@@ -111,12 +116,8 @@ class Upload:
         Raises:
             NoSpace, DiskFailed, ReadOnly, Busy, Superseded, Closed: as for `write`.
         """
-        self._check_open()
-        try:
+        with self._whole():
             self._keep_up()
-        except BaseException:
-            self.discard()
-            raise
 
     def finish(self, expect: Digest | None = None) -> Staged:
         """Prove the digest and make the bytes durable; visible only once a change keeps the result.
@@ -130,12 +131,8 @@ class Upload:
             Damaged: bytes of earlier requests cannot be read back; cancel the upload and begin a new one.
             NoSpace, DiskFailed, ReadOnly, Busy, Superseded, Closed: as for `write`.
         """
-        self._check_open()
-        try:
+        with self._whole():
             staged = self._stage(self._prove(expect), may_rely=False)
-        except BaseException:
-            self.discard()
-            raise
         self._release()
         return staged
 
@@ -189,14 +186,10 @@ class Upload:
         Raises:
             NoSpace, DiskFailed, ReadOnly, Busy, Superseded, Closed: as for `write`; what was safe before still is.
         """
-        self._check_open()
         assert isinstance(self._claim, SessionClaim), "an upload of one request cannot be suspended"
-        try:
+        with self._whole():
             if self.size > self._safe:
                 self._park(self._claim)
-        except BaseException:
-            self.discard()
-            raise
         self._parts.hashes.put(self._claim.recipe, self._running)
         self._release()
         return self.size
@@ -208,7 +201,7 @@ class Upload:
         """
         if not self._over:
             self._over = True
-            wait(self._hashing)
+            self._hashing.abandon()
             self._runs.abandon()
             self._release()
             self._save_hash()
@@ -236,32 +229,39 @@ class Upload:
         if self._over:
             raise Closed("this upload is over; begin a new one")
 
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Take all or nothing: who went on with half would have a wrong recipe proven by a right hash."""
+        self._check_open()
+        try:
+            yield
+        except BaseException:
+            self.discard()
+            raise
+
     def _take(self, pieces: Sequence[bytes]) -> None:
-        updates = [tap.update for tap in self._taps]
-        size = sum(map(len, pieces))
-        if self._running.at == self.size:
-            updates.append(self._running.state.update)
-            self._running.at += size
-        if size >= _ASIDE_BYTES:
-            self._hashing = [submit(self._parts.hashers, _feed, update, pieces) for update in updates]
-        else:
-            for update in updates:
-                _feed(update, pieces)
+        self._hashing.show(pieces, self.size, self._running)
         for piece in pieces:
             for start in range(0, len(piece), _STEP_BYTES):
-                self._add_to_window(memoryview(piece)[start : start + _STEP_BYTES])
-        self._settle_hashing()
+                step = memoryview(piece)[start : start + _STEP_BYTES]
+                self._window.add(step, self._chunker.wants)
+                self._advance(len(step))
+        self._hashing.settle()
 
-    def _settle_hashing(self) -> None:
-        """Wait until every hash has seen what came."""
-        hashing, self._hashing = self._hashing, []
-        for future in hashing:
-            future.result()
+    def _draw(self, read: Callable[[memoryview], int], left: int, most: int) -> int:
+        with self._window.room(most, min(left, LONGEST_WANT)) as room:
+            got = read(room)
+            data = room[:got]
+            self._hashing.show([data], self.size, self._running)
+            self._window.fill(got)
+            self._advance(got, is_last=got == left)
+            self._hashing.settle()
+        return got
 
-    def _add_to_window(self, step: memoryview) -> None:
-        self.size += len(step)
-        self._window.add(step, self._chunker.wants)
-        if not self._is_small and len(self._window) >= self._chunker.wants:
+    def _advance(self, size: int, *, is_last: bool = False) -> None:
+        """Cut what can be cut now that the window has so many bytes more; the last ones are cut at the end."""
+        self.size += size
+        if not (is_last or self._is_small) and len(self._window) >= self._chunker.wants:
             self._cut(final=False)
 
     def _keep_up(self) -> None:
@@ -276,7 +276,8 @@ class Upload:
             chunks.append(view[at : at + length])
             at += length
         profile = self._chunker.profile
-        self._runs.take(chunks, compress=profile is not None and profile.compress)
+        self._runs.take(chunks, compress=profile is not None and profile.compress, aside=not final)
+        self._hashing.settle()  # from here the bytes are moved about
         self._window.drop(at)
         if self._runs.is_long and self._runs.end >= self._safe:
             self._runs.end_run()
@@ -361,6 +362,7 @@ class Upload:
         self._cut_rest()
         turn = self._runs.turn()
         try:
+            self._runs.look_again()
             filing = self._runs.last()
 
             def file(edit: Edit, _draft: Draft) -> None:
@@ -393,8 +395,3 @@ def begin(parts: Parts, algorithm: str, taps: Sequence[Tap]) -> Upload:
     """Begin an upload of one request."""
     recipe = int.from_bytes(parts.disk.random(8), "big") or 1
     return Upload(parts, Claim(recipe, parts.owner), algorithm, taps)
-
-
-def _feed(update: Callable[[bytes], object], pieces: Sequence[bytes]) -> None:
-    for piece in pieces:
-        update(piece)

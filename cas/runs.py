@@ -102,8 +102,8 @@ class Runs:
         """Whether a collection may wait for what the present run relies on."""
         return self._run.pin is not None and self._run.pin.is_outdated
 
-    def take(self, chunks: Sequence[memoryview], *, compress: bool) -> None:
-        """Take the next chunks; what is new of them is appended to a pack."""
+    def take(self, chunks: Sequence[memoryview], *, compress: bool, aside: bool = True) -> None:
+        """Take the next chunks; what is new of them is appended to a pack, `aside` if more are to come meanwhile."""
         if chunks and self._run.pin is None:
             self._run.pin = self._parts.pins.take()
         keys = [xxhash.xxh3_128_digest(chunk) for chunk in chunks]
@@ -113,13 +113,14 @@ class Runs:
             self._run.refs.append(ref)
             self._run.extents.append(extent)
             self._run.raw += ref.raw
-        self._append()
+        self._append(aside=aside)
 
     def end_run(self) -> None:
         """Write the run's record; sync and file it in the background, at most one run behind."""
         self._settle_pending()
         turn = self.turn()
         try:
+            self.look_again()
             filing = self._write_record()
             if not filing.entries:
                 turn.end()  # nobody gains by waiting for this one
@@ -143,7 +144,10 @@ class Runs:
         return pin
 
     def last(self) -> Filing | None:
-        """Record and sync what is left, and return it unfiled; None if the last run ended with the last byte."""
+        """Record and sync what is left, and return it unfiled; None if the last run ended with the last byte.
+
+        To be called right after `look_again`.
+        """
         self._settle_pending()
         if not self._run.refs:
             return None
@@ -178,9 +182,11 @@ class Runs:
     def look_again(self) -> None:
         """Give the run's bytes back if all its new chunks have been filed by somebody else since they were cut."""
         run, found = self._run, {}
+        if not run.entries:
+            return
         keys = [entry.key for entry in run.entries]
         rows = self._parts.index.read(lambda view: view.chunks(keys))
-        if not run.entries or not all(rows):
+        if not all(rows):
             return
         self._settle_append()
         places = dict(zip(run.refs, run.extents, strict=True))
@@ -291,7 +297,7 @@ class Runs:
         self._in_window.append(fresh)
         return ref, extent
 
-    def _append(self) -> None:
+    def _append(self, *, aside: bool) -> None:
         if not self._buffers:
             return
         settings = self._parts.settings
@@ -299,7 +305,9 @@ class Runs:
         disk.check_room(root, self._buffered, settings.reserve_bytes, settings.reserve_share)
         self._settle_append()
         past_cache = self._run.start >= settings.direct_bytes
-        window = self._parts.windows.take(self._buffers, self._base, wait=past_cache)
+        window = None
+        if aside or past_cache:
+            window = self._parts.windows.take(self._buffers, self._base, wait=past_cache)
         if window is None:
             self._lend().append(self._buffers)
         else:
@@ -340,7 +348,6 @@ class Runs:
 
     def _write_record(self) -> Filing:
         self._parts.index.read(lambda view: self._claim.check(view, self._run.start))
-        self.look_again()
         self._settle_append()
         run, writer = self._run, self._lend()
         self.wrote |= bool(run.entries)

@@ -35,6 +35,7 @@ from cas.root import check_index, find
 from cas.settle import settle
 from cas.turns import Turn, turn
 from cas.upkeep import Upkeep
+from cas.window import Spares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,10 +44,11 @@ if TYPE_CHECKING:
 
     from cas.claims import Progress
     from cas.digest import Digest
+    from cas.hashing import Tap
     from cas.held import Held, Places
     from cas.layout import Layout
     from cas.names import Record
-    from cas.receive import Tap, Upload
+    from cas.receive import Upload
     from cas.records import BlobEntry
     from cas.root import Manifest
     from cas.view import View
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _SYNC_THREADS = 4
 _COPIES = 4  # windows being written while the next ones are cut: 4 MiB at most
+_SPARES = 4  # windows of uploads that are over, kept for those to come: 8 MiB at most
 _EXPIRED_AT_ONCE = 64  # sessions forgotten in one commit
 _DEFAULTS = EngineSettings()
 
@@ -102,6 +105,7 @@ class Store(Upkeep):
             syncers=ThreadPoolExecutor(_SYNC_THREADS, "cas-sync"),
             appenders=ThreadPoolExecutor(_COPIES, "cas-append"),
             windows=Buffers(_COPIES),
+            spares=Spares(_SPARES),
             hashes=RunningHashes(),
             pins=Pins(index, layout),
             heal=self._healing.wake,

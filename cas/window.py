@@ -6,15 +6,42 @@ memory consists of (I5).
 
 from __future__ import annotations
 
+from collections import deque
+
 _STEP_BYTES = 256 * 1024  # room is made in multiples of this
+
+
+_SPARE_BYTES = 2048 * 1024  # what an upload of a whole window takes; only buffers of just this length are kept
+
+
+class Spares:
+    """A few buffers that were used before: fresh memory costs more CPU than hashing what is put there."""
+
+    def __init__(self, count: int) -> None:
+        self._free: deque[bytearray] = deque(maxlen=count)
+
+    def take(self, size: int) -> bytearray:
+        """Return a buffer of at least so many bytes; what stands in it means nothing."""
+        if size > _SPARE_BYTES or size <= _STEP_BYTES:
+            return bytearray(size)
+        try:
+            return self._free.pop()
+        except IndexError:
+            return bytearray(_SPARE_BYTES)
+
+    def give_back(self, buffer: bytearray) -> None:
+        """Let another upload have a buffer that nobody looks at any more."""
+        if len(buffer) == _SPARE_BYTES:
+            self._free.append(buffer)
 
 
 class Window:
     """A sliding window over a stream."""
 
-    __slots__ = ("_buffer", "_filled")
+    __slots__ = ("_buffer", "_filled", "_spares")
 
-    def __init__(self) -> None:
+    def __init__(self, spares: Spares) -> None:
+        self._spares = spares
         self._buffer = bytearray()
         self._filled = 0
 
@@ -24,14 +51,23 @@ class Window:
 
     def add(self, piece: bytes | bytearray | memoryview, expected: int) -> None:
         """Append bytes; a buffer that must grow has room for `expected` and such a piece then."""
-        end = self._filled + len(piece)
+        self.room(len(piece), expected)[:] = piece
+        self._filled += len(piece)
+
+    def room(self, size: int, expected: int) -> memoryview:
+        """Return memory for the next bytes; `fill` says how many came to lie there."""
+        end = self._filled + size
         if end > len(self._buffer):
-            steps = -(-len(piece) // _STEP_BYTES)
-            grown = bytearray(max(end, expected + steps * _STEP_BYTES if end > _STEP_BYTES else end))
+            steps = -(-size // _STEP_BYTES)
+            grown = self._spares.take(max(end, expected + steps * _STEP_BYTES if end > _STEP_BYTES else end))
             grown[: self._filled] = self.view()
+            self._spares.give_back(self._buffer)
             self._buffer = grown
-        self._buffer[self._filled : end] = piece
-        self._filled = end
+        return memoryview(self._buffer)[self._filled : end]
+
+    def fill(self, size: int) -> None:
+        """Append what was put into `room`."""
+        self._filled += size
 
     def view(self) -> memoryview:
         """The bytes held; valid until they are dropped."""
@@ -45,5 +81,6 @@ class Window:
         self._filled = left
 
     def clear(self) -> None:
-        """Forget everything, the buffer included."""
+        """Forget everything, the buffer included; nobody may look at it any more."""
+        self._spares.give_back(self._buffer)
         self._buffer, self._filled = bytearray(), 0

@@ -111,6 +111,8 @@ async def put_layer(call: Call) -> ASGIApp:
             limit_bytes=limit,
             run=run,
             announced_bytes=call.announced_bytes,
+            lend=call.lender,
+            then=lambda _: None,
         )
         async with AsyncExitStack() as stack:
             if layer.needs_unpacking:

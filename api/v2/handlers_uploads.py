@@ -6,7 +6,9 @@ Everything that headers alone can tell is refused before a byte of the body is r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Final, TypeVar, TypeVarTuple
 
 from starlette.responses import Response
@@ -56,8 +58,7 @@ async def patch(call: Call) -> ASGIApp:
     """end-5: go on with a session."""
     chunk = _chunk(call)
     arrival = await _step(call, _uploads(call).resume, call.variable, chunk)
-    await _receive(call, arrival, chunk)
-    size = await _step(call, arrival.suspend)
+    size = await _receive(call, arrival, chunk, arrival.suspend)
     return Response(status_code=202, headers={**_where(call, call.variable), "Range": chunks.held(size)})
 
 
@@ -70,8 +71,7 @@ async def put(call: Call) -> ASGIApp:
         return _created(call, digest)
     arrival = await _step(call, _uploads(call).resume_to_close, call.variable, chunk, digest)
     if arrival is not None:
-        await _receive(call, arrival, chunk)
-        await _step(call, arrival.close, digest)
+        await _receive(call, arrival, chunk, partial(arrival.close, digest))
     return _created(call, digest)
 
 
@@ -102,8 +102,7 @@ async def _take_whole(call: Call, digest: Digest) -> ASGIApp:
         await _step(call, _uploads(call).put, digest, small)
         return _created(call, digest)
     arrival = await _step(call, _uploads(call).whole, digest)
-    await _receive(call, arrival, None)
-    await _step(call, arrival.close, digest)
+    await _receive(call, arrival, None, partial(arrival.close, digest))
     return _created(call, digest)
 
 
@@ -121,8 +120,8 @@ async def _small_body(call: Call) -> bytes | None:
     return await call.body(SMALL_BYTES)
 
 
-async def _receive(call: Call, arrival: Arrival, chunk: Chunk | None) -> None:
-    """Stream the body into an upload. However this fails, the upload is left as `Arrival` says.
+async def _receive(call: Call, arrival: Arrival, chunk: Chunk | None, then: Callable[[], T]) -> T:
+    """Stream the body into an upload, then end that with a step. However this fails, it is left as `Arrival` says.
 
     Raises:
         ClientGone, CancelledError: what came is kept.
@@ -133,17 +132,28 @@ async def _receive(call: Call, arrival: Arrival, chunk: Chunk | None) -> None:
     run, limit = call.registry.threads.run, call.registry.http.max_layer_bytes
     room = None if limit is None else max(0, limit - arrival.upload.size)
     most = room if chunk is None else min(chunk.size, chunk.size if room is None else room)
-    try:
-        size = await receive_into(
-            call.request.receive, arrival.upload, limit_bytes=most, run=run, announced_bytes=call.announced_bytes
-        )
+
+    def end(size: int) -> T:
         if chunk is not None and size != chunk.size:
             raise Refused(SIZE_INVALID)
+        return then()
+
+    try:
+        with _saying(call):
+            return await receive_into(
+                call.request.receive,
+                arrival.upload,
+                limit_bytes=most,
+                run=run,
+                announced_bytes=call.announced_bytes,
+                lend=call.lender,
+                then=end,
+            )
     except (ClientGone, asyncio.CancelledError):  # the latter when the server is told to stop
         await run(arrival.save)
         raise
     except Superseded:
-        await _step(call, arrival.give_way)
+        return await _step(call, arrival.give_way)
     except BodyTooLarge:
         await run(arrival.drop)
         if chunk is not None and most == chunk.size:
@@ -156,8 +166,15 @@ async def _receive(call: Call, arrival: Arrival, chunk: Chunk | None) -> None:
 
 async def _step(call: Call, step: Callable[[*Ts], T], *args: *Ts) -> T:
     """Run one blocking step; what it says about sessions becomes an answer."""
-    try:
+    with _saying(call):
         return await call.registry.threads.run(step, *args)
+
+
+@contextmanager
+def _saying(call: Call) -> Iterator[None]:
+    """Make an answer of what is said about sessions."""
+    try:
+        yield
     except NoSession:
         raise Refused(BLOB_UPLOAD_UNKNOWN) from None
     except OutOfStep as error:

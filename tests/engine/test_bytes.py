@@ -149,14 +149,14 @@ class TestOneBlob:
                 upload.finish()
 
     def test_an_upload_outliving_its_store_is_told_so(self, tmp_path: Path) -> None:
-        """Closed, and no foreign error, from every verb of an upload whose store was closed."""
+        """Closed, and no foreign error, from every verb of an upload that needs its store, which was closed."""
         store = Store.open(tmp_path, SMALL, create=True)
         small, large, done = store.upload(), store.upload(), store.upload()
         large.write(noise(300 * KIB))
         done.write(noise(300 * KIB, 1))
         store.close()
         with pytest.raises(Closed):
-            large.write(noise(300 * KIB))
+            large.write(noise(3 * MIB))
         with pytest.raises(Closed):
             done.finish()
         small.discard()

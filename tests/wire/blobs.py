@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from api.loan import EXTENSION as LOAN
 from api.streaming import BlobResponse, BodyTooLarge, receive_into
 from api.threads import Threads
 from cas import Damaged, Digest, FileRange, Name, Names, Reader, Record, Store
@@ -46,10 +47,19 @@ def application(store: Store, threads: Threads, limit_bytes: int | None = None) 
     async def put(request: Request) -> Response:
         with store.upload() as upload:
             try:
-                await receive_into(request.receive, upload, limit_bytes=limit_bytes, run=threads.run)
+                staged = await receive_into(
+                    request.receive,
+                    upload,
+                    limit_bytes=limit_bytes,
+                    run=threads.run,
+                    announced_bytes=int(request.headers["content-length"])
+                    if "content-length" in request.headers
+                    else None,
+                    lend=request.scope["extensions"].get(LOAN),
+                    then=lambda _: upload.finish(),
+                )
             except BodyTooLarge as error:
                 return PlainTextResponse(str(error), 413)
-            staged = await threads.run(upload.finish)
 
             def edit(names: Names) -> None:
                 names.keep(staged)

@@ -79,7 +79,9 @@ async def into(
     sink: Sink, threads: Threads, receive: Receive, limit: int | None = None, announced: int | None = None
 ) -> int:
     upload = cast("Upload", sink)
-    return await receive_into(receive, upload, limit_bytes=limit, run=threads.run, announced_bytes=announced)
+    return await receive_into(
+        receive, upload, limit_bytes=limit, run=threads.run, announced_bytes=announced, then=lambda size: size
+    )
 
 
 def test_small_pieces_are_gathered_before_they_cross_to_a_thread(threads: Threads) -> None:

@@ -166,7 +166,9 @@ class TestOneBlob:
         assert {answer.status_code for answer in at_once(registry, requests)} == {201}
         after = registry.store.stats()
         assert after.blobs == before.blobs + 1
-        assert after.pack_bytes - before.pack_bytes < size + size // 2 + MIB // 4
+        # Whoever brings the second half alone cuts its first chunk elsewhere. If one of them arrives beside one with
+        # all of it, both keep their bytes; and the first half's last chunk, which was cut short, is nobody else's.
+        assert after.pack_bytes - before.pack_bytes < size + size // 2 + MIB
         with closing(registry.client()) as client:
             for repository in repositories:
                 assert client.blob(repository, sha256(data)).content == data
