@@ -20,7 +20,7 @@ from cas.extent import Codec
 from cas.finding import DISK, PUSH, REPAIR, RESTATE, Depth, Finding
 from cas.names import Name
 from cas.records import ChunkRef, Role
-from cas.scan import extent_of, pack_paths, scan_pack, torn
+from cas.scan import extent_of, flaws, pack_paths, scan_pack
 from cas.tables import ChunkState, PackState
 
 if TYPE_CHECKING:
@@ -142,12 +142,8 @@ class Audit:
         where, effect = f"pack {row.pack:016x}", _LOST_WITH[row.role]
         if not scan.sealed or row.role is Role.JOURNAL:
             self._scope.told(size)
-        if row.state is PackState.SEALED and not scan.sealed and row.committed:
-            yield Finding("packs", "its header or footer is damaged", where, REPAIR, pack=row.pack)
-        elif row.committed and (what := torn(scan, row.committed)):
+        for what in flaws(scan, row):
             yield Finding("packs", f"{what}; {effect}", where, REPAIR, pack=row.pack)
-        for text in () if scan.header is None and row.committed else scan.complaints:
-            yield Finding("packs", f"{text}; {effect}", where, REPAIR, pack=row.pack)
         self._links |= _links(scan)
 
     def _reads(self, pack: int) -> bool:
