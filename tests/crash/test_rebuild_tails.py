@@ -105,7 +105,7 @@ def test_a_record_that_outlived_its_data_is_no_damage(tmp_path: Path) -> None:
 def test_a_new_pack_that_compaction_did_not_finish_is_no_damage(
     tmp_path: Path, role: Role, stretch: Callable[[Path], tuple[int, int]]
 ) -> None:
-    """A record in its middle is gone, or a chunk. All that it was to hold lies where it came from, and is read there."""
+    """A record in its middle is gone, or a chunk. All that it was to hold lies where it came from."""
 
     def prepare(store: Store) -> None:
         push(store, "kept", KEPT)
