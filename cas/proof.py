@@ -1,4 +1,4 @@
-"""Stored bytes against the checksums that records give them: many chunks with one read, in the order they lie there.
+"""Stored bytes against what records say of them: many chunks with one read, in the order they lie there.
 
 Layer: L2. Only acquits: of what is not as it should be, whoever asks finds out why, a chunk at a time.
 """
@@ -9,54 +9,80 @@ from typing import TYPE_CHECKING, Final
 
 import xxhash
 
-from cas.errors import DiskFailed
+from cas.errors import Damaged, DiskFailed
+from cas.extent import Codec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from cas.codec import ChunkCodec
     from cas.records import ChunkEntry
 
     Read = Callable[[int, int], bytearray]  # (size, offset) → the bytes, fewer at the end of the file
 
-_WINDOW_BYTES: Final = 1 << 20  # stays in a core's cache from the read to the sum
+_WINDOW_BYTES: Final = 1 << 20  # read at once: stays in a core's cache until it is summed
+_RAW_BYTES: Final = 4 << 20  # that they stand for
 
 
-def doubtful(entries: Iterable[ChunkEntry], read: Read, told: Callable[[int], object] = bool) -> Iterator[ChunkEntry]:
+def doubtful(
+    entries: Iterable[ChunkEntry], read: Read, told: Callable[[int], object] = bool, codec: ChunkCodec | None = None
+) -> Iterator[ChunkEntry]:
     """Yield the chunks whose stored bytes do not have their checksum, or could not be read.
 
     Args:
         entries: chunks of one pack.
         read: reads stored bytes of it.
         told: called with a number of stored bytes after they were looked at.
+        codec: if given, chunks whose raw bytes do not have their key are doubtful too.
     """
     for window in _windows(sorted(entries, key=_offset)):
-        first = window[0].offset
-        try:
-            data = read(window[-1].offset + window[-1].stored - first, first)
-        except DiskFailed:
-            data = bytearray()
-        with memoryview(data) as view:
-            bad = [
-                entry
-                for entry in window
-                if xxhash.xxh3_64_intdigest(view[entry.offset - first : entry.offset - first + entry.stored])
-                != entry.checksum
-            ]
+        bad = _doubtful(window, read, codec)
         told(sum(entry.stored for entry in window))
         yield from bad
+
+
+def _doubtful(window: Sequence[ChunkEntry], read: Read, codec: ChunkCodec | None) -> list[ChunkEntry]:
+    first, last = window[0].offset, window[-1]
+    try:
+        data = memoryview(read(last.offset + last.stored - first, first))
+    except DiskFailed:
+        return list(window)
+    stored = [data[entry.offset - first : entry.offset - first + entry.stored] for entry in window]
+    sums = map(xxhash.xxh3_64_intdigest, stored)
+    bad = [entry for entry, found in zip(window, sums, strict=True) if found != entry.checksum]
+    return bad if bad or codec is None else list(_untrue(window, stored, codec))
+
+
+def _untrue(window: Sequence[ChunkEntry], stored: Sequence[memoryview], codec: ChunkCodec) -> Iterator[ChunkEntry]:
+    """Yield the chunks whose raw bytes do not have their key, or all that are compressed if one cannot be decoded."""
+    frames = [(entry, data) for entry, data in zip(window, stored, strict=True) if entry.codec != Codec.RAW]
+    try:
+        whole = codec.decode_all([data for _, data in frames], [entry.raw for entry, _ in frames]) if frames else b""
+    except Damaged:
+        yield from (entry for entry, _ in frames)
+        frames, whole = [], b""
+    raws, at = [(entry, data) for entry, data in zip(window, stored, strict=True) if entry.codec == Codec.RAW], 0
+    for entry, _ in frames:
+        raws.append((entry, memoryview(whole)[at : at + entry.raw]))
+        at += entry.raw
+    yield from (entry for entry, raw in raws if xxhash.xxh3_128_digest(raw) != entry.key)
 
 
 def _offset(entry: ChunkEntry) -> int:
     return entry.offset
 
 
-def _windows(entries: list[ChunkEntry]) -> Iterator[list[ChunkEntry]]:
+def _windows(entries: Sequence[ChunkEntry]) -> Iterator[list[ChunkEntry]]:
     """Group chunks that follow each other closely: each group is one read, and at least one chunk."""
     window: list[ChunkEntry] = []
+    start = raw = 0
     for entry in entries:
-        if window and entry.offset + entry.stored - window[0].offset > _WINDOW_BYTES:
+        raw += entry.raw
+        if window and (entry.offset + entry.stored - start > _WINDOW_BYTES or raw > _RAW_BYTES):
             yield window
-            window = []
+            window, raw = [], entry.raw
+        if not window:
+            start = entry.offset
         window.append(entry)
     if window:
         yield window
