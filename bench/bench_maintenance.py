@@ -138,9 +138,9 @@ def looping(runner: Runner, commands: Sequence[Sequence[str]]) -> Iterator[list[
             running[:] = [process]
             if over.is_set():
                 process.terminate()
-            assert process.stderr is not None
+            assert process.stdout is not None
             with process:  # its input stays open to the end, which is what keeps a scrub going
-                said = process.stderr.read()
+                said = process.stdout.read()
             if over.is_set():
                 return
             ended.append(process.returncode)
@@ -167,8 +167,8 @@ def started(runner: Runner, command: Sequence[str]) -> subprocess.Popen[bytes]:
         [CAS, *command, "--root", runner.data] if command else scrub,
         env=clean_environment(),
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         bufsize=0,
     )
     assert process.stdin is not None
