@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     Read = Callable[[int, int], bytearray]  # (size, offset) → the bytes, fewer at the end of the file
 
 _WINDOW_BYTES: Final = 1 << 20  # read at once: stays in a core's cache until it is summed
-_RAW_BYTES: Final = 4 << 20  # that they stand for
 
 
 def doubtful(
@@ -50,22 +49,18 @@ def _doubtful(window: Sequence[ChunkEntry], read: Read, codec: ChunkCodec | None
     stored = [data[entry.offset - first : entry.offset - first + entry.stored] for entry in window]
     sums = map(xxhash.xxh3_64_intdigest, stored)
     bad = [entry for entry, found in zip(window, sums, strict=True) if found != entry.checksum]
-    return bad if bad or codec is None else list(_untrue(window, stored, codec))
+    if bad or codec is None:
+        return bad
+    return [entry for entry, data in zip(window, stored, strict=True) if not _is_true(entry, data, codec)]
 
 
-def _untrue(window: Sequence[ChunkEntry], stored: Sequence[memoryview], codec: ChunkCodec) -> Iterator[ChunkEntry]:
-    """Yield the chunks whose raw bytes do not have their key, or all that are compressed if one cannot be decoded."""
-    frames = [(entry, data) for entry, data in zip(window, stored, strict=True) if entry.codec != Codec.RAW]
+def _is_true(entry: ChunkEntry, stored: memoryview, codec: ChunkCodec) -> bool:
+    """Whether a chunk's raw bytes have its key."""
     try:
-        whole = codec.decode_all([data for _, data in frames], [entry.raw for entry, _ in frames]) if frames else b""
+        raw = stored if entry.codec == Codec.RAW else codec.decode(stored, entry.raw)
     except Damaged:
-        yield from (entry for entry, _ in frames)
-        frames, whole = [], b""
-    raws, at = [(entry, data) for entry, data in zip(window, stored, strict=True) if entry.codec == Codec.RAW], 0
-    for entry, _ in frames:
-        raws.append((entry, memoryview(whole)[at : at + entry.raw]))
-        at += entry.raw
-    yield from (entry for entry, raw in raws if xxhash.xxh3_128_digest(raw) != entry.key)
+        return False
+    return xxhash.xxh3_128_digest(raw) == entry.key
 
 
 def _offset(entry: ChunkEntry) -> int:
@@ -75,14 +70,10 @@ def _offset(entry: ChunkEntry) -> int:
 def _windows(entries: Sequence[ChunkEntry]) -> Iterator[list[ChunkEntry]]:
     """Group chunks that follow each other closely: each group is one read, and at least one chunk."""
     window: list[ChunkEntry] = []
-    start = raw = 0
     for entry in entries:
-        raw += entry.raw
-        if window and (entry.offset + entry.stored - start > _WINDOW_BYTES or raw > _RAW_BYTES):
+        if window and entry.offset + entry.stored - window[0].offset > _WINDOW_BYTES:
             yield window
-            window, raw = [], entry.raw
-        if not window:
-            start = entry.offset
+            window = []
         window.append(entry)
     if window:
         yield window
