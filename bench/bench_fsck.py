@@ -25,7 +25,7 @@ from cas.commit import Draft
 from cas.index import Edit
 from cas.records import BlobEntry, Body, ChunkEntry, ChunkRef, NameEdit, Role, Segment, link
 from cas.tables import PackRow, PackState
-from tests.support.engine import prose, push
+from tests.support.engine import prose, push, tar_of
 
 DEPTHS = {"data": Depth.DATA, "deep": Depth.DEEP}
 IN_BLOB = 1_000  # chunks of a blob of the store that is rebuilt
@@ -34,10 +34,13 @@ _TINY = 16  # bytes stored of each
 
 
 def ask(run: Run) -> Iterator[Row]:
-    """Fill a store half with what does not compress and half with what does; then one of very many chunks."""
+    """Fill a store with a tar of what does not compress, and with what does; then one of very many chunks.
+
+    Half of the chunks are about 64 KiB in a pack, half of them a third of that.
+    """
     root = run.folder / "checked"
     with Store.open(root, create=True) as store:
-        push(store, "noise", Noise(1).take(run.scale.large), MIB)
+        push(store, "noise", tar_of({str(n): block for n, block in enumerate(Noise(1).blocks(run.scale.large))}), MIB)
         push(store, "prose", prose(run.scale.large), MIB)
     with Store.open(root) as store:
         for name, depth in DEPTHS.items():
@@ -49,12 +52,13 @@ def ask(run: Run) -> Iterator[Row]:
 def checking(run: Run, store: Store, root: Path, key: str, depth: Depth) -> Row:
     """Check and read barely, in turns; rates are of the packs' bytes."""
     packs = sorted((root / "packs").rglob("*.pack"))
-    size = sum(path.stat().st_size for path in packs)
+    size, chunks = sum(path.stat().st_size for path in packs), store.stats().chunks
     ours, bare = list[float](), list[float]()
     for _ in range(max(3, run.scale.rounds)):
         ours.append(rate(size, lambda: check(store, depth)))
         bare.append(rate(size, lambda: sum_up(packs)))
     row: Row = {"key": key, "clients": 1, "rounds": len(ours), "per": "GiB", "servers": {}}
+    row["notes"] = {"chunks": chunks, "kib_a_chunk": round(size / chunks / 1024, 1)}
     limit(row, "cas", ours)
     limit(row, "bare read and XXH3-64", bare)
     return row

@@ -1,8 +1,9 @@
 """What clients notice of maintenance: the slowest one in a hundred of their requests, while a store is kept in order.
 
-Rows `maintenance/…`: `cas` is beside `cas gc` and `cas fsck --data` in turns, without a pause; `quiet` is the same load
-without them. Windows of all alternate. All the while a client pushes images and deletes them again, so that there is
-always something to collect, and something that is half pushed.
+Rows `maintenance/…`: `cas` is beside the scrub, at the rate that a server reads at by default, and beside `cas gc` and
+`cas fsck --data` in turns, all without a pause; `quiet` is the same load without them. The scrub is the process that a
+worker starts, begun anew whenever it has read everything. Windows of all alternate. All the while a client pushes
+images and deletes them again, so that there is always something to collect, and something that is half pushed.
 """
 
 from __future__ import annotations
@@ -11,26 +12,42 @@ import hashlib
 import itertools
 import json
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from api.access.settings import AccessSettings
+from api.config import HttpSettings
+from api.content.settings import KeepingSettings
+from api.v1.settings import V1Settings
+from api.v2.settings import V2Settings
 from bench.corpus import Noise
 from bench.field import Field, Runner
 from bench.load import MIB, Connection, Job, Sample, drive
 from bench.measure import Row, Run, figures
 from bench.registry import CONFIG, LAYER, MANIFEST, REPOSITORY, closing, give, give_image, opened, pull
+from cas import EngineSettings
 from tests.support.serving import CAS, clean_environment
+from tools.order import Order
 
 CLIENTS = 8
 SMALL = {"64k": 64 << 10, "1m": MIB}
 SMALL_BLOBS = 16
 PUSHED_BYTES = 64 << 10
 GC, FSCK = ("gc", "--grace", "0"), ("fsck", "--data")
-BESIDE: dict[str, Sequence[Sequence[str]]] = {"quiet": (), "gc": (GC,), "fsck": (FSCK,), "cas": (GC, FSCK)}
+SCRUB: tuple[str, ...] = ()  # no command of its own
+BESIDE: dict[str, Sequence[Sequence[Sequence[str]]]] = {  # loops that run at once, each some commands in turns
+    "quiet": (),
+    "gc": ((GC,),),
+    "fsck": ((FSCK,),),
+    "scrub": ((SCRUB,),),
+    "cas": ((GC, FSCK), (SCRUB,)),
+}
+ALONE = ("gc", "fsck", "scrub")
 KEPT_TAGS = 4  # of the images that come and go
 _OTHERS = 1 << 40  # seeds of theirs
 _WELL = (0, 1, 75)  # ended; something was left for the next one; another one was at it
@@ -94,16 +111,17 @@ def beside_all(run: Run, runner: Runner, key: str, windows: Sequence[Sequence[Jo
     for number in range(run.scale.rounds):
         names = list(BESIDE)
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            with looping(runner, BESIDE[name]) as ended:
+            with ExitStack() as stack:
+                loops = [stack.enter_context(looping(runner, commands)) for commands in BESIDE[name]]
                 before = runner.cpu_s()
                 sample = drive(runner.address, CLIENTS, next(waiting))
                 taken[name].samples.append((sample, runner.cpu_s() - before))
-            taken[name].ended += len(ended)
+            taken[name].ended += sum(map(len, loops))
     found: dict[str, dict[str, Any]] = {name: figures(its.samples, "1,000") for name, its in taken.items()}
     quiet = found["quiet"]["p99_ms"]
-    notes: dict[str, float] = {f"p99_beside_{name}": round(found[name]["p99_ms"] / quiet, 2) for name in ("gc", "fsck")}
+    notes: dict[str, float] = {f"p99_beside_{name}": round(found[name]["p99_ms"] / quiet, 2) for name in ALONE}
     notes |= {f"ended_beside_{name}": its.ended for name, its in taken.items()}
-    servers = {name: found[name] for name in ("cas", "quiet", "gc", "fsck")}
+    servers = {name: found[name] for name in ("cas", "quiet", *ALONE)}
     clients = {"clients": CLIENTS, "rounds": run.scale.rounds, "per": "1,000"}
     return {"key": key, **clients, "servers": servers, "notes": notes}
 
@@ -116,16 +134,13 @@ def looping(runner: Runner, commands: Sequence[Sequence[str]]) -> Iterator[list[
 
     def loop() -> None:
         for command in itertools.cycle(commands):
-            process = subprocess.Popen(
-                [CAS, *command, "--root", runner.data],
-                env=clean_environment(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
+            process = started(runner, command)
             running[:] = [process]
             if over.is_set():
                 process.terminate()
-            _, said = process.communicate()
+            assert process.stdout is not None
+            with process:  # its input stays open to the end, which is what keeps a scrub going
+                said = process.stdout.read()
             if over.is_set():
                 return
             ended.append(process.returncode)
@@ -134,17 +149,39 @@ def looping(runner: Runner, commands: Sequence[Sequence[str]]) -> Iterator[list[
                 return
 
     thread = threading.Thread(target=loop, daemon=True)
-    if commands:
-        thread.start()
+    thread.start()
     try:
         yield ended
     finally:
         over.set()
         for process in running:
             process.terminate()
-        if commands:
-            thread.join()
+        thread.join()
     assert not failed, failed
+
+
+def started(runner: Runner, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a command on the server's store; or the scrub, as a worker does to whom all that is stored seems due."""
+    scrub = sys.executable, "-P", "-m", "tools.scrubber"
+    process = subprocess.Popen(
+        [CAS, *command, "--root", runner.data] if command else scrub,
+        env=clean_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        bufsize=0,
+    )
+    assert process.stdin is not None
+    if not command:
+        process.stdin.write(order(runner).to_line())
+    return process
+
+
+def order(runner: Runner) -> Order:
+    """What a worker tells the scrub: all settings as they are by default, but for the interval."""
+    keeping = KeepingSettings(scrub_interval_s=0)
+    others = HttpSettings(), V1Settings(), V2Settings(), AccessSettings()
+    return Order(runner.data, (), "error", EngineSettings(), *others, keeping)
 
 
 @contextmanager

@@ -55,6 +55,7 @@ _BESIDE = (
     Target("p99 ≤ 1.5 × quiet", lambda row: ratios(row, "p99_ms").get("quiet"), 1.5, most=True),
     noted("p99_beside_gc", "beside gc alone ≤ 1.5", 1.5),
     noted("p99_beside_fsck", "beside fsck alone ≤ 1.5", 1.5),
+    noted("p99_beside_scrub", "beside the scrub alone ≤ 1.5", 1.5),
 )
 _MANIFEST = (faster(OLD, 3), faster(NEW, 1.2))
 
@@ -99,10 +100,10 @@ ROWS: Mapping[str, Title] = {
             noted("index_bytes_a_chunk", "index ≤ 200 B a chunk", 200),
         ),
     ),
-    "maintenance/pull-64k": Title("pull 64 KiB blobs beside gc and fsck", _BESIDE),
-    "maintenance/pull-1m": Title("pull 1 MiB blobs beside gc and fsck", _BESIDE),
-    "maintenance/manifest": Title("manifest GET beside gc and fsck", _BESIDE),
-    "maintenance/push-64k": Title("push 64 KiB blobs beside gc and fsck", _BESIDE),
+    "maintenance/pull-64k": Title("pull 64 KiB blobs beside gc, fsck and scrub", _BESIDE),
+    "maintenance/pull-1m": Title("pull 1 MiB blobs beside gc, fsck and scrub", _BESIDE),
+    "maintenance/manifest": Title("manifest GET beside gc, fsck and scrub", _BESIDE),
+    "maintenance/push-64k": Title("push 64 KiB blobs beside gc, fsck and scrub", _BESIDE),
     "fsck/data": Title("check of all checksums"),
     "fsck/deep": Title("check of all keys and digests"),
     "fsck/rebuild": Title("index made anew from packs", (noted("s_a_million", "≤ 30 s a million chunks", 30),)),

@@ -19,12 +19,13 @@ from cas.errors import CasError, Damaged, DiskFailed, Missing
 from cas.extent import Codec
 from cas.finding import DISK, PUSH, REPAIR, RESTATE, Depth, Finding
 from cas.names import Name
-from cas.records import ChunkRef, Role
-from cas.scan import extent_of, pack_paths, scan_pack, torn
-from cas.tables import ChunkState, PackState
+from cas.proof import doubtful
+from cas.records import Role
+from cas.scan import extent_of, flaws, pack_paths, scan_pack
+from cas.tables import ChunkState, PackState, is_usable, pack_place
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from cas.commit import Draft
     from cas.digest import Digest
@@ -107,9 +108,9 @@ class Audit:
     def _placed(self) -> Counter[int]:
         """Count the chunks that the index places in each pack, but for those known to be bad."""
         placed, after = Counter[int](), b""
-        while rows := self._parts.index.read(lambda view, after=after: view.stored_chunks(after, _SLICE)):  # type: ignore[misc]
-            after = rows[-1][0]
-            placed.update(row.extent.pack for _, row in rows if row.state is not ChunkState.BAD)
+        while found := self._parts.index.read(lambda view, after=after: view.chunk_places(after, _SLICE)):  # type: ignore[misc]
+            after, some = found
+            placed += some
         return placed
 
     def _pack(self, row: PackRow, placed: int) -> Iterator[Finding]:
@@ -142,12 +143,8 @@ class Audit:
         where, effect = f"pack {row.pack:016x}", _LOST_WITH[row.role]
         if not scan.sealed or row.role is Role.JOURNAL:
             self._scope.told(size)
-        if row.state is PackState.SEALED and not scan.sealed and row.committed:
-            yield Finding("packs", "its header or footer is damaged", where, REPAIR, pack=row.pack)
-        elif row.committed and (what := torn(scan, row.committed)):
+        for what in flaws(scan, row):
             yield Finding("packs", f"{what}; {effect}", where, REPAIR, pack=row.pack)
-        for text in () if scan.header is None and row.committed else scan.complaints:
-            yield Finding("packs", f"{text}; {effect}", where, REPAIR, pack=row.pack)
         self._links |= _links(scan)
 
     def _reads(self, pack: int) -> bool:
@@ -165,19 +162,36 @@ class Audit:
 
     def _recorded(self, pack: int, entries: dict[bytes, ChunkEntry], placed: int) -> None:
         """Hold what a pack tells of its chunks against the index; only if some are missing, ask which."""
-        told, found = list(entries.items()), 0
+        told: list[tuple[bytes, ChunkEntry]] = list(entries.items())
+        living: list[ChunkEntry] = []
         for start in range(0, len(told), _SLICE):
             some = told[start : start + _SLICE]
-            refs = [ChunkRef(entry.key, entry.salt, entry.raw) for _, entry in some]
-            rows = self._parts.index.read(lambda view, refs=refs: [view.chunk(ref) for ref in refs])  # type: ignore[misc]
-            for (chunk, entry), row in zip(some, rows, strict=True):
-                if row is None or row.extent != extent_of(pack, entry) or row.state is ChunkState.BAD:
-                    continue
-                found += 1
-                if self._reads(pack) and (bad := self._spoilt(pack, entry)):
-                    self._bad[chunk] = (*bad, f"pack {pack:016x}, byte {entry.offset}", pack)
-        if found < placed:
+            chunks = [chunk for chunk, _ in some]
+            rows = self._parts.index.read(lambda view, chunks=chunks: view.chunk_rows(chunks))  # type: ignore[misc]
+            living += [
+                entry
+                for (_, entry), row in zip(some, rows, strict=True)
+                if is_usable(row) and row.startswith(pack_place(extent_of(pack, entry)))
+            ]
+        if self._reads(pack):
+            self._prove(pack, living)
+        if len(living) < placed:
             self._unrecorded(pack, entries)
+
+    def _prove(self, pack: int, living: Sequence[ChunkEntry]) -> None:
+        """Hold the bytes of chunks against their checksums, and by a deep check their keys."""
+        codec = self._parts.codec if self._scope.depth is Depth.DEEP else None
+
+        def read(size: int, offset: int) -> bytearray:
+            try:
+                return self._parts.files.read(pack, offset, size)
+            except (Damaged, Missing, FileNotFoundError):
+                return bytearray()
+
+        for entry in doubtful(living, read, self._scope.told, codec):
+            if bad := self._spoilt(pack, entry):
+                chunk = entry.key + entry.salt.to_bytes(4, "big")
+                self._bad[chunk] = (*bad, f"pack {pack:016x}, byte {entry.offset}", pack)
 
     def _unrecorded(self, pack: int, entries: dict[bytes, ChunkEntry]) -> None:
         """Find the chunks that the index places in a pack and of which no record there tells."""
@@ -192,7 +206,6 @@ class Audit:
                     self._bad[chunk] = ("packs", "no good record tells of this chunk", where, pack)
 
     def _spoilt(self, pack: int, entry: ChunkEntry) -> tuple[str, str] | None:
-        self._scope.told(entry.stored)
         files = self._parts.files
         try:
             data = files.read(pack, entry.offset, entry.stored)

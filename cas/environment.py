@@ -322,7 +322,7 @@ class Cursor:
         return _unsealed(self.key(), cast("bytes", self._cursor.value()))
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield every entry."""
+        """Yield the entry here and every one that follows; all of them if no place was looked for."""
         for key, stored in cast("Iterator[tuple[bytes, bytes]]", self._cursor):
             yield key, _unsealed(key, stored)
 

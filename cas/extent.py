@@ -5,9 +5,8 @@ Layer: L0, pure. Ranges are half-open. An extent is what one read or one `sendfi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,8 +19,7 @@ class Codec(IntEnum):
     ZSTD = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """Bytes `[offset, offset + stored)` of one pack, standing for `raw` bytes of a blob."""
 
     pack: int
@@ -55,7 +53,7 @@ def coalesce(extents: Iterable[Extent]) -> list[Extent]:
 
 def _lengthen(joined: list[Extent], size: int) -> None:
     if joined and joined[-1].stored != size:
-        joined[-1] = replace(joined[-1], stored=size, raw=size)
+        joined[-1] = joined[-1]._replace(stored=size, raw=size)
 
 
 @dataclass(frozen=True, slots=True)

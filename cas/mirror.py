@@ -9,22 +9,14 @@ kill its length says nothing. Knows neither why packs are copied nor what the in
 from __future__ import annotations
 
 import json
-import mmap
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Self
 
-import xxhash
-
 from cas.errors import Occupied
-from cas.records import (
-    HEADER_SIZE,
-    TRAILER_SIZE,
-    decode_footer,
-    decode_header,
-    footer_span,
-)
+from cas.proof import doubtful
+from cas.records import HEADER_SIZE
 from cas.root import FOLDER_MODE
-from cas.scan import pack_paths, walk
+from cas.scan import flaws, pack_paths, scan_pack
 from cas.tables import PackState
 
 if TYPE_CHECKING:
@@ -164,7 +156,7 @@ class Mirror:
             self._write(source, piece, unfinished)
         finally:
             self._disk.close(source)
-        report.damaged += rot(unfinished, piece.row)
+        report.damaged += rot(unfinished, piece.row, self._disk)
         if unfinished != path:
             self._disk.rename(unfinished, path)
 
@@ -199,45 +191,27 @@ def put_file(path: Path, data: bytes, disk: Disk) -> None:
     disk.sync_folder(path.parent)
 
 
-def rot(path: Path, row: PackRow) -> list[str]:
-    """Return what is wrong with a pack's bytes up to its committed length; nothing if all is well."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        if size < row.committed or size < HEADER_SIZE:
-            return [f"pack {row.pack:016x} ends at byte {size} instead of {row.committed}"]
-        with mmap.mmap(file.fileno(), row.committed, access=mmap.ACCESS_READ) as data:
-            return [f"pack {row.pack:016x}: {what}" for what in _faults(data, row)]
+def rot(path: Path, row: PackRow, disk: Disk) -> list[str]:
+    """Return what is wrong with a pack's bytes up to its committed length; nothing if all is well.
+
+    Every record counts, and every chunk that one lists, whoever needs it: a rebuild from these bytes would rely on it.
+    """
+    size = path.stat().st_size
+    if size < row.committed or size < HEADER_SIZE:
+        return [f"pack {row.pack:016x} ends at byte {size} instead of {row.committed}"]
+    return [f"pack {row.pack:016x}: {what}" for what in _faults(path, row, disk)]
 
 
-def _faults(data: mmap.mmap, row: PackRow) -> Iterator[str]:
-    header = decode_header(data[:HEADER_SIZE])
-    if header is None or header.pack != row.pack:
-        yield "its header is damaged"
-        return
-    last, end = 0, HEADER_SIZE  # the last record that was found, and where it ends
-    for at, record in walk(data, header.marker):
-        if record is None:
-            yield f"the record at byte {at} is damaged"
-            continue
-        if record.previous != last:
-            yield f"the record at byte {record.previous} is damaged"
-        for entry in record.body.chunks:
-            stored = data[entry.offset : entry.offset + entry.stored]
-            if xxhash.xxh3_64_intdigest(stored) != entry.checksum:
-                yield f"the chunk at byte {entry.offset} ({entry.stored} bytes) is damaged"
-        last, end = at, record.end
-    if end != _end_of_records(data, row, header.marker):
-        yield f"its end is damaged, from byte {end} on"
-
-
-def _end_of_records(data: mmap.mmap, row: PackRow, marker: bytes) -> int:
-    """Return where the last record has to end."""
-    if row.state is not PackState.SEALED:
-        return len(data)
-    span = footer_span(data[-TRAILER_SIZE:])
-    if span is None or sum(span) != len(data) or decode_footer(data[span[0] :], marker) is None:
-        return -1  # nowhere
-    return span[0]
+def _faults(path: Path, row: PackRow, disk: Disk) -> Iterator[str]:
+    scan = scan_pack(row.pack, path, proves=False)
+    yield from flaws(scan, row)
+    fd = disk.open_read(path)
+    try:
+        entries = [entry for record in scan.records for entry in record.body.chunks]
+        for entry in doubtful(entries, lambda size, offset: disk.read(fd, size, offset)):
+            yield f"the chunk at byte {entry.offset} ({entry.stored} bytes) is damaged"
+    finally:
+        disk.close(fd)
 
 
 def _name(piece: _Piece) -> str:

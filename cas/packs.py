@@ -145,7 +145,12 @@ class PackWriter:
             self._failed()
 
     def seal(self) -> None:
-        """Write the footer, sync, and take the right to write from the file."""
+        """Write the footer, sync, and take the right to write from the file.
+
+        What it lists is durable before: a footer is believed without a look at the chunks, also after a power cut.
+        """
+        if self.synced < self._end:
+            self.sync()
         self.append([encode_footer(self._records, at=self._end, marker=self._marker)])
         self.sync()
         self._disk.seal(self._fd)

@@ -1,15 +1,15 @@
 """The index made anew from the packs alone (I4): everything acknowledged, nothing else.
 
-Layer: L5. Content comes from every believable record; blobs and names only from the journal, following its
-links from the
-highest number down, so that what a crash left between a journal's sync and its commit stays gone (the void rule).
+Layer: L5. Content comes from every believable record that follows a whole one, or is needed all the same; blobs and
+names only from the journal, following its links from the highest number down, so that what a crash left between a
+journal's sync and its commit stays gone (the void rule).
 """
 
 from __future__ import annotations
 
 import itertools
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -20,7 +20,7 @@ from cas.errors import CasError, IndexPresent, InUse
 from cas.extent import coalesce
 from cas.index import Index
 from cas.lease import survey
-from cas.records import HEADER_SIZE, ChunkRef, Role, Segment, decode_header, link, pack_refs, unpack_refs
+from cas.records import HEADER_SIZE, Body, ChunkRef, Role, Segment, decode_header, link, pack_refs, unpack_refs
 from cas.root import FOLDER_MODE, find
 from cas.scan import extent_of, pack_paths, scan_pack
 from cas.tables import PackRow, PackState
@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cas.digest import Digest
+    from cas.extent import Extent
     from cas.index import Edit
     from cas.layout import Layout
-    from cas.records import BlobEntry, Body, ChunkEntry, Header, NameChanges
+    from cas.records import BlobEntry, ChunkEntry, Header, NameChanges, Record
     from cas.scan import Scan
+    from cas.tables import ChunkRow
     from cas.view import View
 
     _Link = tuple[NameChanges, list[BlobEntry]]
@@ -64,10 +66,27 @@ class _Packed(NamedTuple):
 
 @dataclass(slots=True)
 class _Harvest:
-    """What the packs say, in memory only as far as order matters."""
+    """What the packs say, in memory only as far as order matters.
+
+    Behind a gap, be it a record that is missing or one that lacks a chunk, an unsealed pack has a tail. Mostly nobody
+    was told of it: a crash came before it was all durable. But if rot made the gap, it counts, and then something in it
+    is needed that lies nowhere else.
+
+    Attributes:
+        segments: of recipes that may be wanted.
+        journal: changes of names, by their numbers.
+        tails: packs that have one, with its records.
+        spare: chunks in tails.
+        needed: packs whose tails count.
+        ends: packs that have a tail, with where it ends.
+    """
 
     segments: dict[int, list[_Packed]] = field(default_factory=dict)
     journal: dict[int, _Link] = field(default_factory=dict)
+    tails: dict[int, list[Record]] = field(default_factory=dict)
+    spare: dict[ChunkRef, Extent] = field(default_factory=dict)
+    needed: set[int] = field(default_factory=set)
+    ends: dict[int, int] = field(default_factory=dict)
 
 
 def rebuild_index(
@@ -100,7 +119,7 @@ def rebuild_index(
             shutil.rmtree(leftover, ignore_errors=True)
         layout.index_unfinished.mkdir(FOLDER_MODE)
         try:
-            report = rebuild(layout, settings)
+            report = rebuild(layout, settings, disk)
         except CasError:
             shutil.rmtree(layout.index_unfinished, ignore_errors=True)
             raise
@@ -110,7 +129,7 @@ def rebuild_index(
         return report
 
 
-def rebuild(layout: Layout, settings: EngineSettings) -> RebuildReport:
+def rebuild(layout: Layout, settings: EngineSettings, disk: Disk) -> RebuildReport:
     """Fill the empty folder of an unfinished index from the packs. The caller has the store for itself."""
     report = RebuildReport()
     index = Index(layout.index_unfinished, settings)
@@ -119,13 +138,15 @@ def rebuild(layout: Layout, settings: EngineSettings) -> RebuildReport:
         headers = list(_headers(layout, report))
         for role in (Role.JOURNAL, Role.DATA):  # then it is known which recipes are still wanted
             for pack, path in (place for header, place in headers if header.role is role):
-                _harvest(index, scan_pack(pack, path), harvest, report)
+                _harvest(index, _durable(scan_pack(pack, path), path, disk), harvest, report)
+            _harvest_tails(harvest)
             if role is Role.JOURNAL:
                 top = max(harvest.journal, default=0)
                 chains = _replay(index, list(_committed(harvest.journal, report)))
                 harvest.journal.clear()
                 harvest.segments = {recipe: [] for recipe in chains}
-        _file_recipes(index, harvest.segments, chains, report)
+        _file_recipes(index, harvest, chains, report)
+        index.write(partial(_lengthen, harvest=harvest))
         report.damaged += _lost_tail(layout, top)
         index.write(lambda edit: edit.set_number(JOURNAL_SEQ, top))
         report.chunks = index.read(lambda view: view.count("chunks"))
@@ -152,41 +173,80 @@ def _headers(layout: Layout, report: RebuildReport) -> Iterator[tuple[Header, tu
         with path.open("rb") as file:
             header = decode_header(file.read(HEADER_SIZE))
         if header is None:
-            report.damaged += scan_pack(pack, path).complaints
+            report.damaged += [f"pack {pack:016x} has a damaged header"] * bool(scan_pack(pack, path).complaints)
         else:
             yield header, (pack, path)
 
 
+def _durable(scan: Scan, path: Path, disk: Disk) -> Scan:
+    """See to it that whoever relies on a pack from now on relies on the disk: what wrote it may have been killed."""
+    if not scan.sealed:
+        fd = disk.open_read(path)
+        try:
+            disk.sync(fd)
+        finally:
+            disk.close(fd)
+        disk.sync_folder(path.parent)
+    return scan
+
+
 def _harvest(index: Index, scan: Scan, harvest: _Harvest, report: RebuildReport) -> None:
-    report.damaged += scan.complaints
-    report.packs += 1
-    _file_pack(index, scan)
-    for record in scan.records:
-        _gather(harvest, record.body)
-
-
-def _file_pack(index: Index, scan: Scan) -> None:
     assert scan.header is not None
+    report.damaged += [f"pack {scan.pack:016x}: {text}" for text in scan.complaints]
+    report.packs += 1
     state = PackState.SEALED if scan.sealed else PackState.CLOSED
-    row = PackRow(scan.pack, state, scan.header.role, _NOBODY, scan.end)
+    row = PackRow(scan.pack, state, scan.header.role, _NOBODY, scan.sound)
     index.write(lambda edit: edit.put_pack(row))
-    entries = sorted(entry for record in scan.records for entry in record.body.chunks)  # in the order of the table
+    sound = [record for record in scan.records if record.end <= scan.sound]
+    if len(sound) < len(scan.records):
+        harvest.tails[scan.pack], harvest.ends[scan.pack] = scan.records[len(sound) :], scan.end
+    entries = sorted(entry for record in sound for entry in record.body.chunks)  # in the order of the table
 
     def put(edit: Edit, entry: ChunkEntry) -> None:
         edit.put_chunk(ChunkRef(entry.key, entry.salt, entry.raw), extent_of(scan.pack, entry))
 
     _in_slices(index, entries, put)
+    for record in sound:
+        _gather(harvest, record.body)
+
+
+def _harvest_tails(harvest: _Harvest) -> None:
+    """Take segments and changes of names that stand nowhere else."""
+    for pack, records in harvest.tails.items():
+        for body in (record.body for record in records):
+            harvest.spare |= {ChunkRef(e.key, e.salt, e.raw): extent_of(pack, e) for e in body.chunks}
+            fresh = [one for one in body.segments if _is_missing(one, harvest)]
+            names = body.names if body.names is not None and body.names.seq not in harvest.journal else None
+            if fresh or names is not None:
+                harvest.needed.add(pack)
+                _gather(harvest, Body(segments=fresh, blobs=body.blobs, names=names))
+    harvest.tails.clear()
+
+
+def _is_missing(segment: Segment, harvest: _Harvest) -> bool:
+    known = harvest.segments.get(segment.recipe)
+    return known is not None and _packed(segment) not in known
+
+
+def _lengthen(edit: Edit, harvest: _Harvest) -> None:
+    """Count the tails that are needed."""
+    for row in map(edit.pack, harvest.needed):
+        assert row is not None
+        edit.put_pack(replace(row, committed=harvest.ends[row.pack]))
 
 
 def _gather(harvest: _Harvest, body: Body) -> None:
     for segment in body.segments:
         if segment.recipe in harvest.segments:
-            packed = _Packed(segment.start, segment.chain, pack_refs(segment.refs))
-            harvest.segments[segment.recipe].append(packed)
+            harvest.segments[segment.recipe].append(_packed(segment))
     if body.names is not None:
         link = body.names, body.blobs
         known = harvest.journal.get(body.names.seq, link)
         harvest.journal[body.names.seq] = max(known, link, key=_fullness)
+
+
+def _packed(segment: Segment) -> _Packed:
+    return _Packed(segment.start, segment.chain, pack_refs(segment.refs))
 
 
 def _fullness(link: _Link) -> int:
@@ -240,9 +300,7 @@ def _replay(index: Index, chain: Sequence[_Link]) -> dict[int, bytes]:
     return {blob.recipe: blob.chain for _, blobs in chain for blob in blobs if blob.recipe in held}
 
 
-def _file_recipes(
-    index: Index, segments: dict[int, list[_Packed]], chains: dict[int, bytes], report: RebuildReport
-) -> None:
+def _file_recipes(index: Index, harvest: _Harvest, chains: dict[int, bytes], report: RebuildReport) -> None:
     """Keep the recipes of blobs that some name holds; drop the other blobs: nobody acknowledged or still wants them."""
     blobs = index.read(lambda view: [(blob, bool(view.holders(blob.digest, limit=1))) for blob in _blobs(view)])
     whole: dict[Digest, int] = {}  # up to which byte; a slice may be done twice
@@ -252,11 +310,10 @@ def _file_recipes(
         if not held:
             edit.delete_blob(blob.digest)
             return
-        found = [
-            Segment(blob.recipe, one.start, unpack_refs(one.refs), one.chain) for one in segments.get(blob.recipe, ())
-        ]
+        packed = harvest.segments.get(blob.recipe, ())
+        found = [Segment(blob.recipe, one.start, unpack_refs(one.refs), one.chain) for one in packed]
         chosen = _belonging(found, blob.size, chains.get(blob.recipe, b""))
-        whole[blob.digest] = blob.size if blob.inline is not None else _put_segments(edit, chosen)
+        whole[blob.digest] = blob.size if blob.inline is not None else _put_segments(edit, chosen, harvest)
         if whole[blob.digest] != blob.size:
             edit.lose_blob(blob.digest)
 
@@ -268,11 +325,11 @@ def _file_recipes(
     ]
 
 
-def _put_segments(edit: Edit, segments: Sequence[Segment]) -> int:
+def _put_segments(edit: Edit, segments: Sequence[Segment], harvest: _Harvest) -> int:
     """Enter a recipe; return up to which byte nothing of it is missing."""
     end, broken = 0, False
     for segment in sorted(segments, key=lambda segment: segment.start):
-        rows = [edit.chunk(ref) for ref in segment.refs]
+        rows = [edit.chunk(ref) or _from_tail(edit, ref, harvest) for ref in segment.refs]
         there = [row for row in rows if row is not None]
         complete = len(there) == len(rows)
         # Without extents the reader asks for each chunk, and reports the missing one.
@@ -281,6 +338,15 @@ def _put_segments(edit: Edit, segments: Sequence[Segment]) -> int:
         if not broken:
             end = max(end, segment.start + segment.raw)
     return end
+
+
+def _from_tail(edit: Edit, ref: ChunkRef, harvest: _Harvest) -> ChunkRow | None:
+    extent = harvest.spare.get(ref)
+    if extent is None:
+        return None
+    edit.put_chunk(ref, extent)
+    harvest.needed.add(extent.pack)
+    return edit.chunk(ref)
 
 
 def _belonging(segments: Sequence[Segment], size: int, chain: bytes) -> list[Segment]:

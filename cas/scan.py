@@ -28,13 +28,15 @@ from cas.records import (
     footer_span,
     record_length,
 )
+from cas.tables import PackState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from cas.layout import Layout
     from cas.records import Body, ChunkEntry
+    from cas.tables import PackRow
 
 
 @dataclass(slots=True)
@@ -46,7 +48,8 @@ class Scan:
     records: list[Record]
     sealed: bool
     end: int  # bytes up to which the pack makes sense
-    complaints: list[str]
+    complaints: list[str]  # of its header, and of records that its footer lists
+    sound: int = 0  # bytes up to which no record is missing, nor a chunk that one lists (where chunks are proven)
 
 
 def pack_paths(layout: Layout) -> Iterator[tuple[int, Path]]:
@@ -71,7 +74,7 @@ def scan_pack(pack: int, path: Path, *, proves: bool = True) -> Scan:
         head = file.read(HEADER_SIZE)
         header = decode_header(head)
         if header is None:
-            said = [] if len(head) < HEADER_SIZE or not any(head) else [f"pack {pack:016x} has a damaged header"]
+            said = [] if len(head) < HEADER_SIZE or not any(head) else ["its header is damaged"]
             return Scan(pack, None, [], sealed=False, end=0, complaints=said)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             offsets = _footer(data, header.marker)
@@ -81,22 +84,42 @@ def scan_pack(pack: int, path: Path, *, proves: bool = True) -> Scan:
 
 
 def torn(scan: Scan, committed: int) -> str | None:
-    """Return what of an unsealed pack's records is gone below its committed end; None if they are whole.
-
-    Each record names the one before it, and the last one ends where the index says that the pack does.
-    """
+    """Return what of an unsealed pack's records is gone below its committed end; None if they are whole."""
     if scan.sealed or committed <= HEADER_SIZE:
         return None
     if scan.header is None:
         return "its header is damaged"
+    for first, last in gaps(scan.records, committed):
+        return f"a record between byte {first} and {last} is damaged"
+    return None
+
+
+def gaps(records: Iterable[Record], committed: int) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of an unsealed pack in which a record is missing.
+
+    Each record names the one before it, and the last one ends where the index says that the pack does.
+    """
     before, end = 0, HEADER_SIZE
-    for record in scan.records:
+    for record in records:
         if record.end > committed:
             break
         if record.previous != before:
-            return f"a record between byte {end} and {record.offset} is damaged"
+            yield end, record.offset
         before, end = record.offset, record.end
-    return None if end == committed else f"a record between byte {end} and {committed} is damaged"
+    if end != committed:
+        yield end, committed
+
+
+def flaws(scan: Scan, row: PackRow) -> Iterator[str]:
+    """Yield what is wrong with a pack's header, records and footer, as far as its row says that they are committed."""
+    if scan.header is not None and scan.header.pack != scan.pack:
+        yield "its header is that of another pack"
+    if row.committed and row.state is PackState.SEALED and not scan.sealed:
+        yield "its header or footer is damaged"
+    elif what := torn(scan, row.committed):
+        yield what
+    if scan.header is not None or not row.committed:
+        yield from scan.complaints
 
 
 def walk(data: mmap.mmap, marker: bytes) -> Iterator[tuple[int, Record | None]]:
@@ -121,24 +144,26 @@ def _footer(data: mmap.mmap, marker: bytes) -> list[int] | None:
 
 
 def _listed(pack: int, header: Header, data: mmap.mmap, offsets: list[int]) -> Scan:
-    found = Scan(pack, header, [], sealed=True, end=len(data), complaints=[])
+    found = Scan(pack, header, [], sealed=True, end=len(data), complaints=[], sound=len(data))
     for offset in offsets:
         record = _record_at(data, offset, header.marker)
         if record is None:
-            found.complaints.append(f"pack {pack:016x}: the record at byte {offset} is damaged")
+            found.complaints.append(f"the record at byte {offset} is damaged")
         else:
             found.records.append(record)
     return found
 
 
 def _search(pack: int, header: Header, data: mmap.mmap, *, proves: bool) -> Scan:
-    found = Scan(pack, header, [], sealed=False, end=HEADER_SIZE, complaints=[])
+    found = Scan(pack, header, [], sealed=False, end=HEADER_SIZE, complaints=[], sound=HEADER_SIZE)
+    before, whole = 0, True
     for _, record in walk(data, header.marker):
         if record is not None:
-            if proves:
-                _believe_chunks(record.body, data)
+            whole &= record.previous == before and (not proves or _believe_chunks(record.body, data))
             found.records.append(record)
-            found.end = record.end
+            before, found.end = record.offset, record.end
+            if whole:
+                found.sound = record.end
     return found
 
 
@@ -149,9 +174,12 @@ def _record_at(data: mmap.mmap, offset: int, marker: bytes) -> Record | None:
     return decode_record(data[offset : offset + record_length(head)], offset, marker)
 
 
-def _believe_chunks(body: Body, data: mmap.mmap) -> None:
+def _believe_chunks(body: Body, data: mmap.mmap) -> bool:
+    """Leave out of a record the chunks that are not there; return whether all are."""
+    listed = body.chunks
     body.chunks = [
         entry
-        for entry in body.chunks
+        for entry in listed
         if xxhash.xxh3_64_intdigest(data[entry.offset : entry.offset + entry.stored]) == entry.checksum
     ]
+    return len(body.chunks) == len(listed)

@@ -34,7 +34,7 @@ TABLES = {  # name → whether a key has several values
 MARKING = "marking"  # counter: whether a collection marks what is in use
 MOST_CANDIDATES = 16  # chunks of one key that a push compares itself with; beyond, it is stored once more
 U64 = struct.Struct(">Q")
-CHUNK = struct.Struct(">QIIIBB")
+CHUNK = struct.Struct(">QIIIBB")  # as EXTENT, and the state
 CHUNK_KEY = struct.Struct(">16sI")
 BLOB = struct.Struct(">QQQB")
 SEGMENT = struct.Struct(">BHH")  # codec of the segment (0: chunk list), number of chunks, number of extents
@@ -44,6 +44,7 @@ EXTENT = struct.Struct(">QIIIB")
 PACK = struct.Struct(">BB16sQ")
 FEW = b"\0"  # ends the key of a session's bytes, which a walk over all sessions steps over unread
 REF_SIZE = 24
+_RAW = struct.Struct(">20xI")  # of a reference
 INLINE, BY_RECIPE = 0, 1
 
 
@@ -56,6 +57,7 @@ class ChunkState(IntEnum):
 
 
 _CODECS = {int(codec): codec for codec in Codec}  # far quicker than asking the class, for every chunk of every walk
+_BAD = int(ChunkState.BAD)
 _STATES = {int(state): state for state in ChunkState}
 
 
@@ -108,10 +110,32 @@ def read_chunk_ids(value: bytes) -> list[bytes]:
     return [value[at : at + CHUNK_KEY.size] for at in range(SEGMENT.size, end, REF_SIZE)]
 
 
+def read_raw(value: bytes) -> int:
+    """Return for how many raw bytes a segment stands."""
+    end = SEGMENT.size + SEGMENT.unpack_from(value)[1] * REF_SIZE
+    return sum(raw for (raw,) in _RAW.iter_unpack(value[SEGMENT.size : end]))
+
+
 def read_chunk(salt: int, value: bytes) -> ChunkRow:
     """Read a row of `chunks`."""
     pack, offset, stored, raw, codec, state = CHUNK.unpack(value)
     return ChunkRow(salt, Extent(pack, offset, stored, raw, _CODECS[codec]), _STATES[state])
+
+
+def is_usable(row: bytes | None) -> bool:
+    """Whether a chunk's row is there, and nothing is known against its bytes."""
+    return row is not None and row[-1] != _BAD
+
+
+def pack_place(extent: Extent) -> bytes:
+    """Return how the row of a chunk that lies there begins; its state follows."""
+    return EXTENT.pack(*extent)
+
+
+def read_place(row: bytes) -> Extent:
+    """Return where the chunk of a row lies."""
+    pack, offset, stored, raw, codec = EXTENT.unpack_from(row)
+    return Extent(pack, offset, stored, raw, _CODECS[codec])
 
 
 def read_stretch(start: int, value: bytes) -> Stretch:
@@ -119,7 +143,7 @@ def read_stretch(start: int, value: bytes) -> Stretch:
     _, chunks, extents = SEGMENT.unpack_from(value)
     at = SEGMENT.size + chunks * REF_SIZE
     rows = EXTENT.iter_unpack(value[at : at + extents * EXTENT.size])
-    hints = tuple(Extent(pack, offset, stored, raw, Codec(codec)) for pack, offset, stored, raw, codec in rows)
+    hints = tuple(Extent(pack, offset, stored, raw, _CODECS[codec]) for pack, offset, stored, raw, codec in rows)
     return Stretch(start, unpack_refs(value[SEGMENT.size : at]), hints)
 
 

@@ -11,7 +11,7 @@ from cas.errors import Damaged
 from cas.extent import coalesce
 from cas.finding import REBUILD, Finding
 from cas.session import UploadState
-from cas.tables import TABLES, ChunkState, PackState
+from cas.tables import TABLES, PackState, is_usable, read_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,13 +73,12 @@ def _cut_off(view: View, number: int) -> str | None:
 def gap(view: View, recipe: int, size: int) -> str | None:
     """Return why a recipe does not lead through `size` bytes, as far as the index knows; None if it does."""
     at = 0
-    for stretch in view.segments(recipe):
-        if stretch.start != at:
+    for start, chunks, raw in view.chunk_lists(recipe):
+        if start != at:
             return f"its recipe has a hole at byte {at}"
-        found = [view.chunk(ref) for ref in stretch.refs]
-        if any(row is None or row.state is ChunkState.BAD for row in found):
+        if not all(map(is_usable, view.chunk_rows(chunks))):
             return f"a chunk is missing or damaged after byte {at}"
-        at += sum(ref.raw for ref in stretch.refs)
+        at += raw
     return None if at == size else f"its recipe has {at} bytes of {size}"
 
 
@@ -113,7 +112,7 @@ def _hints_slice(view: View, after: bytes) -> tuple[bytes, list[tuple[int, int]]
 def _is_untrue(view: View, stretch: Stretch, firm: set[int]) -> bool:
     if not stretch.extents or any(extent.pack not in firm for extent in stretch.extents):
         return False
-    found = [row for row in map(view.chunk, stretch.refs) if row is not None]
-    if len(found) < len(stretch.refs) or any(row.state is ChunkState.BAD for row in found):
+    rows = view.chunk_rows(ref.key + ref.salt.to_bytes(4, "big") for ref in stretch.refs)
+    if not all(map(is_usable, rows)):
         return False  # `recipes` tells of that
-    return coalesce(row.extent for row in found) != list(stretch.extents)
+    return coalesce(read_place(row) for row in rows if row is not None) != list(stretch.extents)

@@ -5,6 +5,7 @@ Layer: L2, over `environment` and `tables`. Nothing of LMDB leaves it.
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
@@ -27,15 +28,17 @@ from cas.tables import (
     ChunkRow,
     PackRow,
     Stretch,
+    is_usable,
     read_blob,
     read_chunk,
     read_chunk_ids,
     read_pack,
+    read_raw,
     read_stretch,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 
 class View:
@@ -76,6 +79,11 @@ class View:
         """Return where one chunk lies."""
         value = self._tx.get("chunks", CHUNK_KEY.pack(ref.key, ref.salt))
         return None if value is None else read_chunk(ref.salt, value)
+
+    def chunk_rows(self, chunks: Iterable[bytes]) -> list[bytes | None]:
+        """Return the rows of chunks by their ids, unread: for whoever looks at very many (`tables` reads them)."""
+        get = self._tx.get
+        return [get("chunks", chunk) for chunk in chunks]
 
     def hints(self, after: bytes, limit: int) -> list[tuple[bytes, set[int]]]:
         """Return up to `limit` segments in order: the key to go on after, and the packs that its extents lie in."""
@@ -146,6 +154,16 @@ class View:
             more = cursor.next()
         return found
 
+    def chunk_lists(self, recipe: int) -> Iterator[tuple[int, list[bytes], int]]:
+        """Yield all segments of a recipe, in order: `(start, ids of its chunks, raw bytes of them)`."""
+        cursor = self._tx.cursor("recipes")
+        if cursor.seek(SEGMENT_KEY.pack(recipe, 0)):
+            for key, value in cursor:
+                at, start = SEGMENT_KEY.unpack(key)
+                if at != recipe:
+                    return
+                yield start, read_chunk_ids(value), read_raw(value)
+
     def recipes_after(self, recipe: int, limit: int) -> list[int]:
         """Return up to `limit` recipes whose numbers follow one."""
         cursor, found = self._tx.cursor("recipes"), list[int]()
@@ -181,6 +199,16 @@ class View:
         cursor = self._tx.cursor("chunks")
         ids = walk(cursor, b"", after, limit)
         return [(chunk, read_chunk(CHUNK_KEY.unpack(chunk)[1], cursor.value())) for chunk in ids]
+
+    def chunk_places(self, after: bytes, limit: int) -> tuple[bytes, Counter[int]] | None:
+        """Count up to `limit` chunks that follow an id by the packs they lie in, but for those known to be bad.
+
+        Return also the id to go on after; None if none follows.
+        """
+        rows = list(self._rows_after("chunks", after, limit))
+        found = Counter(row[: U64.size] for _, row in rows if is_usable(row))
+        places = Counter({U64.unpack(pack)[0]: count for pack, count in found.items()})
+        return (rows[-1][0], places) if rows else None
 
     def packs(self) -> list[PackRow]:
         """Return every pack."""
@@ -259,11 +287,16 @@ class View:
         Raises:
             Damaged: one is not what was written.
         """
-        cursor, last = self._tx.cursor(table), None
-        for key in walk(cursor, b"", after, limit):
-            cursor.value()
-            last = key
+        last = None
+        for last, _ in self._rows_after(table, after, limit):  # noqa: B007 - reading it is the proof
+            pass
         return last
+
+    def _rows_after(self, table: str, after: bytes, limit: int) -> Iterator[tuple[bytes, bytes]]:
+        """Yield up to `limit` rows of a table that follow a key."""
+        cursor = self._tx.cursor(table)
+        if cursor.seek(after) and (cursor.key() != after or cursor.next()):
+            yield from islice(cursor, limit)
 
     def disorder(self, table: str) -> str | None:
         """Return what is wrong with a table as such; None if it is in order, and as long as it says."""

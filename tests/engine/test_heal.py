@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,7 +117,7 @@ def test_a_key_is_no_proof(tmp_path: Path) -> None:
         _, liar = next(
             (ref, row) for ref, row in chunks_of(store, Digest.of(noise(4 * MIB, 9))) if row.extent.raw >= wanted.raw
         )
-        forged, twin = replace(liar.extent, stored=wanted.raw, raw=wanted.raw), wanted._replace(salt=wanted.salt ^ 1)
+        forged, twin = liar.extent._replace(stored=wanted.raw, raw=wanted.raw), wanted._replace(salt=wanted.salt ^ 1)
         store._parts.committer.run(lambda edit, _: edit.put_chunk(twin, forged))
         assert store.heal() == []
         assert lost(store) == {Digest.of(ONE)}
