@@ -5,6 +5,7 @@ Layer: L0, pure. Ranges are half-open. An extent is what one read or one `sendfi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
