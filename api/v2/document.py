@@ -6,12 +6,12 @@ are stored and served exactly as they came.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
+from api import strict
 from api.v2.errors import MANIFEST_INVALID, Refused
 from cas import Digest, InvalidDigest
 
@@ -89,18 +89,12 @@ def parse(body: bytes, content_type: str | None) -> Document:
 
 def _load(body: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(body.decode(), parse_constant=_constant)
-    except RecursionError:
-        raise _invalid("it nests too deeply") from None
-    except ValueError as error:  # of JSON, of UTF-8, or of a number with thousands of digits
-        raise _invalid(f"it is not JSON: {str(error)[:200]}") from None
+        content = strict.load(body)
+    except ValueError as error:  # of JSON, its depth, UTF-8, or a number with thousands of digits
+        raise _invalid(f"it is not JSON that is taken here: {str(error)[:200]}") from None
     if not isinstance(content, dict):
         raise _invalid("it is not a JSON object")
     return content
-
-
-def _constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _media_type(content: Mapping[str, Any], content_type: str | None) -> str:
