@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from cas.errors import Damaged, DiskFailed
+from cas.errors import Damaged
 from cas.extent import Codec, Extent, adjacent, coalesce, overlap
 from cas.pins import current
 from cas.tables import ChunkState
@@ -92,6 +92,7 @@ class Reader:
 
         Raises:
             Damaged: the next bytes cannot be trusted; whatever was sent so far must not be finished as if whole.
+            Unreadable: they cannot be had now.
         """
         start, stop = max(start, 0), self.size if stop is None else min(stop, self.size)
         if self._blob.inline is not None:
@@ -197,7 +198,7 @@ class Reader:
             return True
         try:
             self._held[pack] = self._parts.files.acquire(pack)
-        except (FileNotFoundError, DiskFailed):
+        except FileNotFoundError:
             return False
         return True
 

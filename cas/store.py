@@ -112,6 +112,7 @@ class Store(Upkeep):
         settings: EngineSettings = _DEFAULTS,
         *,
         create: bool = False,
+        reading: bool = False,
         disk: Disk | None = None,
         clock: Clock = time.time,  # noqa: TID251 - the default of an argument
     ) -> Self:
@@ -121,15 +122,16 @@ class Store(Upkeep):
             root: the store's folder.
             settings: tunables.
             create: whether to make a new store.
+            reading: whether nothing is to be written; then anybody may open it, not its owner alone.
             disk: the file layer, for tests that break it.
             clock: seconds since 1970.
 
         Raises:
-            OpenError: the folder is no store, too new, on a network, read-only, or has lost its index.
+            OpenError: the folder is no store, too new, on a network, read-only, another user's, or has lost its index.
             DiskFailed, NoSpace, Damaged: it is a store, and broken.
         """
         disk = disk or Disk()
-        layout, manifest = find(root, create=create, disk=disk, wait_s=settings.write_wait_s)
+        layout, manifest = find(root, create=create, reading=reading, disk=disk, wait_s=settings.write_wait_s)
         with lock_folder(root, settings.write_wait_s):
             has_index = check_index(layout)  # only here: a rebuild may have been cut off while we waited
             store = cls(layout, manifest, settings, disk, clock)

@@ -37,7 +37,7 @@ def du(settings: Settings, what: str | None, *, as_json: bool) -> None:
       cas du acme/app
       cas du acme/app:1.0 --json
     """
-    with Store.open(settings.root, settings.engine) as store:
+    with Store.open(settings.root, settings.engine, reading=True) as store:
         found = _measure(store, what)
     click.echo(json.dumps(as_dict(found), indent=2) if as_json else _table(found, what))
 

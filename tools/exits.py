@@ -68,6 +68,9 @@ CODES: Final[dict[type[Exception], int]] = {
     cas.Superseded: 75,
     cas.FormatTooNew: 76,
     cas.RootReadOnly: 77,
+    cas.NotOwner: 77,
+    cas.Unreadable: 74,
+    cas.Forbidden: 77,
     errors.AddressForbidden: 77,
 }
 

@@ -108,7 +108,10 @@ def fsck(  # noqa: PLR0913 - a parameter a flag
     report = Report(wanted, as_json=as_json, bytes_per_s=rate and rate * MB)
     scope = Scope(wanted, part, parts, report.read)
     _guarded(
-        lambda store: report.mend(store, dry_run=dry_run) if repair else report.look(store, scope), settings, report
+        lambda store: report.mend(store, dry_run=dry_run) if repair else report.look(store, scope),
+        settings,
+        report,
+        reading=not repair or dry_run,
     )
 
 
@@ -119,8 +122,8 @@ def _check_usage(mistakes: dict[str, bool]) -> None:
             raise click.exceptions.Exit(exits.FSCK_USAGE)
 
 
-def _guarded(work: Callable[[Store], int], settings: Settings, report: Report) -> None:
-    code = _apart(lambda: _opened(work, settings, report))
+def _guarded(work: Callable[[Store], int], settings: Settings, report: Report, *, reading: bool) -> None:
+    code = _apart(lambda: _opened(work, settings, report, reading=reading))
     if code in _FATAL:
         report.stop(Finding("rows", "reading it ended the process by a signal", "index", _REBUILD))
         code = exits.UNMENDED
@@ -143,11 +146,11 @@ def _apart(work: Callable[[], int]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _opened(work: Callable[[Store], int], settings: Settings, report: Report) -> int:
+def _opened(work: Callable[[Store], int], settings: Settings, report: Report, *, reading: bool) -> int:
     try:
-        if finding := inspect_index(settings.root, settings.engine):  # before opening changes anything
+        if finding := inspect_index(settings.root, settings.engine, reading=reading):  # before opening changes anything
             return report.stop(finding)
-        with Store.open(settings.root, settings.engine) as store:
+        with Store.open(settings.root, settings.engine, reading=reading) as store:
             give_way()
             return work(store)
     except Damaged as error:

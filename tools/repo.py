@@ -96,7 +96,7 @@ def list_(settings: Settings, *, as_json: bool) -> None:
       cas repo list
       cas repo list --json
     """
-    with Store.open(settings.root, settings.engine) as store:
+    with Store.open(settings.root, settings.engine, reading=True) as store:
         if as_json:
             rows = [{"name": str(one), "access": info.access, "created": info.created} for one, info in _all(store)]
             click.echo(json.dumps(rows, indent=2))

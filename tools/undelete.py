@@ -45,7 +45,7 @@ def undelete(settings: Settings, what: str | None, *, listing: bool, as_json: bo
     if what is None and not listing:
         raise click.UsageError("say what to bring back, or --list")
     target = None if what is None else _target(what)
-    with Store.open(settings.root, settings.engine) as store:
+    with Store.open(settings.root, settings.engine, reading=listing) as store:
         if listing:
             _list(_deletions(store, target), settings.keeping.undelete_s, as_json=as_json)
             return

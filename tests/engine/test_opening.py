@@ -166,6 +166,9 @@ except RootReadOnly as error:
 """
         with tempfile.TemporaryDirectory() as folder:  # not under tmp_path, which other users may not enter
             make(Path(folder))
+            if os.geteuid() == 0:
+                for path in (Path(folder), *Path(folder).rglob("*")):
+                    os.chown(path, 65534, 65534)
             Path(folder).chmod(0o555)
             assert run_python(script, folder).stdout == "refused\n"
             Path(folder).chmod(0o755)
