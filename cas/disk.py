@@ -26,34 +26,6 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _TOO_MANY = {errno.EMFILE, errno.ENFILE}
 _LOCK_POLL_S = 0.02
 _IOV_MAX = 1024  # Linux's limit of buffers in one pwritev
-NETWORK_FILESYSTEMS = frozenset(
-    [
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb",
-        "smb2",
-        "smb3",
-        "smbfs",
-        "9p",
-        "ceph",
-        "fuse.ceph",
-        "fuse.sshfs",
-        "fuse.glusterfs",
-        "fuse.rclone",
-        "fuse.s3fs",
-        "afs",
-        "ncpfs",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "ocfs2",
-        "gfs2",
-        "coda",
-        "davfs",
-        "fuse.davfs2",
-    ]
-)
 
 
 @dataclass(slots=True)
@@ -190,6 +162,10 @@ class Disk:
         """Return a file's length in bytes."""
         return os.fstat(fd).st_size
 
+    def is_linked(self, fd: int) -> bool:
+        """Tell whether an open file still has a name."""
+        return os.fstat(fd).st_nlink > 0
+
     def truncate(self, fd: int, size: int) -> None:
         """Cut a file to `size` bytes."""
         with _refusals("truncate"):
@@ -265,27 +241,6 @@ def write_file(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     temporary.rename(path)
     Disk().sync_folder(path.parent)
-
-
-def filesystem_type(path: Path, mounts: str | None = None) -> str:
-    """Return the type of the filesystem that holds `path`, or `"unknown"`.
-
-    Args:
-        path: an existing path.
-        mounts: text in the form of `/proc/self/mountinfo`; read from there if None.
-    """
-    if mounts is None:
-        try:
-            mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return "unknown"
-    best, kind = -1, "unknown"
-    for line in mounts.splitlines():
-        fields, _, rest = line.partition(" - ")
-        mount_point = fields.split(" ")[4].replace("\\040", " ")
-        if path.resolve().is_relative_to(mount_point) and len(mount_point) >= best:
-            best, kind = len(mount_point), rest.split(" ")[0]
-    return kind
 
 
 @contextmanager

@@ -290,13 +290,15 @@ class Store(Upkeep):
         return turn(self._parts.layout, work, wait_s)
 
     def tick(self) -> None:
-        """Keep house: free what dead processes held, forget stale uploads. To be called about once a minute.
+        """Keep house: free what dead processes and packs held, forget stale uploads. To be called about once a minute.
 
         Raises:
             NoSpace, DiskFailed, ReadOnly, Busy: try again at the next tick.
         """
         self._parts.index.check_readers()
         self._parts.files.forget_unlinked()
+        self._parts.packs.forget_unlinked()
+        self._parts.committer.forget_unlinked()
         now, settings = self._parts.clock(), self._parts.settings
         self.expire_uploads(now - settings.upload_life_s, now - settings.upload_tombstone_s)
         if self._parts.index.read(lambda view: view.count("lost")):

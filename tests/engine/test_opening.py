@@ -31,7 +31,8 @@ from cas import (
     UnsafeFilesystem,
     rebuild_index,
 )
-from cas.disk import Disk, filesystem_type, lock_folder
+from cas.disk import Disk, lock_folder
+from cas.mounts import filesystem_type
 from tests.support.engine import KIB, MIB, SMALL, noise, opened, push, read
 from tests.support.processes import can_mount, run_python
 
