@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -104,15 +102,13 @@ def fsck(  # noqa: PLR0913 - a parameter a flag
         _rebuild(settings, force=force)
         return
     wanted = Depth.DATA if repair and depth == "quick" else Depth[depth.upper()]
-    part, parts = subset or (1, 1)
     report = Report(wanted, as_json=as_json, bytes_per_s=rate and rate * MB)
-    scope = Scope(wanted, part, parts, report.read)
-    _guarded(
-        lambda store: report.mend(store, dry_run=dry_run) if repair else report.look(store, scope),
-        settings,
-        report,
-        reading=not repair or dry_run,
-    )
+    scope = Scope(wanted, *(subset or (1, 1)), report.read)
+
+    def work(store: Store) -> int:
+        return report.mend(store, dry_run=dry_run) if repair else report.look(store, scope)
+
+    _guarded(work, settings, report, reading=not repair or dry_run)
 
 
 def _check_usage(mistakes: dict[str, bool]) -> None:
@@ -138,10 +134,12 @@ def _apart(work: Callable[[], int]) -> int:
         code = exits.UNEXPECTED
         try:
             code = work()
-        except Exception:  # noqa: BLE001 - the outermost frame of this process
-            traceback.print_exc()
+            exits.flush()
+        except BrokenPipeError:  # whoever read it has enough
+            code = exits.COULD_NOT_RUN
+        except Exception as error:  # noqa: BLE001 - the outermost frame of this process
+            code = exits.UNEXPECTED if exits.report(error) == exits.UNEXPECTED else exits.COULD_NOT_RUN
         finally:
-            sys.stdout.flush()
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
