@@ -12,9 +12,7 @@ from typing import Any
 import click
 
 from api.access import grants
-from api.access.errors import InvalidPattern
 from api.content import usage
-from api.content.repository import Repository
 from api.content.usage import Report
 from cas import Store
 from tools.settings import Settings, SettingsCommand, with_settings
@@ -46,10 +44,7 @@ def _measure(store: Store, what: str | None) -> Report:
     if what is None:
         return usage.of_store(store)
     name, _, tag = what.partition(":")
-    full = grants.parse_pattern(name)
-    if full.endswith(grants.EVERYTHING):
-        raise InvalidPattern(name)
-    return usage.of_repository(store, Repository.of(full), tag or None)
+    return usage.of_repository(store, grants.parse_repository(name), tag or None)
 
 
 _PARTS = {

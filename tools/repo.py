@@ -79,10 +79,9 @@ def rm(settings: Settings, repo: str) -> None:
 
 
 def _one(text: str) -> Repository:
-    name = grants.parse_pattern(text)
-    if name.endswith(grants.EVERYTHING):
+    if text.endswith(grants.EVERYTHING):
         raise NotOneRepository(f"{text} stands for many repositories: name one. `cas repo list` shows all")
-    return Repository.of(name)
+    return grants.parse_repository(text)
 
 
 @repo.command("list", cls=SettingsCommand)

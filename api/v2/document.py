@@ -30,6 +30,8 @@ _ELSEWHERE: Final = (
 _IMAGE_MEMBERS: Final = ("config", "layers")
 _INDEX_MEMBERS: Final = ("manifests",)
 _SCHEMA: Final = 2
+_OURS: Final = ("schemaVersion", "mediaType", "config", "layers", "manifests", "subject", "artifactType", "annotations")
+_OF_DESCRIPTORS: Final = ("mediaType", "digest", "size", "urls")
 
 
 class Place(Enum):
@@ -74,6 +76,7 @@ def parse(body: bytes, content_type: str | None) -> Document:
         Refused: 400.
     """
     content = _load(body)
+    _check_spelling(content, _OURS, "its")
     media_type = _media_type(content, content_type)
     _check_shape(content, media_type)
     references = _index_references(content) if media_type in INDEXES else _image_references(content)
@@ -119,6 +122,15 @@ def _check_shape(content: Mapping[str, Any], media_type: str) -> None:
             raise _invalid(f"a document of type {media_type} must not have the member {member!r}")
 
 
+def _check_spelling(content: Mapping[str, Any], known: tuple[str, ...], whose: str) -> None:
+    """Refuse what some clients take for a member that counts, and others, as this registry, for none."""
+    meant = {name.casefold(): name for name in known}
+    for name in content:
+        own = meant.get(name.casefold(), name)
+        if name != own:
+            raise _invalid(f"{whose} member {name[:200]!r} differs from {own!r} by its case alone")
+
+
 def _image_references(content: Mapping[str, Any]) -> Iterator[Reference]:
     if not isinstance(content.get("config"), dict):
         raise _invalid("it has no config")
@@ -145,6 +157,7 @@ class _Descriptor:
 def _descriptor(value: object, where: str) -> _Descriptor:
     if not isinstance(value, dict):
         raise _invalid(f"its {where} is not an object")
+    _check_spelling(value, _OF_DESCRIPTORS, f"of its {where}, the")
     media_type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")
     if not isinstance(media_type, str) or not isinstance(digest, str):
         raise _invalid(f"its {where} lacks a mediaType or a digest")
