@@ -6,7 +6,7 @@ This is its public face; `docs/design.md` tells what it promises and how.
 from cas.backup import restore
 from cas.change import Blob, Names, Reads
 from cas.check import inspect_index
-from cas.claims import Progress
+from cas.claims import Progress, Unfinished
 from cas.collect import CollectReport
 from cas.compact import CompactReport
 from cas.config import EngineSettings
@@ -99,6 +99,7 @@ __all__ = [
     "Store",
     "Superseded",
     "Tap",
+    "Unfinished",
     "Unreadable",
     "UnsafeFilesystem",
     "Upload",

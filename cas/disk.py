@@ -202,7 +202,7 @@ class Disk:
         """
         free, whole = self.free_bytes(path)
         if free < size + min(reserve, int(whole * share)):
-            raise NoSpace("the disk is full (its last part is kept for deletes); free some space and send it again")
+            raise NoSpace("the disk is full (its last part is kept for deletes); free some space and try again")
 
     def random(self, size: int) -> bytes:
         """Return random bytes: ids, markers and salts come from here, so that a test can choose them."""
@@ -323,6 +323,12 @@ def share_byte(fd: int, offset: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def is_byte_locked(fd: int, offset: int) -> bool:
+    """Tell whether a byte is locked through any other descriptor, without locking it."""
+    found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _byte_lock(fcntl.F_WRLCK, offset, 1))
+    return bool(struct.unpack_from("h", found)[0] != fcntl.F_UNLCK)
 
 
 def unlock_byte(fd: int, offset: int) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from cas.change import Blob, Names, Reads, change, find_blob
-from cas.claims import RunningHashes, cancel, expire, is_stale, progress
+from cas.claims import RunningHashes, cancel, expire, is_stale, progress, unfinished
 from cas.codec import ChunkCodec
 from cas.commit import Committer
 from cas.config import EngineSettings
@@ -19,6 +19,7 @@ from cas.direct import Buffers
 from cas.disk import Disk, lock_folder
 from cas.enrol import PackRows
 from cas.errors import Busy, Missing
+from cas.hands import Hands
 from cas.heal import Healing
 from cas.index import Index
 from cas.lease import OWNER_SIZE, Lease
@@ -27,7 +28,8 @@ from cas.packs import PackFiles, PackPool
 from cas.parts import Parts
 from cas.pins import Pins
 from cas.reader import Reader
-from cas.receive import begin, resume
+from cas.receive import begin
+from cas.resume import Resumed
 from cas.root import check_index, find
 from cas.settle import settle
 from cas.turns import Turn, turn
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from cas.claims import Progress
+    from cas.claims import Progress, Unfinished
     from cas.digest import Digest
     from cas.layout import Layout
     from cas.names import Record
@@ -100,6 +102,7 @@ class Store(Upkeep):
             windows=Buffers(_COPIES),
             hashes=RunningHashes(),
             pins=Pins(index, layout),
+            hands=Hands(layout),
             heal=self._healing.wake,
         )
         committer.start(packs)
@@ -158,6 +161,7 @@ class Store(Upkeep):
         parts.committer.close()
         parts.files.close()
         parts.pins.close()
+        parts.hands.close()
         parts.index.close()
         self._lease.release()
 
@@ -194,7 +198,7 @@ class Store(Upkeep):
         Raises:
             Missing: it was finished or cancelled.
         """
-        return resume(self._parts, number, algorithm)
+        return Resumed(self._parts, number, algorithm)
 
     def progress(self, number: int) -> Progress | None:
         """Return how a resumable upload stands: `size` bytes of it are safe; None if nothing of it ever was.
@@ -213,21 +217,33 @@ class Store(Upkeep):
         now = int(self._parts.clock())
         return bool(self._parts.committer.run(lambda edit, _: cancel(edit, number, now)))
 
-    def expire_uploads(self, open_before: float, over_before: float) -> int:
+    def unfinished(self) -> Unfinished:
+        """Count the resumable uploads that may still go on."""
+        return self._parts.index.read(unfinished)
+
+    def expire_uploads(self, open_before: float, over_before: float, *, dry_run: bool = False) -> int:
         """Forget resumable uploads that nobody touched for long, in small steps; return how many.
+
+        One that somebody writes to at that moment is not forgotten, in however slow a request.
 
         Args:
             open_before: those unfinished that were last touched before this time (Unix seconds).
             over_before: those finished or cancelled before this time.
+            dry_run: change nothing, and return how many it would be.
         """
 
         def stale(view: View) -> list[int]:
-            return [number for number, row in view.sessions() if is_stale(row, open_before, over_before)]
+            return idle([number for number, row in view.sessions() if is_stale(row, open_before, over_before)])
+
+        def idle(numbers: Sequence[int]) -> list[int]:
+            return [number for number in numbers if not self._parts.hands.are_at(number)]
 
         def forget(some: Sequence[int]) -> int:
-            return int(self._parts.committer.run(lambda edit, _: expire(edit, some, open_before, over_before)))
+            return int(self._parts.committer.run(lambda edit, _: expire(edit, idle(some), open_before, over_before)))
 
         numbers = self._parts.index.read(stale)
+        if dry_run:
+            return len(numbers)
         steps = range(0, len(numbers), _EXPIRED_AT_ONCE)
         return sum(forget(numbers[start : start + _EXPIRED_AT_ONCE]) for start in steps)
 
