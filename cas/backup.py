@@ -201,6 +201,8 @@ def _copying(target: Layout) -> Iterator[None]:
         with _unused(target):
             yield
     finally:
+        if not target.diary.exists():  # refused: nothing was begun here
+            target.copy_lock.unlink(missing_ok=True)
         os.close(fd)
 
 
