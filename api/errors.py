@@ -13,7 +13,7 @@ from typing import Final, final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.streaming import BodyTooLarge, ClientGone
+from api.receiving import BodyTooLarge, ClientGone
 from cas import (
     Busy,
     Closed,

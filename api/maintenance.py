@@ -17,7 +17,7 @@ from api.content.settings import KeepingSettings
 from api.content.values import content, record
 from api.v1 import garbage as v1
 from api.v2 import garbage as v2
-from cas import CollectReport, CompactReport, Name, Store
+from cas import CollectReport, CompactReport, Name, Store, Unfinished
 
 # In this order: what can no longer come back needs nothing any more.
 RULES: Final[tuple[Rule, ...]] = (trash.RULE, v2.RULE, v1.RULE, bridge.RULE, stale.RULE)
@@ -30,6 +30,8 @@ class Collection:
     """What became of the names, of the bytes that they held, and of the packs these lay in.
 
     Attributes:
+        ended: uploads that were ended because nobody went on with them; in a dry run, those that would be.
+        unfinished: uploads that keep their bytes, as somebody may go on with them.
         given_back: bytes that all packs took before, less what they take after; pushes meanwhile, and that it was
             written down what was removed, count against it. In a dry run, what the packs of data would give back.
     """
@@ -38,6 +40,8 @@ class Collection:
     bytes: CollectReport
     packs: CompactReport
     given_back: int
+    ended: int
+    unfinished: Unfinished
 
     @property
     def left(self) -> list[str]:
@@ -61,13 +65,28 @@ def sweep(store: Store, wanted: Terms, *, dry_run: bool = False, progress: Calla
     return collect.sweep(store, RULES, wanted, dry_run=dry_run, progress=progress)
 
 
-def run(store: Store, wanted: Terms, *, dry_run: bool = False, progress: Callable[[], object] = bool) -> Collection:
+def run(
+    store: Store,
+    wanted: Terms,
+    *,
+    uploads_before: float = 0,
+    dry_run: bool = False,
+    progress: Callable[[], object] = bool,
+) -> Collection:
     """Collect everything that nothing needs; `progress` is called between steps and may raise to stop.
+
+    Args:
+        store: where.
+        wanted: what is old enough.
+        uploads_before: end unfinished uploads that were last written to before this time, in Unix seconds.
+        dry_run: change nothing; say what would go.
+        progress: called between steps.
 
     Raises:
         InUse: somebody else is at it.
     """
     before = store.stats().pack_bytes
+    ended = store.expire_uploads(uploads_before, 0, dry_run=dry_run) if uploads_before else 0
     swept = sweep(store, wanted, dry_run=dry_run, progress=progress)
     freed = store.collect(dry_run=dry_run, without=frozenset(swept.without), progress=progress)
     everything = wanted.unused_before == _FOREVER
@@ -77,7 +96,7 @@ def run(store: Store, wanted: Terms, *, dry_run: bool = False, progress: Callabl
 
     packs = store.compact(everything=everything, dry_run=dry_run, doomed=freed.doomed, progress=told)
     given_back = packs.data.freed_bytes if dry_run else before - store.stats().pack_bytes
-    return Collection(swept, freed, packs, given_back)
+    return Collection(swept, freed, packs, given_back, ended, store.unfinished())
 
 
 def is_due(store: Store, settings: KeepingSettings, now: float) -> bool:

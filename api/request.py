@@ -24,7 +24,7 @@ from api.content.views import Views
 from api.loan import EXTENSION as LOAN
 from api.loan import Lender
 from api.origin import client
-from api.streaming import pieces
+from api.receiving import pieces
 from api.threads import Threads
 from cas import Store
 

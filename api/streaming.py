@@ -1,7 +1,6 @@
-"""Bodies both ways between an ASGI application and the engine, a bounded block at a time (I5).
+"""Bodies on their way from the engine to an ASGI application's client, a bounded piece at a time (I5).
 
-Knows the ASGI messages of a body and the engine's Upload and Reader. Refuses to know routes, statuses and
-protocols: what its errors mean to a client is said in `api/errors.py`.
+Knows the ASGI messages of a body and what the engine reads from. Refuses to know routes, statuses and protocols.
 """
 
 from __future__ import annotations
@@ -10,248 +9,23 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, MutableMapping
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, final
+from contextlib import aclosing
+from typing import Any, Final, Protocol, final
 
 from starlette.types import Receive, Scope, Send
 
 from api.ahead import Ahead
-from api.config import KIB, MIB
-from api.loan import Lender, Loan
-from api.threads import Run, Threads, outlive
-from cas import CasError, Damaged, Digest, FileRange, Held, Packed, Upload
+from api.config import KIB
+from api.receiving import ClientGone
+from api.threads import Threads, outlive
+from cas import CasError, Damaged, Digest, FileRange, Held, Packed
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 ZERO_COPY: Final = "http.response.zerocopysend"
 
-# Bytes handed to the engine at once: enough that the hop to a thread is cheap beside hashing them. Two such blocks, one
-# being written and one being received, are what an upload costs here; so with many uploads they are smaller.
-_LARGEST_BLOCK_BYTES: Final = 1 * MIB
-_SMALLEST_BLOCK_BYTES: Final = 256 * KIB
-_ALL_BLOCKS_BYTES: Final = 4 * MIB
-# Least bytes of a block that is read from a connection: no other copy of them is held.
-_LEAST_LOAN_BYTES: Final = 512 * KIB
-# Blocks that a thread takes from a connection before others may have it: a large upload is never done.
-_BLOCKS_A_STEP: Final = 8
-# Pieces from here on are written as they are: to join them would copy them.
-_PIECE_BYTES: Final = 64 * KIB
-# How often an upload looks, while its client sends nothing, whether a collection waits for it; collections wait longer.
-_REST_S: Final = 3.0
 # Bytes of a file read at once where there is no sendfile; the next of them are read while these are sent.
 _READ_BYTES: Final = 512 * KIB
-
-
-class ClientGone(ConnectionError):
-    """The peer went away before its body was complete. Nobody is left to answer; discard what came."""
-
-
-class BodyIncomplete(ClientGone):
-    """The body ended before the length its sender announced."""
-
-
-class BodyTooLarge(Exception):
-    """The peer sends more than it may. Theirs to fix: answer 413; the rest is thrown away below us."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"The body is larger than {limit_bytes} bytes.")
-        self.limit_bytes = limit_bytes
-
-
-async def receive_into(
-    receive: Receive,
-    upload: Upload,
-    *,
-    limit_bytes: int | None,
-    run: Run,
-    announced_bytes: int | None = None,
-    lend: Lender | None = None,
-    then: Callable[[int], T],
-) -> T:
-    """Stream a request body into an upload, then end it: what `then` returns, which is told the body's size.
-
-    The next block is received while a thread writes the last one, never more than one. Where the connection is lent,
-    and the length announced, threads read from it themselves instead. `then` runs in the thread that took the last
-    bytes. However this ends, no thread uses the upload afterwards.
-
-    Raises:
-        ClientGone: the body broke off, or is shorter than announced.
-        BodyTooLarge: it is longer than the limit; known at once if the length was announced.
-    """
-    taken = _Taken()
-    writer = _Writer(upload, run, then)
-    try:
-        _check(limit_bytes, announced_bytes)
-        async with aclosing(pieces(receive, limit_bytes, announced_bytes, taken)) as body:
-            await writer.borrow(lend, taken)
-            async for data in body:
-                await writer.add(data)
-                await writer.borrow(lend, taken)
-        return await writer.finish(taken.bytes)
-    finally:
-        await writer.end()
-
-
-def _check(limit_bytes: int | None, announced_bytes: int | None) -> None:
-    """Refuse a body that is going to be too large."""
-    if limit_bytes is not None and (announced_bytes or 0) > limit_bytes:
-        raise BodyTooLarge(limit_bytes)
-
-
-@dataclass(slots=True)
-class _Taken:
-    """How much of a body has come, in whichever way."""
-
-    bytes: int = 0
-
-
-async def pieces(
-    receive: Receive, limit_bytes: int | None, announced_bytes: int | None, taken: _Taken | None = None
-) -> AsyncGenerator[bytes, None]:
-    """Yield the pieces of a body until it is whole, and only if it is.
-
-    Raises:
-        ClientGone, BodyTooLarge: see `receive_into`.
-    """
-    taken, more = taken or _Taken(), True
-    _check(limit_bytes, announced_bytes)
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone("The client went away in the middle of its body.")
-        data, more = message.get("body", b""), message.get("more_body", False)
-        taken.bytes += len(data)
-        if limit_bytes is not None and taken.bytes > limit_bytes:
-            raise BodyTooLarge(limit_bytes)
-        if data:
-            yield data
-    if announced_bytes is not None and taken.bytes != announced_bytes:
-        raise BodyIncomplete(f"The body has {taken.bytes} bytes where {announced_bytes} were announced.")
-
-
-@final
-class _Writer(Generic[T]):
-    """Gathers pieces to blocks and keeps one block on its way into an upload."""
-
-    active: ClassVar[int] = 0  # writers at work in this process, all on its one loop
-
-    def __init__(self, upload: Upload, run: Run, then: Callable[[int], T]) -> None:
-        _Writer.active += 1
-        self._upload, self._run, self._then = upload, run, then
-        self._results: list[T] = []  # what `then` returned
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._writing: asyncio.Task[None] | None = None
-        self._look = asyncio.get_running_loop().call_later(_REST_S, self._rest)
-
-    def _rest(self) -> None:
-        """Let the upload rest if no thread is at it: what a client that stalls has sent must hold nobody up."""
-        self._look = asyncio.get_running_loop().call_later(_REST_S, self._rest)
-        last = self._writing
-        if last is None or (last.done() and not last.cancelled() and last.exception() is None):
-            self._writing = asyncio.ensure_future(self._run(self._upload.rest))
-
-    async def add(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self._size += len(data)
-        if self._size >= _block_bytes(_Writer.active):
-            await self._turn()
-
-    async def borrow(self, lend: Lender | None, taken: _Taken) -> None:
-        """Let threads take what is left of a body from its connection, if that is lent; ends early if the body does."""
-        loan = None if lend is None else await lend(taken.bytes)
-        if loan is None:
-            return
-        before = loan.left
-        size = taken.bytes + before
-        try:
-            while loan.left and not loan.is_over:
-                block = max(_LEAST_LOAN_BYTES, _block_bytes(_Writer.active))
-                await loan.wait(_SMALLEST_BLOCK_BYTES)
-                await self._wait()
-                pieces, self._pieces, self._size = self._pieces, [], 0
-                self._writing = asyncio.ensure_future(self._run(self._draw, pieces, loan, block, size))
-                await self._wait()
-        finally:
-            await self.settle()
-            taken.bytes += before - loan.left
-            await loan.close()
-
-    async def finish(self, size: int) -> T:
-        """Write what was gathered, and end."""
-        await self._wait()
-        if not self._results:
-            self._writing = asyncio.ensure_future(self._run(self._end, self._pieces, size))
-            await self._wait()
-        return self._results[0]
-
-    async def _turn(self) -> None:
-        """Wait for the block being written, then hand over what was gathered meanwhile."""
-        await self._wait()
-        if self._pieces:
-            pieces, self._pieces, self._size = self._pieces, [], 0
-            self._writing = asyncio.ensure_future(self._run(_write_block, self._upload, pieces))
-
-    async def _wait(self) -> None:
-        """Wait until no thread is at the upload."""
-        while (writing := self._writing) is not None:
-            await _finish(writing)
-            if self._writing is writing:
-                self._writing = None
-
-    def _draw(self, pieces: list[bytes], loan: Loan, block: int, size: int) -> None:
-        """Write what came before, then take some blocks, for as long as the client is not slower than we are."""
-        _write_block(self._upload, pieces)
-        for _ in range(_BLOCKS_A_STEP):
-            wanted = min(block, loan.left)
-            if self._upload.draw(loan.read, loan.left, block) < wanted:
-                break
-            if not loan.left:
-                self._end([], size)
-                break
-
-    def _end(self, pieces: list[bytes], size: int) -> None:
-        _write_block(self._upload, pieces)
-        self._results.append(self._then(size))
-
-    async def end(self) -> None:
-        """End the writer's work, whatever became of it."""
-        _Writer.active -= 1
-        self._look.cancel()
-        await self.settle()
-
-    async def settle(self) -> None:
-        """Wait for a block still being written, whatever becomes of it."""
-        if self._writing is not None:
-            with suppress(Exception):  # the caller is on its way out with an error that came first
-                await _finish(self._writing)
-
-
-def _block_bytes(active: int) -> int:
-    """Return how large a block is while so many uploads are on their way."""
-    return max(_SMALLEST_BLOCK_BYTES, min(_LARGEST_BLOCK_BYTES, _ALL_BLOCKS_BYTES // active))
-
-
-async def _finish(task: asyncio.Task[None]) -> None:
-    """Wait for a task; if the waiter is cancelled, the task ends first all the same."""
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.cancel()
-        await outlive(task)
-        raise
-
-
-def _write_block(upload: Upload, pieces: list[bytes]) -> None:
-    """Write pieces in order; small ones are joined, since each costs a call for every hash."""
-    if not pieces:
-        return
-    if len(pieces) > 1 and len(pieces[0]) < _PIECE_BYTES:
-        pieces[:] = [b"".join(pieces)]
-    upload.write(*pieces)
-    pieces.clear()
 
 
 class Source(Protocol):

@@ -6,7 +6,7 @@ This is its public face; `docs/design.md` tells what it promises and how.
 from cas.backup import restore
 from cas.change import Blob, Names, Reads
 from cas.check import inspect_index
-from cas.claims import Progress
+from cas.claims import Progress, Unfinished
 from cas.collect import CollectReport
 from cas.compact import CompactReport
 from cas.config import EngineSettings
@@ -17,6 +17,7 @@ from cas.errors import (
     Closed,
     Damaged,
     DiskFailed,
+    Forbidden,
     FormatTooNew,
     IndexMissing,
     IndexPresent,
@@ -28,12 +29,14 @@ from cas.errors import (
     Missing,
     NoSpace,
     NotAStore,
+    NotOwner,
     Occupied,
     OpenError,
     PacksMissing,
     ReadOnly,
     RootReadOnly,
     Superseded,
+    Unreadable,
     UnsafeFilesystem,
 )
 from cas.extent import FileRange
@@ -69,6 +72,7 @@ __all__ = [
     "EngineSettings",
     "FileRange",
     "Finding",
+    "Forbidden",
     "FormatTooNew",
     "Held",
     "Holder",
@@ -84,6 +88,7 @@ __all__ = [
     "Names",
     "NoSpace",
     "NotAStore",
+    "NotOwner",
     "Occupied",
     "OpenError",
     "Packed",
@@ -104,6 +109,8 @@ __all__ = [
     "Store",
     "Superseded",
     "Tap",
+    "Unfinished",
+    "Unreadable",
     "UnsafeFilesystem",
     "Upload",
     "UploadState",

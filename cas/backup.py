@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cas.commit import JOURNAL_SEQ
 from cas.config import EngineSettings
-from cas.disk import NETWORK_FILESYSTEMS, Cell, Disk, filesystem_type, lock_folder, try_lock
+from cas.disk import Cell, Disk, lock_folder, try_lock
 from cas.errors import InUse, NotAStore, Occupied, RootReadOnly
 from cas.index import Index
 from cas.kinship import hold_together
 from cas.layout import Layout
 from cas.lease import maintenance_lock, survey
 from cas.mirror import CopyReport, Diary, Mirror, put_file
+from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
 from cas.root import FOLDER_MODE, check_filesystem, read_manifest
 from cas.tables import TABLES
 
@@ -203,6 +204,8 @@ def _copying(target: Layout) -> Iterator[None]:
         with _unused(target):
             yield
     finally:
+        if not target.diary.exists():  # refused: nothing was begun here
+            target.copy_lock.unlink(missing_ok=True)
         os.close(fd)
 
 

@@ -20,6 +20,7 @@ from cas.layout import Layout
 from cas.names import Name
 from cas.reader import Reader
 from cas.records import Role
+from cas.root import check_owner, leave_lock_file
 from cas.tallies import gap
 
 if TYPE_CHECKING:
@@ -62,13 +63,22 @@ def check(parts: Parts, scope: Scope, alone: Alone = nullcontext) -> Iterator[Fi
     first.note()
 
 
-def inspect_index(root: Path, settings: EngineSettings) -> Finding | None:
+def inspect_index(root: Path, settings: EngineSettings, *, reading: bool = False) -> Finding | None:
     """Look at the pages of a store's index before anything walks or changes them; return what is wrong, if anything is.
 
+    Args:
+        root, settings: as for `Store.open`.
+        reading: whether the store is to be read only, for which it need not be one's own.
+
     Raises:
+        NotOwner: it is another user's.
         DiskFailed, Busy: it could not be looked at.
     """
     layout = Layout(root)
+    if reading:
+        leave_lock_file(layout)
+    else:
+        check_owner(layout)
     what = inspect(layout.index, max_readers=settings.max_readers) if layout.index_data.exists() else None
     return None if what is None else Finding("structure", what, "index", REBUILD)
 

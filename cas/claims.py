@@ -146,6 +146,27 @@ def cancel(edit: Edit, number: int, now: int) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Resumable uploads that may still go on.
+
+    Attributes:
+        count: of them.
+        bytes: that they hold, as they came.
+        touched: when something was last filed of any, in Unix seconds.
+    """
+
+    count: int = 0
+    bytes: int = 0
+    touched: int = 0
+
+
+def unfinished(view: View) -> Unfinished:
+    """Count what may still go on."""
+    rows = [row for _, row in view.sessions() if row.state is UploadState.OPEN]
+    return Unfinished(len(rows), sum(row.end for row in rows), max((row.touched for row in rows), default=0))
+
+
 def is_stale(row: Session, open_before: float, over_before: float) -> bool:
     """Whether nobody can want a session any more."""
     return row.touched < (open_before if row.state is UploadState.OPEN else over_before)

@@ -272,6 +272,18 @@ class Committer:
         for job in left:
             job.future.set_exception(error)
 
+    def forget_unlinked(self) -> None:
+        """Close the journal if it was removed after it had been closed in our place: only then is its space free."""
+        journal = self._journal
+        with contextlib.suppress(OSError):  # the thread may be closing it just now
+            if journal is not None and journal.is_unlinked:
+                self.run(lambda _edit, _draft: self._close_unlinked())
+
+    def _close_unlinked(self) -> None:
+        if self._journal is not None and self._journal.is_unlinked:
+            self._journal.close()
+            self._journal = None
+
     def _drop_journal(self) -> None:
         journal, self._journal = self._journal, None
         if journal is not None and self._packs is not None:

@@ -16,42 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cas.errors import Busy, DiskFailed, NoSpace
+from cas.errors import Busy, DiskFailed, Forbidden, NoSpace, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_TOO_MANY = {errno.EMFILE, errno.ENFILE}
 _LOCK_POLL_S = 0.02
 _IOV_MAX = 1024  # Linux's limit of buffers in one pwritev
-NETWORK_FILESYSTEMS = frozenset(
-    [
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb",
-        "smb2",
-        "smb3",
-        "smbfs",
-        "9p",
-        "ceph",
-        "fuse.ceph",
-        "fuse.sshfs",
-        "fuse.glusterfs",
-        "fuse.rclone",
-        "fuse.s3fs",
-        "afs",
-        "ncpfs",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "ocfs2",
-        "gfs2",
-        "coda",
-        "davfs",
-        "fuse.davfs2",
-    ]
-)
 
 
 @dataclass(slots=True)
@@ -79,16 +53,16 @@ class Disk:
             NoSpace, DiskFailed: the file could not be made.
         """
         with _refusals(f"create {path.name}"):
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            return _make(path)
 
     def open_read(self, path: Path) -> int:
         """Open a file for reading.
 
         Raises:
             FileNotFoundError: it is gone; the caller knows what that means.
-            DiskFailed: any other refusal.
+            Unreadable: any other refusal.
         """
-        with _refusals(f"open {path.name}"):
+        with _refusals(f"open {path.name}", Unreadable):
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def open_write(self, path: Path) -> int:
@@ -170,10 +144,13 @@ class Disk:
         """Read up to `size` bytes; fewer only at the end of the file.
 
         A bytearray, because comparing one with a memoryview is a memcmp, where two memoryviews compare item by item.
+
+        Raises:
+            Unreadable: the disk refused.
         """
         data = bytearray(size)
         done = 0
-        with memoryview(data) as view, _refusals("read"):
+        with memoryview(data) as view, _refusals("read", Unreadable):
             while done < size and (got := os.preadv(fd, [view[done:]], offset + done)):
                 done += got
         self.counts.reads += 1
@@ -184,6 +161,10 @@ class Disk:
     def size(self, fd: int) -> int:
         """Return a file's length in bytes."""
         return os.fstat(fd).st_size
+
+    def is_linked(self, fd: int) -> bool:
+        """Tell whether an open file still has a name."""
+        return os.fstat(fd).st_nlink > 0
 
     def truncate(self, fd: int, size: int) -> None:
         """Cut a file to `size` bytes."""
@@ -221,7 +202,7 @@ class Disk:
         """
         free, whole = self.free_bytes(path)
         if free < size + min(reserve, int(whole * share)):
-            raise NoSpace("the disk is full (its last part is kept for deletes); free some space and send it again")
+            raise NoSpace("the disk is full (its last part is kept for deletes); free some space and try again")
 
     def random(self, size: int) -> bytes:
         """Return random bytes: ids, markers and salts come from here, so that a test can choose them."""
@@ -232,7 +213,8 @@ class Cell:
     """A number that all processes share and that outlives `kill -9`, though not a power cut: 8 bytes of a file."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        with _refusals(f"open {path}"):
+            self._fd = _open_or_make(path)
 
     def read(self) -> int:
         """Return the number; 0 if none was ever written."""
@@ -259,27 +241,6 @@ def write_file(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     temporary.rename(path)
     Disk().sync_folder(path.parent)
-
-
-def filesystem_type(path: Path, mounts: str | None = None) -> str:
-    """Return the type of the filesystem that holds `path`, or `"unknown"`.
-
-    Args:
-        path: an existing path.
-        mounts: text in the form of `/proc/self/mountinfo`; read from there if None.
-    """
-    if mounts is None:
-        try:
-            mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return "unknown"
-    best, kind = -1, "unknown"
-    for line in mounts.splitlines():
-        fields, _, rest = line.partition(" - ")
-        mount_point = fields.split(" ")[4].replace("\\040", " ")
-        if path.resolve().is_relative_to(mount_point) and len(mount_point) >= best:
-            best, kind = len(mount_point), rest.split(" ")[0]
-    return kind
 
 
 @contextmanager
@@ -312,7 +273,8 @@ def _flock(fd: int, deadline: float) -> bool:
 
 def try_lock(path: Path, *, create: bool = False) -> int | None:
     """Lock a file exclusively without waiting; return its descriptor, or None if another process holds it."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o640)
+    with _refusals(f"open {path}"):
+        fd = _open_or_make(path) if create else os.open(path, _OPEN)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -334,7 +296,7 @@ def lock_bytes(path: Path, offset: int, count: int, wait_s: float) -> int | None
     wanted = _byte_lock(fcntl.F_WRLCK, offset, count)
     deadline = time.monotonic() + wait_s
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        fd = _open_or_make(path)
     except OSError:
         return None
     while True:
@@ -350,8 +312,8 @@ def lock_bytes(path: Path, offset: int, count: int, wait_s: float) -> int | None
 
 def open_shared(path: Path) -> int:
     """Open a file whose bytes are to be locked by `share_byte`; it is made if it is not there."""
-    with _refusals(f"open {path.name}"):
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    with _refusals(f"open {path}"):
+        return _open_or_make(path)
 
 
 def share_byte(fd: int, offset: int) -> bool:
@@ -363,6 +325,12 @@ def share_byte(fd: int, offset: int) -> bool:
     return True
 
 
+def is_byte_locked(fd: int, offset: int) -> bool:
+    """Tell whether a byte is locked through any other descriptor, without locking it."""
+    found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _byte_lock(fcntl.F_WRLCK, offset, 1))
+    return bool(struct.unpack_from("h", found)[0] != fcntl.F_UNLCK)
+
+
 def unlock_byte(fd: int, offset: int) -> None:
     """Let go of one byte."""
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _byte_lock(fcntl.F_UNLCK, offset, 1))
@@ -372,8 +340,35 @@ def _byte_lock(kind: int, offset: int, count: int) -> bytes:
     return struct.pack("hhqqi0q", kind, os.SEEK_SET, offset, count, 0)
 
 
+_OPEN = os.O_RDWR | os.O_CLOEXEC
+
+
+def _make(path: Path) -> int:
+    """Make a file that must not exist, and open it."""
+    fd = os.open(path, _OPEN | os.O_CREAT | os.O_EXCL, 0o640)
+    leave_to_owner(path, fd)
+    return fd
+
+
+def _open_or_make(path: Path) -> int:
+    """Open a file, which is made if it is not there: not by O_CREAT alone, which does not tell which of the two."""
+    while True:
+        with suppress(FileNotFoundError):
+            return os.open(path, _OPEN)
+        with suppress(FileExistsError):
+            return _make(path)
+
+
+def leave_to_owner(path: Path, fd: int) -> None:
+    """Give what root just made in a folder of somebody else to them, who could not open it otherwise."""
+    if os.geteuid() == 0:
+        folder = path.parent.stat()
+        if folder.st_uid:
+            os.fchown(fd, folder.st_uid, folder.st_gid)
+
+
 @contextmanager
-def _refusals(verb: str) -> Iterator[None]:
+def _refusals(verb: str, kind: type[DiskFailed] = DiskFailed) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
@@ -381,4 +376,10 @@ def _refusals(verb: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise NoSpace(f"the disk is full (cannot {verb}); free some space and try again") from error
-        raise DiskFailed(f"the disk failed (cannot {verb}: {error.strerror}); look at the system's log") from error
+        if error.errno in _FORBIDDEN:
+            raise Forbidden(
+                f"cannot {verb}: {error.strerror}; mend owner, permissions or mount of the store"
+            ) from error
+        if error.errno in _TOO_MANY:
+            raise kind(f"cannot {verb}: {error.strerror}; raise the limit of open files, then try again") from error
+        raise kind(f"the disk failed (cannot {verb}: {error.strerror}); look at the system's log") from error

@@ -114,7 +114,7 @@ class Environment:
             raise _damaged(what)
         with _errors(self._place):
             self._env = lmdb.open(
-                str(path),
+                os.fsencode(path),
                 map_size=map_bytes,
                 max_dbs=len(tables),
                 max_readers=max_readers,
@@ -142,7 +142,7 @@ class Environment:
         while True:
             try:
                 with self._enter(), _errors(self._place), self._env.begin(buffers=False) as txn:
-                    return work(Transaction(txn, self._tables, self._env))
+                    return work(Transaction(txn, self._tables, self._env, self._place))
             except lmdb.MapResizedError:
                 self._resize(0)
 
@@ -151,7 +151,7 @@ class Environment:
         while True:
             try:
                 with self._enter(), _errors(self._place), self._env.begin(write=True) as txn:
-                    result = work(Transaction(txn, self._tables, self._env))
+                    result = work(Transaction(txn, self._tables, self._env, self._place))
             except lmdb.MapResizedError:
                 self._resize(0)
             except (lmdb.MapFullError, MapFull):
@@ -167,8 +167,8 @@ class Environment:
         while True:
             try:
                 with self._enter(), _errors(self._place), self._env.begin(buffers=False) as txn:
-                    self._env.copy(str(folder), compact=True, txn=txn)
-                    return work(Transaction(txn, self._tables, self._env))
+                    self._env.copy(os.fsencode(folder), compact=True, txn=txn)  # type: ignore[arg-type]
+                    return work(Transaction(txn, self._tables, self._env, self._place))
             except lmdb.MapResizedError:
                 self._resize(0)
 
@@ -212,10 +212,10 @@ class Transaction:
     LMDB 0.9 has no checksums, so every row of a table with one value a key carries one over key and value (I9).
     """
 
-    __slots__ = ("_env", "_tables", "_txn")
+    __slots__ = ("_env", "_place", "_tables", "_txn")
 
-    def __init__(self, txn: lmdb.Transaction, tables: dict[str, lmdb._Database], env: lmdb.Environment) -> None:
-        self._txn, self._tables, self._env = txn, tables, env
+    def __init__(self, tx: lmdb.Transaction, tables: dict[str, lmdb._Database], env: lmdb.Environment, at: str) -> None:
+        self._txn, self._tables, self._env, self._place = tx, tables, env, at
 
     @property
     def moment(self) -> int:
@@ -274,8 +274,8 @@ class Transaction:
     def nested(self) -> Iterator[Transaction]:
         """Yield a transaction within this one: what raises inside leaves nothing behind, and the outer one goes on."""
         try:
-            with _errors(self._env.path()), self._env.begin(parent=self._txn, write=True) as child:
-                yield Transaction(child, self._tables, self._env)
+            with _errors(self._place), self._env.begin(parent=self._txn, write=True) as child:
+                yield Transaction(child, self._tables, self._env, self._place)
         except lmdb.MapFullError as error:
             raise MapFull from error
 
@@ -336,10 +336,11 @@ def inspect(path: Path, *, max_readers: int) -> str | None:
     place = os.path.realpath(path)
     if (what := metas_flaw(place)) or is_empty(place):
         return what  # of one without a page it is for whoever opens it to say whether there should be some
+    encoded = os.fsencode(place)
     try:
         with (
             _errors(place),
-            lmdb.open(place, readonly=True, create=False, max_readers=max_readers, lib_version=_FORMAT) as env,
+            lmdb.open(encoded, readonly=True, create=False, max_readers=max_readers, lib_version=_FORMAT) as env,
         ):
             return _flaw(env, place)
     except Damaged as error:

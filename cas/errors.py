@@ -38,6 +38,14 @@ class DiskFailed(CasError):
     """The disk refused a write or a sync. What stood on it was dropped unacknowledged; send it again."""
 
 
+class Unreadable(DiskFailed):
+    """A file of the store cannot be opened or read at present. Nothing says that what is in it is damaged."""
+
+
+class Forbidden(Unreadable):
+    """The system keeps this user from a file of the store. Mend its owner, permissions or mount."""
+
+
 class ReadOnly(CasError):
     """The disk failed twice, so the store takes no more writes. Reads go on; an operator must look at the disk."""
 
@@ -84,6 +92,10 @@ class PacksMissing(OpenError):
 
 class RootReadOnly(OpenError):
     """The folder cannot be written. Mend its permissions or mount, or choose another."""
+
+
+class NotOwner(OpenError):
+    """The store belongs to another user, who could not use what this one would write there. Run it as its owner."""
 
 
 class IndexPresent(OpenError):

@@ -12,6 +12,7 @@ Layer: L1, pure (paths are values here; nothing is opened).
       locks/scrub         flocked by whoever reads all packs through, slowly
       locks/packs         empty; its bytes are locked by whoever appends to a pack, or closes it
       locks/epochs        empty; its bytes are locked by whoever relies on what a collection might take
+      locks/uploads       empty; its bytes are locked by whoever writes to a resumable upload
       locks/turns         empty; its bytes are locked by uploads of the same content
       quarantine/         damaged packs, after what was good in them was moved
 """
@@ -74,6 +75,11 @@ class Layout:
     def turns(self) -> Path:
         """An empty file: uploads of the same content lock the same byte of it, and so take turns."""
         return self.locks / "turns"
+
+    @property
+    def hands(self) -> Path:
+        """An empty file: whoever writes to a resumable upload locks its byte together with others."""
+        return self.locks / "uploads"
 
     @property
     def epochs(self) -> Path:

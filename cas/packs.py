@@ -98,6 +98,11 @@ class PackWriter:
             self._poison()
             raise
 
+    @property
+    def is_unlinked(self) -> bool:
+        """Whether its file has no name any more."""
+        return not self._disk.is_linked(self._fd)
+
     def commit(self, body: Body) -> int:
         """Append a record; return the offset just past it. Durable only after `sync`."""
         previous = self._records[-1] if self._records else 0
@@ -196,13 +201,11 @@ class PackPool:
             failed: told of each failure of the disk, once.
         """
         self._disk, self._layout, self._settings = disk, layout, settings
-        self._store, self._clock = store, clock
+        self._store, self._clock, self._forget = store, clock, forget
         self._register, self._sealed, self._is_open, self._failed = register, sealed, is_open, failed
-        self._forget = forget
         self._free: list[PackWriter] = []
         self._guards: dict[int, int] = {}  # data packs that are lent → the descriptor that locks their byte
-        self._lock = threading.Lock()
-        self._closed = False
+        self._lock, self._closed = threading.Lock(), False
 
     def take(self, role: Role = Role.DATA) -> PackWriter:
         """Lend a pack: a free one that is still open, else a new one."""
@@ -230,6 +233,13 @@ class PackPool:
             if self._claim(writer):
                 self._retire(writer)
             else:
+                writer.close()
+
+    def forget_unlinked(self) -> None:
+        """Close free packs that others closed and removed: only then is their space free."""
+        with self._lock:
+            for writer in [writer for writer in self._free if writer.is_unlinked]:
+                self._free.remove(writer)
                 writer.close()
 
     def create(self, role: Role) -> PackWriter:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cas.config import EngineSettings
     from cas.direct import Buffers
     from cas.disk import Disk
+    from cas.hands import Hands
     from cas.index import Index
     from cas.layout import Layout
     from cas.packfiles import PackFiles
@@ -37,6 +38,7 @@ class Parts:
         syncers: threads that sync a finished run while the next one arrives.
         appenders: threads that write one window while the next one is cut.
         hashes: of resumable uploads between their requests.
+        hands: on resumable uploads that are being written to.
         pins: on what readers and uploads here rely on.
         windows: memory for copies of those windows; bounded, whatever the number of uploads.
         spares: memory for the windows themselves, used again.
@@ -60,4 +62,5 @@ class Parts:
     spares: Spares
     hashes: RunningHashes
     pins: Pins
+    hands: Hands
     heal: Callable[[], None]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from cas.errors import Damaged, DiskFailed
+from cas.errors import Damaged
 from cas.extent import Codec, Extent, FileRange, adjacent, coalesce, overlap
 from cas.pins import current
 from cas.tables import ChunkState
@@ -98,6 +98,7 @@ class Reader:
 
         Raises:
             Damaged: the next bytes cannot be trusted; whatever was sent so far must not be finished as if whole.
+            Unreadable: they cannot be had now.
         """
         for piece in self.plan(start, stop):
             yield piece.load() if isinstance(piece, Packed) else piece
@@ -212,7 +213,7 @@ class Reader:
             return True
         try:
             self._held[pack] = self._parts.files.acquire(pack)
-        except (FileNotFoundError, DiskFailed):
+        except FileNotFoundError:
             return False
         return True
 

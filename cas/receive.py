@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from cas.change import change
 from cas.chunker import LONGEST_WANT, Chunker
-from cas.claims import Claim, Running, SessionClaim, find
+from cas.claims import Claim, Running, SessionClaim
 from cas.digest import Digest
 from cas.errors import CasError, Closed, Damaged, Mismatch
 from cas.hashing import Hashing
@@ -382,13 +382,6 @@ class Upload:
         self._over = True
         self._window.clear()
         self._runs.release()
-
-
-def resume(parts: Parts, number: int, algorithm: str) -> Upload:
-    """Begin or go on with a resumable upload; see `Store.resume`."""
-    recipe = int.from_bytes(parts.disk.random(8), "big") or 1
-    claim = parts.index.read(lambda view: find(view, number, recipe))
-    return Upload(parts, claim, algorithm)
 
 
 def begin(parts: Parts, algorithm: str, taps: Sequence[Tap]) -> Upload:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from cas.disk import NETWORK_FILESYSTEMS, Disk, filesystem_type, lock_folder, write_file
-from cas.errors import FormatTooNew, IndexMissing, NotAStore, RootReadOnly, UnsafeFilesystem
+from cas.disk import Disk, leave_to_owner, lock_folder, open_shared, write_file
+from cas.errors import CasError, FormatTooNew, IndexMissing, NotAStore, NotOwner, RootReadOnly, UnsafeFilesystem
 from cas.layout import Layout
+from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
 from cas.profile import PACKED, PLAIN
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ def find(
     root: Path,
     *,
     create: bool,
+    reading: bool = False,
     disk: Disk,
     wait_s: float = 30.0,
     filesystem: Callable[[Path], str] = filesystem_type,
@@ -45,12 +49,13 @@ def find(
     Args:
         root: the folder.
         create: make a store where there is nothing.
+        reading: nothing is to be changed, so that it need not be its owner who asks.
         disk: source of randomness and of folder syncs.
         wait_s: patience with another process that is opening it.
         filesystem: tells the type of the filesystem a path lies on.
 
     Raises:
-        NotAStore, FormatTooNew, UnsafeFilesystem, RootReadOnly: see their texts.
+        NotAStore, FormatTooNew, UnsafeFilesystem, RootReadOnly, NotOwner: see their texts.
         Busy: another process is opening it and does not get done.
     """
     layout = Layout(root)
@@ -62,11 +67,15 @@ def find(
             )
         _make_folder(root)
     check_filesystem(root, filesystem)
+    if not reading:
+        check_owner(layout)
     _check_writable(root)
     with lock_folder(root, wait_s):  # several processes may be the first
         if layout.manifest.exists():
             manifest = read_manifest(layout)
             _make_folders(layout, disk)
+            if reading:
+                leave_lock_file(layout)
             return layout, manifest
         if not create or not _is_blank(layout):
             raise NotAStore(
@@ -87,6 +96,39 @@ def check_filesystem(root: Path, filesystem: Callable[[Path], str] = filesystem_
             f"{root} lies on a network filesystem ({kind}), where locks and memory maps cannot be trusted; "
             "use a local disk"
         )
+
+
+def check_owner(layout: Layout) -> None:
+    """Refuse to write to a store of another user; where there is no store yet, anybody may make one.
+
+    Raises:
+        NotOwner: whoever serves it could not open what would be written.
+    """
+    try:
+        owner = layout.manifest.stat().st_uid
+    except OSError:
+        return
+    if owner != os.geteuid():
+        name, own = _user(owner), _user(os.geteuid())
+        raise NotOwner(
+            f"the store at {layout.root} belongs to {name}, who could not use what {own} would write there; "
+            f"run this as its owner: sudo -u {name} cas ..."
+        )
+
+
+def leave_lock_file(layout: Layout) -> None:
+    """See to it that the index's lock file is its owner's: LMDB would make it for whoever opens it first."""
+    if layout.manifest.exists() and layout.index_data.exists():
+        with suppress(CasError, FileNotFoundError):  # LMDB will say it better
+            os.close(open_shared(layout.index / "lock.mdb"))
+
+
+def _user(number: int) -> str:
+    """Name a user as sudo takes it, which may have no name here."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"'#{number}'"
 
 
 def check_index(layout: Layout) -> bool:
@@ -150,6 +192,7 @@ def _make_folders(layout: Layout, disk: Disk) -> None:
     try:
         for folder in missing:
             folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+            _leave_folder_to_owner(folder)
         if missing:
             disk.sync_folder(layout.packs)
             disk.sync_folder(layout.root)
@@ -157,6 +200,14 @@ def _make_folders(layout: Layout, disk: Disk) -> None:
         raise RootReadOnly(
             f"{error.filename} cannot be made ({error.strerror}); mend permissions or mount, or choose another --root"
         ) from error
+
+
+def _leave_folder_to_owner(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        leave_to_owner(folder, fd)
+    finally:
+        os.close(fd)
 
 
 def _make(layout: Layout, disk: Disk) -> Manifest:

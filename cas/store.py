@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from cas.change import Blob, Names, Reads, change, find_blob
-from cas.claims import RunningHashes, cancel, expire, is_stale, progress
+from cas.claims import RunningHashes, cancel, expire, is_stale, progress, unfinished
 from cas.codec import ChunkCodec
 from cas.commit import JOURNAL_SEQ, Committer
 from cas.config import EngineSettings
@@ -19,6 +19,7 @@ from cas.direct import Buffers
 from cas.disk import Disk, lock_folder
 from cas.enrol import PackRows
 from cas.errors import Busy, Missing
+from cas.hands import Hands
 from cas.heal import Healing
 from cas.held import hold
 from cas.index import Index
@@ -30,7 +31,8 @@ from cas.packs import PackPool
 from cas.parts import Parts
 from cas.pins import Pins
 from cas.reader import Reader
-from cas.receive import begin, resume
+from cas.receive import begin
+from cas.resume import Resumed
 from cas.root import check_index, find
 from cas.settle import settle
 from cas.turns import Turn, turn
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from cas.claims import Progress
+    from cas.claims import Progress, Unfinished
     from cas.digest import Digest
     from cas.hashing import Tap
     from cas.held import Held, Places
@@ -108,6 +110,7 @@ class Store(Upkeep):
             spares=Spares(_SPARES),
             hashes=RunningHashes(),
             pins=Pins(index, layout),
+            hands=Hands(layout),
             heal=self._healing.wake,
         )
         committer.start(packs)
@@ -120,6 +123,7 @@ class Store(Upkeep):
         settings: EngineSettings = _DEFAULTS,
         *,
         create: bool = False,
+        reading: bool = False,
         disk: Disk | None = None,
         clock: Clock = time.time,  # noqa: TID251 - the default of an argument
     ) -> Self:
@@ -129,15 +133,16 @@ class Store(Upkeep):
             root: the store's folder.
             settings: tunables.
             create: whether to make a new store.
+            reading: whether nothing is to be written; then anybody may open it, not its owner alone.
             disk: the file layer, for tests that break it.
             clock: seconds since 1970.
 
         Raises:
-            OpenError: the folder is no store, too new, on a network, read-only, or lacks its index or its packs.
+            OpenError: the folder is no store, too new, on a network, read-only, another user's, or lacks its index.
             DiskFailed, NoSpace, Damaged: it is a store, and broken.
         """
         disk = disk or Disk()
-        layout, manifest = find(root, create=create, disk=disk, wait_s=settings.write_wait_s)
+        layout, manifest = find(root, create=create, reading=reading, disk=disk, wait_s=settings.write_wait_s)
         with lock_folder(root, settings.write_wait_s):
             has_index = check_index(layout)  # only here: a rebuild may have been cut off while we waited
             store = cls(layout, manifest, settings, disk, clock)
@@ -171,6 +176,7 @@ class Store(Upkeep):
         parts.committer.close()
         parts.files.close()
         parts.pins.close()
+        parts.hands.close()
         parts.index.close()
         self._lease.release()
 
@@ -207,7 +213,7 @@ class Store(Upkeep):
         Raises:
             Missing: it was finished or cancelled.
         """
-        return resume(self._parts, number, algorithm)
+        return Resumed(self._parts, number, algorithm)
 
     def progress(self, number: int) -> Progress | None:
         """Return how a resumable upload stands: `size` bytes of it are safe; None if nothing of it ever was.
@@ -226,21 +232,33 @@ class Store(Upkeep):
         now = int(self._parts.clock())
         return bool(self._parts.committer.run(lambda edit, _: cancel(edit, number, now)))
 
-    def expire_uploads(self, open_before: float, over_before: float) -> int:
+    def unfinished(self) -> Unfinished:
+        """Count the resumable uploads that may still go on."""
+        return self._parts.index.read(unfinished)
+
+    def expire_uploads(self, open_before: float, over_before: float, *, dry_run: bool = False) -> int:
         """Forget resumable uploads that nobody touched for long, in small steps; return how many.
+
+        One that somebody writes to at that moment is not forgotten, in however slow a request.
 
         Args:
             open_before: those unfinished that were last touched before this time (Unix seconds).
             over_before: those finished or cancelled before this time.
+            dry_run: change nothing, and return how many it would be.
         """
 
         def stale(view: View) -> list[int]:
-            return [number for number, row in view.sessions() if is_stale(row, open_before, over_before)]
+            return idle([number for number, row in view.sessions() if is_stale(row, open_before, over_before)])
+
+        def idle(numbers: Sequence[int]) -> list[int]:
+            return [number for number in numbers if not self._parts.hands.are_at(number)]
 
         def forget(some: Sequence[int]) -> int:
-            return int(self._parts.committer.run(lambda edit, _: expire(edit, some, open_before, over_before)))
+            return int(self._parts.committer.run(lambda edit, _: expire(edit, idle(some), open_before, over_before)))
 
         numbers = self._parts.index.read(stale)
+        if dry_run:
+            return len(numbers)
         steps = range(0, len(numbers), _EXPIRED_AT_ONCE)
         return sum(forget(numbers[start : start + _EXPIRED_AT_ONCE]) for start in steps)
 
@@ -310,13 +328,15 @@ class Store(Upkeep):
         return turn(self._parts.layout, work, wait_s)
 
     def tick(self) -> None:
-        """Keep house: free what dead processes held, forget stale uploads. To be called about once a minute.
+        """Keep house: free what dead processes and packs held, forget stale uploads. To be called about once a minute.
 
         Raises:
             NoSpace, DiskFailed, ReadOnly, Busy: try again at the next tick.
         """
         self._parts.index.check_readers()
         self._parts.files.forget_unlinked()
+        self._parts.packs.forget_unlinked()
+        self._parts.committer.forget_unlinked()
         now, settings = self._parts.clock(), self._parts.settings
         self.expire_uploads(now - settings.upload_life_s, now - settings.upload_tombstone_s)
         if self._parts.index.read(lambda view: view.count("lost")):

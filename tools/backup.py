@@ -36,7 +36,7 @@ def backup(settings: Settings, dest: Path, *, as_json: bool) -> None:
       cas backup /mnt/backup/cas --root /srv/cas
       cas fsck --root /mnt/backup/cas                  # a backup is a store
     """
-    with Store.open(settings.root, settings.engine) as store, progress_bar("copying") as progress:
+    with Store.open(settings.root, settings.engine, reading=True) as store, progress_bar("copying") as progress:
         give_way()
         report = store.backup(dest, progress)
     show(report, f"backup of {settings.root} in {dest}", as_json=as_json)

@@ -12,9 +12,7 @@ from typing import Any
 import click
 
 from api.access import grants
-from api.access.errors import InvalidPattern
 from api.content import usage
-from api.content.repository import Repository
 from api.content.usage import Report
 from cas import Store
 from tools.settings import Settings, SettingsCommand, with_settings
@@ -37,7 +35,7 @@ def du(settings: Settings, what: str | None, *, as_json: bool) -> None:
       cas du acme/app
       cas du acme/app:1.0 --json
     """
-    with Store.open(settings.root, settings.engine) as store:
+    with Store.open(settings.root, settings.engine, reading=True) as store:
         found = _measure(store, what)
     click.echo(json.dumps(as_dict(found), indent=2) if as_json else _table(found, what))
 
@@ -46,10 +44,7 @@ def _measure(store: Store, what: str | None) -> Report:
     if what is None:
         return usage.of_store(store)
     name, _, tag = what.partition(":")
-    full = grants.parse_pattern(name)
-    if full.endswith(grants.EVERYTHING):
-        raise InvalidPattern(name)
-    return usage.of_repository(store, Repository.of(full), tag or None)
+    return usage.of_repository(store, grants.parse_repository(name), tag or None)
 
 
 _PARTS = {

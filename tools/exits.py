@@ -7,6 +7,8 @@ environment or configuration file; the rest follow sysexits(3). Whatever has no 
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import traceback
 from typing import Final
@@ -70,15 +72,70 @@ CODES: Final[dict[type[Exception], int]] = {
     cas.Superseded: 75,
     cas.FormatTooNew: 76,
     cas.RootReadOnly: 77,
+    cas.NotOwner: 77,
+    cas.Unreadable: 74,
+    cas.Forbidden: 77,
     errors.AddressForbidden: 77,
 }
+
+
+# What the system says of files that were named on the command line, or lie in folders that were, and of the output.
+OF_FILES: Final[dict[int, tuple[int, str]]] = {
+    errno.EACCES: (77, "mend owner or permissions, or run this as somebody who may"),
+    errno.EPERM: (77, "mend owner or permissions, or run this as somebody who may"),
+    errno.EROFS: (77, "mend the mount, or name another place"),
+    errno.ENOSPC: (73, "free some space and try again"),
+    errno.EDQUOT: (73, "free some space and try again"),
+    errno.EIO: (74, "look at the system's log"),
+    errno.EMFILE: (74, "raise the limit of open files"),
+    errno.ENFILE: (74, "raise the limit of open files"),
+    errno.ENOTDIR: (74, "name another place"),
+    errno.ELOOP: (74, "name another place"),
+    errno.ENAMETOOLONG: (74, "name another place"),
+}
+_OUTPUT: Final = 74
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def code_for(error: Exception) -> int | None:
     """Look the error up by its classes, nearest first; None for one that nobody expected."""
     if isinstance(error, errors.WorkerFailed):
         return error.code
+    if isinstance(error, OSError):
+        known = OF_FILES.get(error.errno or 0, (None, ""))[0]
+        return _OUTPUT if _is_of_output(error) else known
     return next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), None)
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Tell whether this came of printing: what goes wrong with a file has its name, or the engine's words."""
+    return error.filename is None and error.errno in _FULL
+
+
+def _sentence(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    if _is_of_output(error):
+        return f"standard output cannot be written: {error.strerror}"
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return f"{where}{error.strerror}; {OF_FILES[error.errno or 0][1]}"
+
+
+def flush() -> None:
+    """Write out what was printed, while what goes wrong with that can still be told.
+
+    Raises:
+        OSError: it could not be.
+    """
+    if sys.stdout is not None:  # closed by whoever started us
+        sys.stdout.flush()
+
+
+def hush() -> None:
+    """Let what could not be printed go nowhere, so that the interpreter does not try once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def report(error: Exception) -> int:
@@ -88,5 +145,7 @@ def report(error: Exception) -> int:
         traceback.print_exception(error, file=sys.stderr)
         click.echo("cas: this was not expected and is a bug; please report the lines above", err=True)
         return UNEXPECTED
-    click.echo(f"cas: {error}", err=True)
+    if isinstance(error, OSError) and _is_of_output(error):
+        hush()
+    click.echo(f"cas: {_sentence(error)}", err=True)
     return code

@@ -48,5 +48,5 @@ def oci_(settings: Settings, what: str, folder: Path, *, as_json: bool) -> None:
     name, _, tag = what.partition(":")
     one = one_repository(name)
     most = settings.v2.max_manifest_bytes
-    with Store.open(settings.root, settings.engine) as store:
+    with Store.open(settings.root, settings.engine, reading=True) as store:
         moving.show(lambda report: outgoing.write(store, one, tag or None, folder, most, report), as_json=as_json)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -104,12 +102,13 @@ def fsck(  # noqa: PLR0913 - a parameter a flag
         _rebuild(settings, force=force)
         return
     wanted = Depth.DATA if repair and depth == "quick" else Depth[depth.upper()]
-    part, parts = subset or (1, 1)
     report = Report(wanted, as_json=as_json, bytes_per_s=rate and rate * MB)
-    scope = Scope(wanted, part, parts, report.read)
-    _guarded(
-        lambda store: report.mend(store, dry_run=dry_run) if repair else report.look(store, scope), settings, report
-    )
+    scope = Scope(wanted, *(subset or (1, 1)), report.read)
+
+    def work(store: Store) -> int:
+        return report.mend(store, dry_run=dry_run) if repair else report.look(store, scope)
+
+    _guarded(work, settings, report, reading=not repair or dry_run)
 
 
 def _check_usage(mistakes: dict[str, bool]) -> None:
@@ -119,8 +118,8 @@ def _check_usage(mistakes: dict[str, bool]) -> None:
             raise click.exceptions.Exit(exits.FSCK_USAGE)
 
 
-def _guarded(work: Callable[[Store], int], settings: Settings, report: Report) -> None:
-    code = _apart(lambda: _opened(work, settings, report))
+def _guarded(work: Callable[[Store], int], settings: Settings, report: Report, *, reading: bool) -> None:
+    code = _apart(lambda: _opened(work, settings, report, reading=reading))
     if code in _FATAL:
         report.stop(Finding("rows", "reading it ended the process by a signal", "index", _REBUILD))
         code = exits.UNMENDED
@@ -135,19 +134,21 @@ def _apart(work: Callable[[], int]) -> int:
         code = exits.UNEXPECTED
         try:
             code = work()
-        except Exception:  # noqa: BLE001 - the outermost frame of this process
-            traceback.print_exc()
+            exits.flush()
+        except BrokenPipeError:  # whoever read it has enough
+            code = exits.COULD_NOT_RUN
+        except Exception as error:  # noqa: BLE001 - the outermost frame of this process
+            code = exits.UNEXPECTED if exits.report(error) == exits.UNEXPECTED else exits.COULD_NOT_RUN
         finally:
-            sys.stdout.flush()
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _opened(work: Callable[[Store], int], settings: Settings, report: Report) -> int:
+def _opened(work: Callable[[Store], int], settings: Settings, report: Report, *, reading: bool) -> int:
     try:
-        if finding := inspect_index(settings.root, settings.engine):  # before opening changes anything
+        if finding := inspect_index(settings.root, settings.engine, reading=reading):  # before opening changes anything
             return report.stop(finding)
-        with Store.open(settings.root, settings.engine) as store:
+        with Store.open(settings.root, settings.engine, reading=reading) as store:
             give_way()
             return work(store)
     except Damaged as error:

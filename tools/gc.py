@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from api import maintenance
 from api.maintenance import Collection
-from cas import Store
+from cas import Store, Unfinished
 from tools import exits
 from tools.priority import give_way
 from tools.settings import Settings, SettingsCommand, with_settings
@@ -39,9 +40,18 @@ class Duration(click.ParamType[float]):
 @with_settings()
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what would go, why, and how much that is.")
 @click.option("--grace", type=Duration(), metavar="TIME", help="In place of gc_grace_s; 0 also ends all undeleting.")
+@click.option("--uploads", type=Duration(), metavar="TIME", help="End uploads that nobody went on with for so long.")
 @click.option("--untagged", is_flag=True, help="Remove manifests without a tag, too, unless others need them.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text; sizes in bytes.")
-def gc(settings: Settings, *, dry_run: bool, grace: float | None, untagged: bool, as_json: bool) -> None:
+def gc(
+    settings: Settings,
+    *,
+    dry_run: bool,
+    grace: float | None,
+    uploads: float | None,
+    untagged: bool,
+    as_json: bool,
+) -> None:
     """Remove what nothing needs any more, and give its space back.
 
     Works beside a live server, one at a time. It can be stopped at any moment; the next one goes on. Removed are
@@ -49,21 +59,28 @@ def gc(settings: Settings, *, dry_run: bool, grace: float | None, untagged: bool
     finished or stand in no repository, both once older than gc_grace_s, and then all bytes that no name holds.
 
     --grace takes 90s, 30m, 12h, 7d. With --grace 0 everything deleted is gone for good, pushes under way may have to
-    begin anew, and every pack that has anything dead is compacted. Exits 1 when something was left for the next run.
+    begin anew, and every pack that has anything dead is compacted. Uploads that were cut off can be resumed for
+    upload_life_s; --uploads 1h ends those that nobody went on with for an hour.
+    Exits 1 when something was left for the next run.
 
     \b
     Examples:
       cas gc --dry-run
       cas gc --untagged --grace 12h
       cas gc --grace 0 --json
+      cas gc --grace 0 --uploads 1h
     """
     with Store.open(settings.root, settings.engine) as store:
         give_way()
         terms = maintenance.terms(settings.keeping, time.time(), grace_s=grace, untagged=untagged)
-        done = maintenance.run(store, terms, dry_run=dry_run)
+        before = 0.0 if uploads is None else time.time() - uploads if uploads else float("inf")
+        done = maintenance.run(store, terms, uploads_before=before, dry_run=dry_run)
         if not dry_run:
             maintenance.note_run(store, time.time())
-    click.echo(json.dumps(as_dict(done, dry_run=dry_run), indent=2) if as_json else _told(done, dry_run=dry_run))
+    life_s = settings.engine.upload_life_s
+    click.echo(
+        json.dumps(as_dict(done, dry_run=dry_run), indent=2) if as_json else _told(done, life_s, dry_run=dry_run)
+    )
     if done.left:
         raise click.exceptions.Exit(exits.FINDINGS)
 
@@ -75,12 +92,13 @@ def as_dict(done: Collection, *, dry_run: bool) -> dict[str, Any]:
         "names": dict(done.names.removed),
         "bytes": {each: getattr(done.bytes, each) for each in _BYTES},
         "packs": dataclasses.asdict(done.packs),
+        "uploads": {"ended": done.ended, "unfinished": dataclasses.asdict(done.unfinished)},
         "given_back": done.given_back,
         "left": done.left,
     }
 
 
-def _told(done: Collection, *, dry_run: bool) -> str:
+def _told(done: Collection, life_s: float, *, dry_run: bool) -> str:
     if dry_run:
         end = f"nothing was removed: this was a dry run; to be given back to the disk: {human_size(done.given_back)}"
     elif done.given_back >= 0:
@@ -88,9 +106,21 @@ def _told(done: Collection, *, dry_run: bool) -> str:
     else:
         end = f"removed; the packs grew by {human_size(-done.given_back)}: what goes is written down, and others push"
     lines = [f"{count:>9,}  {why}" for why, count in sorted(done.names.removed.items())]
+    if done.ended:
+        lines.append(f"{done.ended:>9,}  uploads that nobody went on with")
     lines += [
         f"{done.bytes.blobs:>9,}  blobs that nothing holds",
         f"{done.bytes.chunks:>9,}  chunks of them that nothing else has: {human_size(done.bytes.bytes)}",
         end,
     ]
+    if done.unfinished.count:
+        lines.append(_kept(done.unfinished, life_s))
     return "\n".join([*lines, *(f"left for the next run: {each}" for each in done.left)])
+
+
+def _kept(held: Unfinished, life_s: float) -> str:
+    until = datetime.fromtimestamp(held.touched + life_s, UTC)
+    return (
+        f"kept: {held.count:,} unfinished uploads of {human_size(held.bytes)}, until {until:%Y-%m-%d %H:%M} UTC at the "
+        "latest unless they go on; --uploads TIME ends those idle for longer"
+    )

@@ -58,7 +58,7 @@ def grant(settings: Settings, user: str, repo: str, rights: frozenset[Action]) -
     pattern = grants.parse_pattern(repo)
     with Store.open(settings.root, settings.engine) as store:
         accounts = Accounts(store, settings.access, time.time)
-        find = partial(_find, accounts, user, f"; make it first: cas user add {user}")
+        find = partial(_find, accounts, user, _remedy(settings, user))
 
         def give(names: Names) -> frozenset[Action]:
             find(names)
@@ -103,6 +103,12 @@ def revoke(settings: Settings, user: str, repo: str) -> None:
     if account.principal.admin:
         click.echo(f"but {user} is an admin, and may do everything")
         raise click.exceptions.Exit(exits.FINDINGS)
+
+
+def _remedy(settings: Settings, user: str) -> str:
+    """Say how there is such an account; one of a password file is not made anew, which would stand before it."""
+    make = f"make it first: cas user add {user}"
+    return f"; {make}" if settings.access.htpasswd else f"; if a password file has it, say --htpasswd FILE, else {make}"
 
 
 def _find(accounts: Accounts, user: str, remedy: str, reads: Reads) -> Account:

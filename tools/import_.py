@@ -112,10 +112,9 @@ def one_repository(text: str) -> Repository:
         NotOneRepository: it stands for many.
         InvalidPattern: it is none.
     """
-    name = grants.parse_pattern(text)
-    if name.endswith(grants.EVERYTHING):
+    if text.endswith(grants.EVERYTHING):
         raise NotOneRepository(f"{text} stands for many repositories: name one")
-    return Repository.of(name)
+    return grants.parse_repository(text)
 
 
 def _run(

@@ -5,6 +5,9 @@ Layer: tools.
 
 from __future__ import annotations
 
+import os
+import sys
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -30,6 +33,19 @@ from tools.version import VERSION
 class Commands(click.Group):
     """A group whose commands may raise: the table in tools/exits.py answers."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        _prepare_output()
+        try:
+            try:
+                return super().main(*args, **extra)
+            finally:
+                exits.flush()
+        except BrokenPipeError:  # the reader has enough, as `head` has: no reason to say anything
+            exits.hush()
+            sys.exit(exits.FINDINGS)
+        except OSError as error:  # of a --help that cannot be written, say
+            sys.exit(exits.report(error))
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -37,6 +53,17 @@ class Commands(click.Group):
             raise  # click's own: it prints the usage, or ends quietly when a pipe's reader is gone
         except Exception as error:  # noqa: BLE001 - the outermost frame: it becomes an exit code
             ctx.exit(exits.report(error))
+
+
+def _prepare_output() -> None:
+    """See to it that no file of ours gets the number of a standard one, and that every file's name can be printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 @click.group(

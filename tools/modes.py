@@ -40,12 +40,15 @@ def certificate(settings: Settings) -> Files | None:
 
 
 def check(settings: Settings, address: Address, sockets: list[socket.socket]) -> None:
-    """Refuse what would give the store away, and warn of what would give passwords away.
+    """Refuse what would give the store away, and warn of what would give passwords away; all before there is a store.
 
     Raises:
+        BadPasswordFile: the password file cannot be used.
         OpenToAll: anybody could reach a server that asks nobody who they are.
         Contradiction: the mode needs a setting that is missing.
     """
+    if settings.access.htpasswd is not None:
+        htpasswd.read(Path(settings.access.htpasswd))
     mode, public_url = settings.access.mode, settings.http.public_url or ""
     if mode is Mode.TOKEN and settings.access.index_url is None:
         raise Contradiction("--mode token needs --index-url: the index that vouches for those who come")
@@ -66,15 +69,8 @@ def check(settings: Settings, address: Address, sockets: list[socket.socket]) ->
 
 
 def check_accounts(settings: Settings, store: Store) -> None:
-    """Say how to go on where nobody can log in yet.
-
-    Raises:
-        BadPasswordFile: the password file cannot be used.
-    """
-    if settings.access.htpasswd is not None:
-        htpasswd.read(Path(settings.access.htpasswd))
-        return
-    if settings.access.mode is not Mode.AUTH:
+    """Say how to go on where nobody can log in yet."""
+    if settings.access.htpasswd is not None or settings.access.mode is not Mode.AUTH:
         return
     if not store.read(users.list_all):
         logger.warning("there is no account yet; make one: cas user add NAME --admin --root %s", settings.root)

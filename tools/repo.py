@@ -79,10 +79,9 @@ def rm(settings: Settings, repo: str) -> None:
 
 
 def _one(text: str) -> Repository:
-    name = grants.parse_pattern(text)
-    if name.endswith(grants.EVERYTHING):
+    if text.endswith(grants.EVERYTHING):
         raise NotOneRepository(f"{text} stands for many repositories: name one. `cas repo list` shows all")
-    return Repository.of(name)
+    return grants.parse_repository(text)
 
 
 @repo.command("list", cls=SettingsCommand)
@@ -96,7 +95,7 @@ def list_(settings: Settings, *, as_json: bool) -> None:
       cas repo list
       cas repo list --json
     """
-    with Store.open(settings.root, settings.engine) as store:
+    with Store.open(settings.root, settings.engine, reading=True) as store:
         if as_json:
             rows = [{"name": str(one), "access": info.access, "created": info.created} for one, info in _all(store)]
             click.echo(json.dumps(rows, indent=2))

@@ -139,7 +139,18 @@ class SettingOption(click.Option):
 
 
 class SettingsCommand(click.Command):
-    """A command whose `--help` has one heading a section."""
+    """A command whose `--help` has one heading a section, and of whose flags for one thing only one may be given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        told = args[: args.index("--")] if "--" in args else args
+        given: dict[str, str] = {}
+        for param in self.params:
+            if isinstance(param, click.Option) and param.is_flag:
+                for names in (param.opts, param.secondary_opts):
+                    one = next((name for name in names if name in told), None)
+                    if one is not None and given.setdefault(str(param.name), one) != one:
+                        raise click.UsageError(f"{given[str(param.name)]} or {one}, not both.", ctx)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         headings: dict[Section, list[tuple[str, str]]] = {}
@@ -308,6 +319,8 @@ def _check(ctx: click.Context, path: Path, option: click.Parameter, value: objec
             option.type.fail(f"{value!r} is neither text nor a number.")
         if isinstance(value, bool) and option.type is not click.BOOL:
             option.type.fail(f"{str(value).lower()} is neither text nor a number.")
+        if isinstance(value, float) and isinstance(option.type, click.types.IntParamType):
+            option.type.fail(f"{value} is not a whole number.")
         option.type.convert(value, None, None)
     except click.BadParameter as error:
         raise click.UsageError(f"{path}: {option.name}: {error.message}", ctx) from error

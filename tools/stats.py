@@ -31,7 +31,7 @@ def stats(settings: Settings, *, as_json: bool) -> None:
       cas stats --root /srv/cas
       cas stats --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["dedup_ratio"])'
     """
-    with Store.open(settings.root, settings.engine) as store:
+    with Store.open(settings.root, settings.engine, reading=True) as store:
         found = store.stats()
     click.echo(json.dumps(as_dict(found), indent=2) if as_json else _table(found))
 

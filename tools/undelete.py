@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 import click
 
 from api.access import grants
-from api.access.errors import InvalidPattern
 from api.content import trash
 from api.content import undelete as content
 from api.content.trash import Deletion
@@ -45,7 +44,7 @@ def undelete(settings: Settings, what: str | None, *, listing: bool, as_json: bo
     if what is None and not listing:
         raise click.UsageError("say what to bring back, or --list")
     target = None if what is None else _target(what)
-    with Store.open(settings.root, settings.engine) as store:
+    with Store.open(settings.root, settings.engine, reading=listing) as store:
         if listing:
             _list(_deletions(store, target), settings.keeping.undelete_s, as_json=as_json)
             return
@@ -62,8 +61,7 @@ def undelete(settings: Settings, what: str | None, *, listing: bool, as_json: bo
 
 def _target(what: str) -> Target:
     target = Target.of(what)
-    if grants.parse_pattern(str(target.repository)).endswith(grants.EVERYTHING):
-        raise InvalidPattern(what)
+    grants.parse_repository(str(target.repository))
     return target
 
 
@@ -85,6 +83,8 @@ def _list(deletions: Iterator[Deletion], window_s: float, *, as_json: bool) -> N
         told = [{"what": each.what, "deleted": each.at, "until": int(each.at + window_s)} for each in rows]
         click.echo(json.dumps(told, indent=2))
         return
+    if not rows:
+        click.echo("nothing that was deleted can be brought back")
     for each in rows:
         left = each.at + window_s - time.time()
         until = f"{human_duration(left)} left" if left > 0 else "until the next collection"

@@ -126,7 +126,7 @@ def list_(settings: Settings, *, as_json: bool) -> None:
       cas user list
       cas user list --json
     """
-    with Store.open(settings.root, settings.engine) as store:
+    with Store.open(settings.root, settings.engine, reading=True) as store:
         kept = store.read(users.list_all)
         in_file = Accounts(store, settings.access, time.time).in_file()
     rows = [_Row(one.name, one.admin, one.email, one.created, "store") for one in kept]

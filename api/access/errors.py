@@ -32,11 +32,9 @@ class NoSuchUser(ApiError):
 class InvalidPattern(ApiError):
     """Nothing that a grant could be for."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(
-            400,
-            f"{text!r} is no repository, as NAMESPACE/NAME or NAME, nor all of them below one, as NAMESPACE/*, nor *",
-        )
+    def __init__(self, text: str, *, one: bool = False) -> None:
+        wider = "" if one else ", nor all of them below one, as NAMESPACE/*, nor *"
+        super().__init__(400, f"{text!r} is no repository, as NAMESPACE/NAME or NAME{wider}")
 
 
 class KeptElsewhere(ApiError):

@@ -41,6 +41,21 @@ def parse_pattern(text: str) -> str:
     return pattern
 
 
+def parse_repository(text: str) -> Repository:
+    """Read the name of one repository as people write it.
+
+    Raises:
+        InvalidPattern: it is none, or stands for many.
+    """
+    try:
+        name = parse_pattern(text)
+    except InvalidPattern:
+        raise InvalidPattern(text, one=True) from None
+    if name.endswith(EVERYTHING):
+        raise InvalidPattern(text, one=True)
+    return Repository.of(name)
+
+
 def speaking_of(pattern: str) -> Iterator[str]:
     """Give the patterns that cover a repository's full name, or a pattern: most specific first, itself included."""
     yield pattern

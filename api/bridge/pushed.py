@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from api.bridge import spelling
+from api import strict
 from api.bridge.to_v1 import Blob, NoImage
 from api.content import tags
 from api.content.repository import Repository
@@ -92,7 +92,10 @@ def _manifest(store: Store, repository: Repository, digest: Digest) -> Mapping[s
     if found.blob is not None:
         with store.reader(found.blob) as reader:
             body = bytes(reader.read())
-    content: Mapping[str, Any] = spelling.load(body.decode())  # it was checked when it was pushed
+    try:
+        content: Mapping[str, Any] = strict.load(body)
+    except ValueError as error:  # others were checked less when it was pushed
+        raise NoImage(f"its manifest {digest} cannot be read: {error}") from None
     return content
 
 

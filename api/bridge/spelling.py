@@ -10,7 +10,9 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import date, time
-from typing import Any, Final, NoReturn
+from typing import Any, Final
+
+from api import strict
 
 _STRING_OR_BLANKS = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+', re.DOTALL)
 _BLANKS = re.compile(r"[ \t\r\n]*")
@@ -24,10 +26,9 @@ def members(text: str) -> dict[str, str]:
     """Split an object into its members, each value as it is spelled; of those called the same the last one counts.
 
     Raises:
-        ValueError: this is no JSON object.
-        RecursionError: it nests too deeply.
+        ValueError: this is no JSON object, or it nests too deeply.
     """
-    if not isinstance(load(text), dict):
+    if not isinstance(strict.load(text), dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - of the text, not of the caller
     found: dict[str, str] = {}
     at = _behind(text, _blanks(text, 0))
@@ -40,16 +41,6 @@ def members(text: str) -> dict[str, str]:
         if text[at] == ",":
             at = _behind(text, at)
     return found
-
-
-def load(text: str) -> Any:
-    """Read JSON strictly.
-
-    Raises:
-        ValueError: it is none.
-        RecursionError: it nests too deeply.
-    """
-    return json.loads(text, parse_constant=_constant)
 
 
 def compact(spelled: str) -> str:
@@ -87,11 +78,7 @@ def moment(text: object) -> str | None:
     return f"{day}T{clock}{'.' + digits if digits else ''}{'Z' if zone in {'+00:00', '-00:00'} else zone}"
 
 
-def _constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
-
-
-_DECODER: Final = json.JSONDecoder(parse_constant=_constant)
+_DECODER: Final = json.JSONDecoder()  # for what `strict` has let pass
 
 
 def _blanks(text: str, at: int) -> int:

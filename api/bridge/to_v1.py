@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from api import strict
 from api.bridge import spelling
 from api.v1.image import EMPTY_LAYER, EMPTY_LAYER_DIGEST
 from cas import Digest
@@ -107,8 +108,8 @@ def read(config: bytes, layers: Sequence[Blob], most: int) -> Source:
     """
     try:
         members = spelling.members(config.decode())
-        rootfs, history = (spelling.load(members.get(name, "null")) for name in ("rootfs", "history"))
-    except (ValueError, RecursionError) as error:
+        rootfs, history = (strict.load(members.get(name, "null")) for name in ("rootfs", "history"))
+    except ValueError as error:
         raise NoImage(f"its configuration cannot be read: {error}") from None
     if not isinstance(rootfs, dict) or not isinstance(rootfs.get("diff_ids"), list):
         raise NoImage("its configuration is no image's")
@@ -127,9 +128,9 @@ def read(config: bytes, layers: Sequence[Blob], most: int) -> Source:
 def diff_ids(config: bytes) -> list[object]:
     """Return what a configuration says its layers unpack to; nothing if it cannot be read."""
     try:
-        rootfs = spelling.load(config.decode())["rootfs"]
+        rootfs = strict.load(config)["rootfs"]
         return list(rootfs["diff_ids"])
-    except (ValueError, RecursionError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError):
         return []
 
 

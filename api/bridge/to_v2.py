@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from api import strict
 from api.bridge import spelling
 from api.bridge.to_v1 import EMPTY, Blob
 from cas import Digest
@@ -101,8 +102,8 @@ def manifest(config: bytes, layers: Sequence[Blob]) -> bytes:
 
 def _load(text: bytes) -> dict[str, Any]:
     try:
-        content = spelling.load(text.decode())
-    except (ValueError, RecursionError) as error:
+        content = strict.load(text)
+    except ValueError as error:
         raise NotJson(f"its json cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise NotJson("its json is no object")

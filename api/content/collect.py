@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Final, Self
 
 from api.content import marks
-from cas import Damaged, Missing, Name, Names, Record, Store
+from cas import Damaged, Missing, Name, Names, Record, Store, Unreadable
 
 STEP: Final = 250  # names a change: some milliseconds of the writer's time
 TRIES: Final = 5  # looks at what is being pushed to all the time, before it is left to the next run
@@ -104,7 +104,7 @@ def sweep(
                     _note(rule.find(store, scope, terms), swept)
                 else:
                     _clear(store, rule, scope, terms, swept, progress)
-            except (Damaged, Missing) as error:  # what cannot be read may need anything
+            except (Damaged, Missing, Unreadable) as error:  # what cannot be read may need anything
                 swept.left.append(f"{scope}: {error}; `cas fsck` tells more")
     return swept
 

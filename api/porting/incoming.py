@@ -7,10 +7,10 @@ to know how folders are laid out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, final
 
+from api import strict
 from api.content import marks, removal, repositories, tags
 from api.content.repository import Repository
 from api.errors import ApiError
@@ -262,8 +262,8 @@ def _other_digest(path: str) -> str:
 def _type_of(body: bytes) -> str | None:
     """Guess the type of a manifest that does not say it, which is an OCI one's right."""
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
+        content = strict.load(body)
+    except ValueError:
         return None  # the parser says it better
     if not isinstance(content, dict) or "mediaType" in content:
         return None

@@ -9,11 +9,11 @@ All of it belongs to one repository, whose name a layout does not say.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
+from api import strict
 from api.content.repository import Repository
 from api.porting.errors import NotThatKind, Unusable
 from api.porting.folder import Folder
@@ -51,8 +51,8 @@ def listed(folder: Folder, most_bytes: int) -> list[dict[str, Any]]:
     """
     check(folder)
     try:
-        content = json.loads(folder.read(INDEX, most_bytes))
-    except (Unusable, ValueError, RecursionError) as error:
+        content = strict.load(folder.read(INDEX, most_bytes))
+    except (Unusable, ValueError) as error:
         raise NotThatKind(f"{folder.root / INDEX} cannot be used: {error}") from None
     found = content.get("manifests") if isinstance(content, dict) else None
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):

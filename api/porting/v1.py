@@ -12,12 +12,12 @@ Names are quoted as in URLs. An image comes after its parent, and only if a repo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, final
 from urllib.parse import unquote
 
+from api import strict
 from api.content import tags
 from api.content.repositories import Access
 from api.content.repository import Repository
@@ -261,8 +261,8 @@ class _Old:
             return []
         text = self._folder.read(path, _MOST_CHECKSUM_BYTES).decode(errors="replace").strip()
         try:
-            content = json.loads(text)
-        except (ValueError, RecursionError):
+            content = strict.load(text)
+        except ValueError:
             content = text
         found = content if isinstance(content, list) else [content]
         return [each.strip() for each in found if isinstance(each, str) and each.strip()]

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Self, final
 
@@ -117,13 +117,17 @@ class Layout:
 
 
 def _fill(fd: int, blocks: Iterable[bytes], path: Path) -> None:
-    with open(fd, "wb") as file:
+    file = open(fd, "wb")  # noqa: SIM115 - closing it writes what could not be written once more
+    try:
         for block in blocks:  # what goes wrong with the blocks is not the folder's fault
             with _told(path):
                 file.write(block)
         with _told(path):
             file.flush()
             os.fsync(fd)
+    finally:
+        with suppress(OSError):
+            file.close()
 
 
 def _sync_folder(path: Path) -> None:

@@ -11,7 +11,8 @@ from starlette.types import ASGIApp
 from api.access.settings import Mode
 from api.errors import ApiError
 from api.ranges import Part, Unsatisfiable, parse_range
-from api.streaming import BlobResponse, receive_into
+from api.receiving import receive_into
+from api.streaming import BlobResponse
 from api.v1 import homes, images, parsing, refusals, views
 from api.v1.answers import JSON, NEVER_CACHE, answer, cache_forever, encode
 from api.v1.call import Call

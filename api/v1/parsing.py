@@ -5,30 +5,14 @@ Knows which members matter; everything else in an image's json is its owner's an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from api.errors import ApiError
+from api.strict import load
 from api.v1 import names, refusals
 
 _MAX_CHECKSUM: Final = 256  # characters; a sha512 tarsum has 149
-
-
-def _constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
-
-
-def load(body: bytes) -> Any:
-    """Read a JSON text strictly.
-
-    Raises:
-        ValueError: it is none, or nests too deeply to be meant.
-    """
-    try:
-        return json.loads(body.decode(), parse_constant=_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
 
 
 def image_json(body: bytes, image_id: str) -> str | None:

@@ -15,13 +15,14 @@ from typing import Final, TypeVar, final
 
 import httpx2
 
+from api import strict
 from api.access.principal import ANONYMOUS, Action, Caller
 from api.content import repositories
 from api.content.repositories import Access
 from api.content.repository import Repository
 from api.errors import RETRY_AFTER_S, ApiError
 from api.threads import Run
-from api.v1 import homes, names, parsing, refusals, tokens
+from api.v1 import homes, names, refusals, tokens
 from api.v1.rights import GRANTS, Admission, Ask, Need, refused, suffices
 from cas import Reads, Store
 
@@ -124,14 +125,14 @@ def _gone() -> ApiError:
 
 
 def _ids(body: bytes) -> frozenset[bytes]:
-    listed = parsing.load(body)
+    listed = strict.load(body)
     entries = listed if isinstance(listed, list) else []
     texts = (entry.get("id") for entry in entries if isinstance(entry, dict))
     return frozenset(bytes.fromhex(text) for text in texts if isinstance(text, str) and names.is_image_id(text))
 
 
 def _is_open(body: bytes) -> bool:
-    told = parsing.load(body)
+    told = strict.load(body)
     return isinstance(told, dict) and told.get("access") is True
 
 

@@ -6,12 +6,12 @@ are stored and served exactly as they came.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
+from api import strict
 from api.v2.errors import MANIFEST_INVALID, Refused
 from cas import Digest, InvalidDigest
 
@@ -30,6 +30,8 @@ _ELSEWHERE: Final = (
 _IMAGE_MEMBERS: Final = ("config", "layers")
 _INDEX_MEMBERS: Final = ("manifests",)
 _SCHEMA: Final = 2
+_OURS: Final = ("schemaVersion", "mediaType", "config", "layers", "manifests", "subject", "artifactType", "annotations")
+_OF_DESCRIPTORS: Final = ("mediaType", "digest", "size", "urls")
 
 
 class Place(Enum):
@@ -74,6 +76,7 @@ def parse(body: bytes, content_type: str | None) -> Document:
         Refused: 400.
     """
     content = _load(body)
+    _check_spelling(content, _OURS, "its")
     media_type = _media_type(content, content_type)
     _check_shape(content, media_type)
     references = _index_references(content) if media_type in INDEXES else _image_references(content)
@@ -89,18 +92,12 @@ def parse(body: bytes, content_type: str | None) -> Document:
 
 def _load(body: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(body.decode(), parse_constant=_constant)
-    except RecursionError:
-        raise _invalid("it nests too deeply") from None
-    except ValueError as error:  # of JSON, of UTF-8, or of a number with thousands of digits
-        raise _invalid(f"it is not JSON: {str(error)[:200]}") from None
+        content = strict.load(body)
+    except ValueError as error:  # of JSON, its depth, UTF-8, or a number with thousands of digits
+        raise _invalid(f"it is not JSON that is taken here: {str(error)[:200]}") from None
     if not isinstance(content, dict):
         raise _invalid("it is not a JSON object")
     return content
-
-
-def _constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _media_type(content: Mapping[str, Any], content_type: str | None) -> str:
@@ -123,6 +120,15 @@ def _check_shape(content: Mapping[str, Any], media_type: str) -> None:
     for member in foreign:  # two readers could take such a document for two different things
         if member in content:
             raise _invalid(f"a document of type {media_type} must not have the member {member!r}")
+
+
+def _check_spelling(content: Mapping[str, Any], known: tuple[str, ...], whose: str) -> None:
+    """Refuse what some clients take for a member that counts, and others, as this registry, for none."""
+    meant = {name.casefold(): name for name in known}
+    for name in content:
+        own = meant.get(name.casefold(), name)
+        if name != own:
+            raise _invalid(f"{whose} member {name[:200]!r} differs from {own!r} by its case alone")
 
 
 def _image_references(content: Mapping[str, Any]) -> Iterator[Reference]:
@@ -151,6 +157,7 @@ class _Descriptor:
 def _descriptor(value: object, where: str) -> _Descriptor:
     if not isinstance(value, dict):
         raise _invalid(f"its {where} is not an object")
+    _check_spelling(value, _OF_DESCRIPTORS, f"of its {where}, the")
     media_type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")
     if not isinstance(media_type, str) or not isinstance(digest, str):
         raise _invalid(f"its {where} lacks a mediaType or a digest")

@@ -15,8 +15,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from api.content.repository import Repository
+from api.receiving import BodyTooLarge, ClientGone, receive_into
 from api.request import SMALL_BYTES
-from api.streaming import BodyTooLarge, ClientGone, receive_into
 from api.v2 import chunks, names, sessions
 from api.v2.call import Call
 from api.v2.chunks import Chunk

@@ -173,6 +173,8 @@ def test_a_check_that_cannot_run_says_so(tmp_path: Path) -> None:
         ("--repair", "--subset", "1/2"),
         ("--rebuild-index", "--rate", "5"),
         ("--repair", "--rebuild-index"),
+        ("--quick", "--deep"),
+        ("--data", "--quick"),
     ],
 )
 def test_flags_that_mean_nothing_are_wrong_usage(root: Path, flags: tuple[str, ...]) -> None:

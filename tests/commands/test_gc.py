@@ -226,3 +226,26 @@ assert set(kinds.values()) == {os.SCHED_OTHER}, kinds
 """
     with start_python(script, tmp_path / "root") as process:
         assert process.wait(60) == 0
+
+
+def test_uploads_that_nobody_goes_on_with_are_told_and_ended_when_asked(server: StartServer, tmp_path: Path) -> None:
+    """Without the option they wait for their clients; with it their bytes come back, and what is young stays."""
+    root = tmp_path / "root"
+    running = server(root)
+    repository = new_repository()
+    with closing(Client(running.url)) as client:
+        places = [client.open(repository) for _ in range(3)]
+        for place in places:
+            assert client.patch(place, new_data(MIB)).status_code == 202
+        ended = run_cas("gc", "--grace", "0", "--root", root)
+        assert "kept: 3 unfinished uploads of 3.00 MiB, until 20" in ended.stdout
+        assert "--uploads TIME ends those idle for longer" in ended.stdout
+        assert gc(root, "--grace", "0", "--uploads", "1h")["uploads"]["ended"] == 0
+        assert gc(root, "--grace", "0", "--uploads", "0", "--dry-run")["uploads"]["ended"] == 3
+        assert client.held(places[0]) == MIB
+        told = gc(root, "--grace", "0", "--uploads", "0")
+        assert (told["uploads"]["ended"], told["uploads"]["unfinished"]["count"]) == (3, 0)
+        assert told["bytes"]["bytes"] == 3 * MIB
+        later = client.patch(places[0], new_data(10), content_range=f"{MIB}-{MIB + 9}")
+        assert later.status_code == 416  # it holds nothing any more, and says so
+        assert client.push(repository, new_data(MIB))

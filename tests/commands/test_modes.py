@@ -29,6 +29,11 @@ def refused(*arguments: str | Path, cwd: Path) -> str:
     return ended.stderr
 
 
+def test_a_password_file_that_cannot_be_used_is_said_before_there_is_a_store(tmp_path: Path) -> None:
+    """As with every other mistake on the command line, nothing was made."""
+    assert "nowhere" in refused("--mode", "auth", "--htpasswd", "nowhere", "--bind", "127.0.0.1:0", cwd=tmp_path)
+
+
 @pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0", "0.0.0.0:58731"])
 def test_an_open_server_serves_this_machine_only_unless_told_otherwise(bind: str, tmp_path: Path) -> None:
     """Whoever reaches it may delete everything; the refusal says how to go on."""

@@ -198,6 +198,7 @@ def test_a_value_that_cannot_be_is_refused_by_name(arguments: list[str], says: s
         ('workers = "many"', "workers: 'many' is not a valid integer"),
         ("workers = [1]", "workers: [1] is neither text nor a number"),
         ("workers = true", "workers: true is neither text nor a number"),
+        ("workers = 2.5", "workers: 2.5 is not a whole number"),
         ("workers = 0", "workers: 0 is not in the range"),
         ('pack_bytes = "lots"', "pack_bytes: 'lots' is not a size"),
         ("workers = ", "is not TOML"),

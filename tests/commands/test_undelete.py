@@ -66,7 +66,13 @@ def test_a_list_shows_what_is_in_a_repository_with_how_long_it_can_come_back(run
         ),
         (("undelete", "foo:1"), 66, "no deletion of library/foo:1 can be undone"),
         (("undelete", "some/*"), 65, "'some/*' is no repository"),
-        (("undelete", "Some/repo:x"), 65, "is no repository"),
+        (("undelete", "Some/repo:x"), 65, "is no repository, as NAMESPACE/NAME or NAME\n"),
+        (("du", "Some/repo"), 65, "is no repository, as NAMESPACE/NAME or NAME\n"),
+        (("du", "some/*"), 65, "is no repository, as NAMESPACE/NAME or NAME\n"),
+        (("repo", "rm", "Some/repo"), 65, "is no repository, as NAMESPACE/NAME or NAME\n"),
+        (("repo", "set", "some/repo", "--public", "--private"), 2, "--public or --private, not both."),
+        (("import", "oci", ".", "a/b", "--private", "--public"), 2, "--public or --private, not both."),
+        (("grant", "gina", "some/repo", "pull"), 67, "if a password file has it, say --htpasswd FILE, else make it"),
         (("repo", "rm", "some/*"), 65, "some/* stands for many repositories: name one"),
         (("repo", "rm", "some/repo"), 66, "there is no repository some/repo"),
     ],
@@ -78,3 +84,11 @@ def test_what_cannot_be_done_says_why(tmp_path: Path, arguments: tuple[str, ...]
     assert ended.returncode == code
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_list_of_nothing_says_so(tmp_path: Path) -> None:
+    """People read a sentence; a script reads an empty array."""
+    Store.open(tmp_path / "root", create=True).close()
+    told = run_cas("undelete", "--list", "--root", tmp_path / "root")
+    assert (told.returncode, told.stdout) == (0, "nothing that was deleted can be brought back\n")
+    assert run_cas("undelete", "--list", "--json", "--root", tmp_path / "root").stdout == "[]\n"

@@ -227,6 +227,20 @@ def use(store: Store, disk: Disk) -> None:
     object.__setattr__(store._parts, "disk", disk)  # noqa: SLF001 - only the backup is to fail
 
 
+def test_a_refused_restore_leaves_nothing_in_its_root(tmp_path: Path) -> None:
+    """The folder is as empty as it was, be the store in use that was to be copied, or the place taken."""
+    with opened(tmp_path / "store") as store:
+        push(store, "a", noise(200 * KIB))
+        with pytest.raises(InUse):
+            restore(tmp_path / "store", tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+    restore(tmp_path / "store", tmp_path / "new")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "new").rglob("*")}
+    with pytest.raises(Occupied):
+        restore(tmp_path / "store", tmp_path / "new")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "new").rglob("*")} == before
+
+
 def test_a_restore_that_ends_anywhere_goes_on(tmp_path: Path) -> None:
     """Until it is done the root is no store; then it is whole."""
     with opened(tmp_path / "root") as store:

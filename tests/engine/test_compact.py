@@ -297,6 +297,47 @@ class TestBesideOthers:
             other.stdout.close()
         check(tmp_path, {"2": noise(150 * KIB, 2), "3": noise(150 * KIB, 3)})
 
+    def test_what_another_process_has_open_is_given_back_at_its_next_tick(self, tmp_path: Path) -> None:
+        """It appends to those packs no more, so it need not hold their bytes until it next pushes; then it goes on."""
+        program = (
+            "import os, sys; from pathlib import Path; from tests.support.engine import *\n"
+            "def held():\n"
+            "    files = (os.stat(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if is_pack(n))\n"
+            "    return sum(file.st_size for file in files if not file.st_nlink)\n"
+            "def is_pack(n):\n"
+            "    try: return '.pack' in os.readlink(f'/proc/self/fd/{n}')\n"
+            "    except FileNotFoundError: return False\n"
+            "with opened(Path(sys.argv[1])) as store:\n"
+            "    for line in sys.stdin:\n"
+            "        if line == 'tick\\n': before = held(); store.tick(); print(before, held())\n"
+            "        else: push(store, line.strip(), noise(150 * KIB, int(line))); print('done')\n"
+        )
+        with opened(tmp_path) as store:
+            other = start_python(program, tmp_path)
+            assert other.stdin is not None
+            assert other.stdout is not None
+
+            def ask(line: str) -> str:
+                assert other.stdin is not None
+                assert other.stdout is not None
+                other.stdin.write(line + "\n")
+                other.stdin.flush()
+                return other.stdout.readline()
+
+            assert ask("1") == "done\n"
+            assert ask("tick") == "0 0\n"
+            drop(store, "1")
+            sweep(store)
+            assert store.compact(everything=True).freed_bytes > 150 * KIB
+            before, after = map(int, ask("tick").split())
+            assert before > 150 * KIB
+            assert after == 0
+            assert ask("2") == "done\n"
+            other.stdin.close()
+            assert other.wait(30) == 0
+            other.stdout.close()
+        check(tmp_path, {"2": noise(150 * KIB, 2)})
+
     def test_nothing_is_moved_while_an_upload_from_before_is_not_done(self, tmp_path: Path) -> None:
         """A staged blob's last run may lie in a closed pack without the index knowing."""
         with opened(tmp_path) as store:

@@ -31,7 +31,8 @@ from cas import (
     UnsafeFilesystem,
     rebuild_index,
 )
-from cas.disk import Disk, filesystem_type, lock_folder
+from cas.disk import Disk, lock_folder
+from cas.mounts import filesystem_type
 from tests.support.engine import KIB, MIB, SMALL, noise, opened, push, read
 from tests.support.processes import can_mount, run_python
 
@@ -166,6 +167,9 @@ except RootReadOnly as error:
 """
         with tempfile.TemporaryDirectory() as folder:  # not under tmp_path, which other users may not enter
             make(Path(folder))
+            if os.geteuid() == 0:
+                for path in (Path(folder), *Path(folder).rglob("*")):
+                    os.chown(path, 65534, 65534)
             Path(folder).chmod(0o555)
             assert run_python(script, folder).stdout == "refused\n"
             Path(folder).chmod(0o755)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import cas
 from api.errors import RETRY_AFTER_S, ROWS, UNEXPECTED, ApiError, Errors, describe
-from api.streaming import BodyTooLarge, ClientGone
+from api.receiving import BodyTooLarge, ClientGone
 
 
 def without_row(base: type[cas.CasError]) -> list[type[cas.CasError]]:

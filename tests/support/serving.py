@@ -191,7 +191,7 @@ def _ready_line(process: subprocess.Popen[bytes], log: Path) -> str:
                 piece = os.read(process.stdout.fileno(), 4096)
                 assert piece, f"ended with exit code {process.wait()} before it was ready\n{log.read_text()}"
                 line += piece
-    return line.decode()
+    return os.fsdecode(line)
 
 
 def _end(process: subprocess.Popen[bytes], server: Server | None) -> None:

@@ -20,7 +20,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from api.loan import EXTENSION as LOAN
-from api.streaming import BlobResponse, BodyTooLarge, receive_into
+from api.receiving import BodyTooLarge, receive_into
+from api.streaming import BlobResponse
 from api.threads import Threads
 from cas import Damaged, Digest, FileRange, Name, Names, Reader, Record, Store
 

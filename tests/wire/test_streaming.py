@@ -15,7 +15,8 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from api.streaming import BlobResponse, ClientGone
+from api.receiving import ClientGone
+from api.streaming import BlobResponse
 from api.threads import Threads
 from api.zerocopy import sent
 from cas import Damaged, Digest, FileRange, Reader, Store

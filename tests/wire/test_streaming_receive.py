@@ -11,10 +11,10 @@ from typing import cast
 import pytest
 from starlette.types import Message, Receive
 
-from api import streaming
+from api import receiving
 from api.config import MIB
+from api.receiving import BodyIncomplete, BodyTooLarge, ClientGone, receive_into
 from api.request import SMALL_BYTES, Bodies
-from api.streaming import BodyIncomplete, BodyTooLarge, ClientGone, receive_into
 from api.threads import Threads
 from cas import NoSpace, Upload
 from tests.wire.harness import PATIENCE_S
@@ -336,7 +336,7 @@ def stalling(sink: Sink, *bodies: bytes) -> Receive:
 
 def test_an_upload_rests_while_its_client_sends_nothing(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between any two pieces, and never beside a write."""
-    monkeypatch.setattr(streaming, "_REST_S", 0.0005)
+    monkeypatch.setattr(receiving, "_REST_S", 0.0005)
     sink = Sink()
     pieces = [b"x" * MIB, b"y" * 10, b"z" * 2 * MIB, b"end"]
     assert asyncio.run(into(sink, threads, stalling(sink, *pieces))) == sum(map(len, pieces))
@@ -345,7 +345,7 @@ def test_an_upload_rests_while_its_client_sends_nothing(threads: Threads, monkey
 
 def test_what_goes_wrong_at_rest_ends_the_upload(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it had gone wrong in a write; it is not tried again."""
-    monkeypatch.setattr(streaming, "_REST_S", 0.0005)
+    monkeypatch.setattr(receiving, "_REST_S", 0.0005)
     sink = Sink(NoSpace("full"))
 
     async def receive() -> Message:

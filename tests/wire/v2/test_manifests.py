@@ -254,6 +254,10 @@ def test_a_descriptor_must_be_one(home: Home, bad: object, where: str) -> None:
         json.dumps({**GOOD, "schemaVersion": 2, "mediaType": OCI_INDEX}).encode(),
         json.dumps({**GOOD, "schemaVersion": 2, "manifests": []}).encode(),
         json.dumps({"schemaVersion": 2, "layers": []}).encode(),
+        json.dumps({**GOOD, "schemaVersion": 2, "Layers": []}).encode(),
+        json.dumps({**GOOD, "schemaVersion": 2, "layer\u017f": []}).encode(),  # whose upper case is the one of "layers"
+        json.dumps({**GOOD, "schemaVersion": 2, "Subject": None}).encode(),
+        json.dumps({**GOOD, "schemaVersion": 2, "config": {**GOOD["config"], "Digest": ABSENT}}).encode(),
     ],
 )
 def test_what_is_no_manifest_is_refused(home: Home, body: bytes) -> None:

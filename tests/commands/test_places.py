@@ -1,0 +1,158 @@
+"""Places that the system keeps from us, and output that nobody takes: one sentence and the code that fits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.porting import writing
+from api.porting.errors import CannotWrite
+from tests.support.engine import MIB, noise, opened, push
+from tests.support.serving import CAS, StartServer, clean_environment, run_cas, without_privileges
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    with opened(tmp_path / "root") as store:
+        push(store, "a", noise(2 * MIB))
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """A folder that nobody may enter, with a copy of nothing in it."""
+    folder = tmp_path / "locked"
+    (folder / "x").mkdir(parents=True)
+    folder.chmod(0o000)
+    yield folder
+    folder.chmod(0o755)
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A folder that may be read and not be written."""
+    folder = tmp_path / "read"
+    folder.mkdir()
+    folder.chmod(0o555)
+    yield folder
+    folder.chmod(0o755)
+
+
+def refused(*command: str | Path, code: int) -> str:
+    """Run a command that file permissions bind; return the one line it says."""
+    ended = run_cas(*command, before=without_privileges())
+    assert (ended.returncode, ended.stdout) == (code, ""), ended.stderr
+    assert ended.stderr.startswith("cas: ")
+    assert ended.stderr.count("\n") == 1
+    return ended.stderr
+
+
+def test_a_backup_goes_nowhere_one_may_not_write(root: Path, locked: Path, full: Path) -> None:
+    """Whether the folder may be seen or not."""
+    for place in (locked / "x", full / "x"):
+        assert str(place) in refused("backup", place, "--root", root, code=77)
+
+
+def test_a_restore_needs_both_places(root: Path, locked: Path, full: Path, tmp_path: Path) -> None:
+    """Where it reads, and where it writes."""
+    assert str(locked) in refused("restore", locked / "x", "--root", tmp_path / "new", code=77)
+    for place in (locked / "x", full / "x"):
+        assert str(place) in refused("restore", root, "--root", place, code=77)
+
+
+def test_a_check_of_a_folder_out_of_reach_could_not_run(locked: Path) -> None:
+    """Which has a code of its own."""
+    assert str(locked) in refused("fsck", "--root", locked / "x", code=8)
+
+
+@pytest.mark.parametrize(("folder", "mode"), [("packs", 0o000), ("locks", 0o555), ("index", 0o000)])
+def test_a_store_with_a_folder_out_of_reach_says_which(root: Path, folder: str, mode: int) -> None:
+    """To whoever would serve it, and to whoever checks it."""
+    (root / folder).chmod(mode)
+    try:
+        told = refused("serve", "--bind", "127.0.0.1:0", "--root", root, code=77)
+        assert folder in told
+        assert "Permission denied" in told
+        refused("fsck", "--root", root, code=8)
+    finally:
+        (root / folder).chmod(0o755)
+
+
+def test_an_export_to_a_full_disk_is_told_as_such() -> None:
+    """Also what the buffers of a file still hold is not written again, and told of by a traceback."""
+    for size in (10, 1 << 20):
+        with pytest.raises(CannotWrite, match="No space left on device"):
+            writing._fill(os.open("/dev/full", os.O_WRONLY), [bytes(size)], Path("blob"))  # noqa: SLF001
+
+
+def run_into(stdout: str, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command with its standard output redirected as a shell does it."""
+    line = ["sh", "-c", f'exec "$0" "$@" {stdout}', CAS, *map(str, command)]
+    return subprocess.run(
+        line, env=clean_environment(), stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("command", ["stats", "fsck", "du", "repo list"])
+def test_output_that_cannot_be_written_is_an_error(root: Path, command: str) -> None:
+    """A script that keeps the output must not take half of it for all."""
+    if command == "repo list":
+        assert run_into(">/dev/full", *command.split(), "--root", root).returncode == 0  # there is nothing to list
+        return
+    ended = run_into(">/dev/full", command, "--root", root)
+    assert ended.returncode == (8 if command == "fsck" else 74)
+    assert ended.stderr == "cas: standard output cannot be written: No space left on device\n"
+
+
+def test_help_that_cannot_be_written_is_an_error() -> None:
+    """Before there is any command."""
+    for command in (["--help"], ["serve", "--help"], ["--version"]):
+        ended = run_into(">/dev/full", *command)
+        assert ended.returncode == 74
+        assert ended.stderr == "cas: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("command", ["stats", "fsck"])
+def test_without_a_standard_output_nothing_is_said(root: Path, command: str) -> None:
+    """And no file of the store gets its number."""
+    before = {path: path.read_bytes() for path in root.rglob("*.pack")}
+    ended = run_into(">&-", command, "--root", root)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert {path: path.read_bytes() for path in root.rglob("*.pack")} == before
+
+
+@pytest.mark.parametrize(("command", "code"), [("stats", 1), ("fsck", 8)])
+def test_who_has_read_enough_hears_no_complaint(root: Path, command: str, code: int) -> None:
+    """As of other programs in a pipe before `head`."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        ended = subprocess.run(
+            [CAS, command, "--root", str(root)],
+            env=clean_environment(),
+            stdout=write,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    assert (ended.returncode, ended.stderr) == (code, b"")
+
+
+def test_a_name_that_is_no_text_is_a_name(server: StartServer, tmp_path: Path) -> None:
+    """Linux takes any bytes for a file's name, and so do a root and a backup."""
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    with opened(root) as store:
+        push(store, "a", noise(MIB))
+    for command in (("stats",), ("backup", Path(f"{root}.copy")), ("fsck",), ("du", "--json")):
+        ended = subprocess.run(
+            [CAS, *map(str, command), "--root", str(root)], env=clean_environment(), capture_output=True, check=False
+        )
+        assert (ended.returncode, ended.stderr) == (0, b"")
+    running = server(root)
+    assert running.get("/v2/")[0] == 200
+    assert running.stop() == 0
