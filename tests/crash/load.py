@@ -11,6 +11,8 @@ import http.client
 import json
 import random
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ _SHARED = [noise(90 * KIB + 70 * KIB * n, 500 + n) for n in range(4)] + [prose(3
 _TAGS = ("a", "b", "c")
 _PIECE = 48 * KIB
 _TIMEOUT_S = 60.0
+_PAST = 60  # answers that are told of when a promise is broken
 _EXPIRED = 401  # the clock jumps by days, and an old engine asks for one token a push
 
 
@@ -113,6 +116,7 @@ class Client:
         self._old = f"{self.name}/old"
         self._basic = "Basic " + base64.b64encode(f"{self.name}:{password}".encode()).decode() if password else None
         self._serial = 0
+        self._past: deque[str] = deque(maxlen=_PAST)
         self.shelf = Shelf()
 
     def work(self) -> None:
@@ -121,6 +125,7 @@ class Client:
             while not self._arena.over:
                 self._one()
         except BaseException as error:  # noqa: BLE001 - the round ends with it, in its own thread
+            error.add_note("\n".join(("before that:", *self._past)))
             self._arena.fail(error)
 
     def _one(self) -> None:
@@ -156,6 +161,7 @@ class Client:
             connection.request(method, path, body, sent)
             response = connection.getresponse()
             answer = Answer(response.status, response.headers, response.read())
+        self._past.append(f"{time.monotonic():.3f} {method} {path} {answer.status}")
         if answer.status in REFUSALS:
             raise Refused(answer.body)
         return answer
@@ -341,7 +347,7 @@ class Client:
         if self._dice.random() < 0.6:
             return
         repository, shelf = self._dice.choice(self._repositories), self.shelf
-        code = self._beside("repo", "rm", repository, codes=(0, 66, 73, 75))
+        code = self._run("repo", "rm", repository)
         before = {key: shelf.tags.sure(key) for key in shelf.tags.known() if key[0] == repository}
         held = {key: shelf.manifests.sure(key) for key in shelf.manifests.known() if key[0] == repository}
         refused = code in (73, 75)  # perhaps on the way, and then another process goes on
@@ -364,9 +370,14 @@ class Client:
 
     def _undelete(self, what: str) -> int:
         """Bring it back; 66 if a collection without grace came in between, others if it may or may not be back."""
-        code = self._beside("undelete", what, codes=(0, 66, 73, 75))
+        code = self._run("undelete", what)
         if code == 0:
             self._arena.note("undeletions")
+        return code
+
+    def _run(self, *command: str) -> int:
+        code = self._beside(*command, codes=(0, 66, 73, 75))
+        self._past.append(f"{time.monotonic():.3f} cas {' '.join(command)}: {code}")
         return code
 
     # What an old engine does.

@@ -66,6 +66,7 @@ class ServerRound:
         self._dice, self._tally, self._small, self._count = random.Random(seed), tally, small_disk, events
         self._auth = seed % 3 == 0
         self._numbers = itertools.count()
+        self._past: list[str] = []
         self._clock = JumpingClock(folder / "clock")
         self._arena = Arena(tally)
         password = _PASSWORD if self._auth else ""
@@ -88,6 +89,7 @@ class ServerRound:
                     self._arena.wait(_ANSWERS, _WITHIN_S)
                     if self._arena.failure is not None:
                         break
+                    self._past.append(f"{time.monotonic():.3f} {event.__name__}")
                     event()
             self._judge()
 
@@ -114,7 +116,8 @@ class ServerRound:
                 thread.join(2 * _WITHIN_S)
         assert not any(thread.is_alive() for thread in threads), "a client waits for ever"
         if self._arena.failure is not None:
-            raise AssertionError(f"{self._arena.failure}\n{self._server.log()}") from self._arena.failure
+            befell = "\n".join(("what befell the server:", *self._past, self._server.log()))
+            raise AssertionError(f"{self._arena.failure}\n{befell}") from self._arena.failure
 
     # What befalls.
 

@@ -111,7 +111,7 @@ os.kill(os.getpid(), signal.SIGKILL)
             push(store, "own", noise(90 * KIB))
             mine = store._parts.owner
 
-            shared = {"journal", "turns", "packs", "epochs"}
+            shared = {"journal", "turns", "packs", "epochs", "uploads"}
 
             def owners() -> tuple[set[bytes], set[bytes], set[str]]:
                 packs, uploads = store._parts.index.read(lambda view: (view.packs(), view.uploads()))

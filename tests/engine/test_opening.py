@@ -320,7 +320,13 @@ with Store.open(Path(sys.argv[1]), create=True) as store:
     def test_a_clean_close_leaves_only_sealed_packs_and_no_lease(self, tmp_path: Path) -> None:
         """The next opener has nothing to settle: no open pack, no lock file, no write."""
         make(tmp_path)
-        assert {path.name for path in (tmp_path / "locks").iterdir()} == {"journal", "turns", "packs", "epochs"}
+        assert {path.name for path in (tmp_path / "locks").iterdir()} == {
+            "journal",
+            "turns",
+            "packs",
+            "epochs",
+            "uploads",
+        }
         assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "packs").rglob("*.pack")} == {"0o440"}
         before = (tmp_path / "index" / "data.mdb").stat().st_mtime_ns
         with opened(tmp_path) as store:
@@ -340,7 +346,7 @@ with Store.open(Path(sys.argv[1]), create=True) as store:
         with opened(tmp_path) as store:
             store.close()
             store.close()
-        assert {path.name for path in (tmp_path / "locks").iterdir()} == {"journal", "epochs"}
+        assert {path.name for path in (tmp_path / "locks").iterdir()} == {"journal", "epochs", "uploads"}
 
 
 def test_a_store_is_nobody_elses_business(tmp_path: Path) -> None:
