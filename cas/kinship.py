@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cas.commit import JOURNAL_SEQ
-from cas.errors import IndexUnfit, PacksMissing
+from cas.errors import IndexUnfit, NoSpace, PacksMissing
 from cas.lease import survey
 from cas.mirror import Diary
 from cas.records import HEADER_SIZE, Role, decode_header
@@ -55,7 +55,7 @@ def hold_together(layout: Layout, manifest: Manifest, index: Index) -> int:
     Raises:
         IndexUnfit: it is another store's, or older than the packs. Nothing was changed.
         PacksMissing: not one of the packs is there.
-        NoSpace, DiskFailed: it could not be noted.
+        DiskFailed: it could not be noted.
     """
     files = dict(pack_paths(layout))  # before the rows: what a living process makes meanwhile has one
     known = index.read(_known)
@@ -73,7 +73,8 @@ def hold_together(layout: Layout, manifest: Manifest, index: Index) -> int:
             layout, f"it is older than the packs: it ends with change {known.change}, and they show change {proven}"
         )
     if not known.store:
-        index.write(lambda edit: _note(edit, own))
+        with suppress(NoSpace):  # the next opener notes it
+            index.write(lambda edit: _note(edit, own))
     return newest
 
 

@@ -18,7 +18,7 @@ from cas.config import EngineSettings
 from cas.direct import Buffers
 from cas.disk import Disk, lock_folder
 from cas.enrol import PackRows
-from cas.errors import Busy, Missing
+from cas.errors import Busy, Missing, NoSpace
 from cas.hands import Hands
 from cas.heal import Healing
 from cas.held import hold
@@ -149,8 +149,12 @@ class Store(Upkeep):
             try:
                 if not has_index:
                     disk.sync_folder(layout.index)
-                store._step_over(hold_together(layout, manifest, store._parts.index))
-                settle(store._parts)
+                newest = hold_together(layout, manifest, store._parts.index)
+                with contextlib.suppress(
+                    NoSpace
+                ):  # what is there can be read; a later tick, or the next change, settles
+                    store._step_over(newest)
+                    settle(store._parts)
             except BaseException:
                 store.close()
                 raise

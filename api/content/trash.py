@@ -114,6 +114,7 @@ def kept(store: Store, terms: Terms, what: str, kind: str) -> Iterator[tuple[Nam
 
 
 def _garbage(store: Store, _scope: str, terms: Terms) -> Iterator[Garbage]:
+    there = list(_ids(store))  # before their deletions: what is deleted from now on is nobody's garbage
     busy = {id_ for _, found in store.scan(GONE) for id_ in content(found).values()}
     still = set(busy)
     for head, found in walk(store, OF):
@@ -122,13 +123,19 @@ def _garbage(store: Store, _scope: str, terms: Terms) -> Iterator[Garbage]:
             still.add(deletion.id)
         elif deletion.id not in busy:
             yield Garbage.of(head, found, "deletions that can no longer be undone")
-    after = ""
-    while first := store.read(lambda reads, after=after: reads.paths(TRASH, after=after, limit=1)):  # type: ignore[misc]
-        each = first[0].partition("/")[0]
-        after = each + _AFTER_SLASH
+    for each in there:
         if each not in still:
             for name, row in walk(store, TRASH, f"{each}/"):
                 yield Garbage.of(name, row, "what they deleted")
+
+
+def _ids(store: Store) -> Iterator[str]:
+    """Yield the ids of deletions that have rows."""
+    after = ""
+    while first := store.read(lambda reads, after=after: reads.paths(TRASH, after=after, limit=1)):  # type: ignore[misc]
+        each = first[0].partition("/")[0]
+        yield each
+        after = each + _AFTER_SLASH
 
 
 RULE: Final = Rule(lambda _: [marks.TRASH], _garbage)

@@ -98,6 +98,8 @@ def _within(names: Names, target: Target) -> Restored:
     left = [name for row in trash.rows(names, deletion.id) for name, size in [trash.give_back(names, row)] if not size]
     if Name(target.kind, target.what) in left:
         raise StandsInTheWay(f"{target.what} needs a blob that was lost; push it again")
+    if names.get(Name(target.kind, target.what)) is None:
+        raise NothingDeleted(target.what)  # its rows are gone
     if target.kind == tags.TAG:
         _check_target(names, target)
     names.delete(deletion.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from api import maintenance
-from api.content import removal, repositories, trash, undelete
+from api.content import marks, removal, repositories, trash, undelete
 from api.content.collect import Terms
 from api.content.repositories import GONE, Access
 from api.content.repository import Repository
@@ -247,6 +247,30 @@ class TestWindow:
         sweep(registry, grace_s=0)
         assert trashed(registry.store) == 0
         assert names_of(registry.store) == {}
+
+    def test_what_is_deleted_while_a_collection_looks_can_be_brought_back(self, registry: Pushed, home: Home) -> None:
+        """It began before that deletion, and does not take its rows for somebody's who is gone."""
+        home.push(home.numbered(1), "old")
+        home.push(home.numbered(2), "new")
+        assert home.delete("old") == 202
+        registry.clock.now += 8 * 86400
+        found = trash.RULE.find(registry.store, marks.TRASH, maintenance.terms(KEEPING, registry.clock.now))
+        first = next(found)
+        assert home.delete("new") == 202
+        assert "old" in first.name.path
+        assert [trash.original(each.name).path for each in found] == [f"{home.name}:old"]
+        back(registry, f"{home.name}:new")
+        assert home.get("new").content == home.numbered(2).body
+
+    def test_a_deletion_whose_rows_are_gone_is_not_said_to_be_undone(self, registry: Pushed, home: Home) -> None:
+        """An earlier version may have collected them too early."""
+        home.push(home.numbered(1), "some")
+        assert home.delete("some") == 202
+        rows = [name for name, _ in registry.store.scan(trash.TRASH)]
+        registry.store.change(lambda names: [names.delete(row) for row in rows])
+        with pytest.raises(NothingDeleted):
+            back(registry, f"{home.name}:some")
+        assert home.get("some").status_code == 404
 
     def test_rows_whose_deletion_is_gone_are_garbage(self, registry: Pushed, home: Home) -> None:
         """A collector died in between; rows on their way to the trash or back are none."""

@@ -24,6 +24,7 @@ from cas import (
     IndexMissing,
     IndexPresent,
     InUse,
+    NoSpace,
     NotAStore,
     OpenError,
     RootReadOnly,
@@ -31,6 +32,7 @@ from cas import (
     UnsafeFilesystem,
     rebuild_index,
 )
+from cas.commit import JOURNAL_SEQ
 from cas.disk import Disk, lock_folder
 from cas.mounts import filesystem_type
 from tests.support.engine import KIB, MIB, SMALL, noise, opened, push, read
@@ -260,6 +262,26 @@ class TestRecoveries:
         make(tmp_path)
         with Store.open(tmp_path) as store:
             assert len(store.scan("thing")) == 1
+
+    def test_a_killed_store_opens_on_a_full_disk_and_is_settled_once_there_is_room(self, tmp_path: Path) -> None:
+        """What is there can be read, which needs no byte; and nothing that never counted comes to count."""
+
+        class Full(Disk):
+            def create(self, path: Path) -> int:
+                raise NoSpace(f"planted: {path}")
+
+        with opened(tmp_path / "root") as store:
+            digest = push(store, "kept", noise(200 * KIB))
+            shutil.copytree(tmp_path / "root", tmp_path / "killed")
+        cell = tmp_path / "killed" / "locks" / "journal"
+        cell.write_bytes((7).to_bytes(8, "big"))
+        with Store.open(tmp_path / "killed", SMALL, disk=Full()) as store:
+            assert read(store, digest) == noise(200 * KIB)
+            with pytest.raises(NoSpace):
+                push(store, "more", noise(200 * KIB, 1))
+        with Store.open(tmp_path / "killed", SMALL) as store:
+            assert store._parts.index.read(lambda view: view.number(JOURNAL_SEQ)) == 8
+            assert read(store, digest) == noise(200 * KIB)
 
     @pytest.mark.parametrize("lost", ["locks", "locks/journal", "packs", "index/lock.mdb"])
     def test_what_an_operator_tidied_away_is_made_again(self, lost: str, tmp_path: Path) -> None:
