@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cas.commit import JOURNAL_SEQ
 from cas.doomed import Doomed
-from cas.errors import CasError
+from cas.errors import CasError, NoSpace
 from cas.lease import maintenance_lock
 from cas.moving import Living, forget, living, move, remove
 from cas.packs import lock_pack
@@ -272,6 +272,10 @@ class _Compaction:
         except FileNotFoundError:
             return 0
 
+    def _room(self) -> int:
+        """Return how much can be copied now; on a full disk each pack that is emptied makes room for a larger one."""
+        return self._parts.disk.free_bytes(self._parts.layout.root)[0]
+
     def _groups(self, plans: Sequence[_Plan]) -> Iterator[list[_Plan]]:
         """Yield what goes together into one new pack: the packs that are wholly dead first, since they cost nothing."""
         for role in Role:
@@ -284,7 +288,7 @@ class _Compaction:
             yield from ([plan] for plan in plans if plan.living.records and plan.row.role is role and plan.floor)
             some = [plan for plan in plans if plan.living.records and plan.row.role is role and not plan.floor]
             for plan in sorted(some, key=lambda plan: plan.living.size):
-                if group and size + plan.living.size > self._parts.settings.pack_bytes:
+                if group and size + plan.living.size > min(self._parts.settings.pack_bytes, self._room()):
                     yield group
                     group, size = [], 0
                 group.append(plan)
@@ -302,6 +306,8 @@ class _Compaction:
         try:
             if self._dry:
                 pass
+            elif new > (room := self._room()):
+                raise NoSpace(f"what is needed of it takes {new:,} bytes elsewhere first, and {room:,} are free")
             elif new:
                 new = move(self._parts, rows, self._step, group[0].floor)
             else:

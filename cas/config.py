@@ -5,7 +5,7 @@ Layer: L0. Filled in by `tools/`, which alone reads flags, environment and files
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MOST_SEGMENT_CHUNKS = 32_768  # what one more window of chunks is added to before the segment ends
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -33,7 +33,8 @@ class EngineSettings:
         group_changes: changes of names taken into one durable commit.
         write_wait_s: how long a change waits for other processes before it fails as busy.
         reserve_bytes, reserve_share: space kept free for deletes and collection when the disk is full; the smaller of
-            the two, the share being of the whole filesystem.
+            the two, the share being of the whole filesystem. What lives of a pack is copied before the pack can go, so
+            a pack has to fit in there: see `fitted`.
         open_packs: pack files kept open for reading.
         hash_threads: threads that hash uploads beside the chunking ones.
         upload_life_s: how long a resumable upload waits for its next request; longer than a weekend.
@@ -52,8 +53,8 @@ class EngineSettings:
     max_readers: int = 4096
     group_changes: int = 256
     write_wait_s: float = 30.0
-    reserve_bytes: int = 64 * MIB
-    reserve_share: float = 0.02
+    reserve_bytes: int = 768 * MIB
+    reserve_share: float = 0.05
     open_packs: int = 256
     hash_threads: int = 4
     upload_life_s: float = 7 * 86400.0
@@ -63,3 +64,15 @@ class EngineSettings:
         """Refuse what the formats on disk cannot hold: 32-bit offsets in packs, 16-bit counts in segments."""
         if self.pack_bytes + self.run_bytes > 3 * GIB or self.segment_chunks > MOST_SEGMENT_CHUNKS:
             raise ValueError("a pack ends at 4 GiB and a segment at 65,535 chunks: choose smaller settings")
+
+    def fitted(self, whole: int) -> EngineSettings:
+        """Return these for a filesystem of so many bytes: any pack can be emptied into what is kept free of it.
+
+        A pack ends a run after its limit at the latest. What is left is for the index and the journal.
+        """
+        reserve = min(self.reserve_bytes, int(whole * self.reserve_share))
+        if not reserve:
+            return self
+        return replace(
+            self, pack_bytes=min(self.pack_bytes, reserve * 2 // 3), run_bytes=min(self.run_bytes, reserve // 16)
+        )

@@ -201,8 +201,12 @@ class Disk:
             NoSpace: fewer would be left than `reserve`, or than that share of the whole, whichever is less.
         """
         free, whole = self.free_bytes(path)
-        if free < size + min(reserve, int(whole * share)):
-            raise NoSpace("the disk is full (its last part is kept for deletes); free some space and try again")
+        kept = min(reserve, int(whole * share))
+        if free < size + kept:
+            raise NoSpace(
+                f"the disk is full: {free >> 20} MiB are free, and the last {kept >> 20} MiB are kept for deletes and "
+                "collection; free some space and try again"
+            )
 
     def random(self, size: int) -> bytes:
         """Return random bytes: ids, markers and salts come from here, so that a test can choose them."""

@@ -120,7 +120,7 @@ ENGINE: dict[str, Row] = {
     ),
     "direct_bytes": Row("What of an upload lies beyond this is written past the page cache.", least=0),
     "segment_chunks": Row("Chunks in a recipe's segment; bounds the memory of an upload and a read.", most=32_768),
-    "pack_bytes": Row("A pack this large is sealed.", "the next pack begins", least=1024 * 1024, most=2 << 30),
+    "pack_bytes": Row("A pack this large is sealed; smaller ones on a small disk.", "the next pack begins", least=1024 * 1024, most=2 << 30),
     "zstd_level": Row("Effort for chunks of compressible blobs.", most=22),
     "zstd_min_saving": Row("Share that must go for a chunk to be kept compressed.", "kept raw", least=0, most=1),
     "compact_share": Row("Share of a pack that must be dead for it to be rewritten.", "left alone", least=0, most=1),

@@ -15,7 +15,21 @@ import lmdb
 import pytest
 
 import cas.environment
-from cas import CasError, Digest, DiskFailed, Missing, Name, Names, NoSpace, ReadOnly, Record, Store, rebuild_index
+from cas import (
+    CasError,
+    Depth,
+    Digest,
+    DiskFailed,
+    EngineSettings,
+    Missing,
+    Name,
+    Names,
+    NoSpace,
+    ReadOnly,
+    Record,
+    Store,
+    rebuild_index,
+)
 from cas.disk import Disk
 from tests.support.engine import KIB, MIB, SMALL, noise, opened, packs_of, push, read
 from tests.support.faults import Fault, FaultyCalls, before_commits
@@ -324,6 +338,36 @@ def fill(reserve: int, *, mount: bool) -> None:
     sys.stdout.write("kept\n")
 
 
+def make_room(*, mount: bool) -> None:
+    """Run in a process of its own: fill a disk of 32 MiB, delete every other blob, and collect."""
+    root, size = Path(sys.argv[1]), 32 * MIB
+    if mount:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", root], check=True)
+    disk = Disk() if mount else QuotaDisk(root, size)
+    expected: Contents = {}
+    with Store.open(root, EngineSettings(), create=True, disk=disk) as store:
+        for n in range(200):
+            try:
+                push(store, f"{n}", noise(300 * KIB, n))
+                expected[f"{n}"] = noise(300 * KIB, n)
+            except NoSpace:
+                break
+        assert 60 < len(expected) < 110, len(expected)
+        for n in range(0, len(expected), 2):
+            store.change(lambda names, n=n: names.delete(Name("thing", f"{n}")))  # type: ignore[misc]
+            del expected[f"{n}"]
+        assert store.collect().unfinished == ""
+        assert store.compact().left == []
+        living = sum(map(len, expected.values()))
+        assert store.stats().pack_bytes < 1.1 * living
+        for n in range(1000, 1000 + len(expected) * 3 // 4):
+            push(store, f"{n}", noise(300 * KIB, n))
+            expected[f"{n}"] = noise(300 * KIB, n)
+        assert contents(store) == expected
+        assert not list(store.check(Depth.DEEP))
+    sys.stdout.write("kept\n")
+
+
 @pytest.mark.parametrize("reserve", [1 * MIB, 0])
 @pytest.mark.parametrize("place", ["tmpfs", "quota"])
 def test_a_full_disk_refuses_uploads_and_nothing_else(place: str, reserve: int, tmp_path: Path) -> None:
@@ -334,3 +378,21 @@ def test_a_full_disk_refuses_uploads_and_nothing_else(place: str, reserve: int, 
     mount = place == "tmpfs" and can_mount()
     program = f"from tests.crash.test_full_disk import fill; fill({reserve}, mount={mount})"
     assert run_python(program, tmp_path, mounts=mount).stdout == "kept\n"
+
+
+@pytest.mark.parametrize("place", ["tmpfs", "quota"])
+def test_what_is_deleted_on_a_full_disk_makes_room_though_no_pack_is_wholly_dead(place: str, tmp_path: Path) -> None:
+    """What lives of a pack is copied before it goes, and for that there is always room, by the settings every store has."""
+    mount = place == "tmpfs" and can_mount()
+    program = f"from tests.crash.test_full_disk import make_room; make_room(mount={mount})"
+    assert run_python(program, tmp_path, mounts=mount).stdout == "kept\n"
+
+
+def test_packs_are_as_large_as_asked_for_where_there_is_room() -> None:
+    """Only a small disk gets small packs: by the settings every store has, one below 16 GiB."""
+    settings = EngineSettings()
+    assert settings.fitted(16 << 30) == settings
+    assert settings.fitted(1 << 50) == settings
+    assert settings.fitted(0) == settings, "a filesystem that does not say how large it is"
+    small = settings.fitted(1 << 30)
+    assert small.pack_bytes + small.run_bytes < settings.reserve_share * (1 << 30)
