@@ -85,7 +85,7 @@ def scattered(run: Run) -> Row:
         jobs = {"cas": warmed(runner, woven)}
         added = runner.disk_bytes() - before
         jobs["contiguous"] = warmed(runner, whole)
-        loads = [Load(renamed(runner, name), same([job]), 1) for name, job in jobs.items()]
+        loads = [Load(runner.called(name), same([job]), 1) for name, job in jobs.items()]
         row = compare("pull/scattered", loads, run.scale.rounds, per="GiB")
     row["notes"] = {"stored_anew_share": round(added / woven.size, 3)}
     run.corpus.drop(*sources, woven, whole)
@@ -121,10 +121,6 @@ def warmed(runner: Runner, blob: Blob) -> Job:
     job = give(runner, blob)
     drive(runner.address, 1, [job])
     return job
-
-
-def renamed(runner: Runner, name: str) -> Runner:
-    return Runner(name, runner.address, runner.data, runner.processes)
 
 
 def decoding(layer: Blob) -> float:

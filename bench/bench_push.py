@@ -64,18 +64,24 @@ def small(run: Run, key: str, size: int, clients: int, each: int) -> Row:
 
 
 def again(run: Run) -> Row:
-    """The same layer pushed as new, and then once more: `cas` is the second time, `new` the first."""
-    rounds = [run.corpus.noise(run.scale.large) for _ in range(min(run.scale.rounds, 3))]
+    """A layer pushed as new, and at once again, so that what it is sent from is as warm: `new`, then `cas`."""
     with Field(run.folder) as field:
-        runner = field.start("cas")
-        first = compare("", [Load(runner, lambda n: [partial(push_by_put, rounds[n])], 1)], len(rounds), per="GiB")
-        held = runner.disk_bytes()
-        row = compare(
-            "push/again", [Load(runner, lambda n: [partial(push_by_put, rounds[n])], 1)], len(rounds), per="GiB"
-        )
-        row["servers"]["new"] = first["servers"]["cas"]
-        row["notes"] = {"share_written": round((runner.disk_bytes() - held) / sum(each.size for each in rounds), 6)}
-    run.corpus.drop(*rounds)
+        runner, layers, held = field.start("cas"), list[Blob](), list[int]()
+
+        def new(_number: int) -> Iterator[Job]:
+            layers.append(run.corpus.noise(run.scale.large))
+            yield partial(push_by_put, layers[-1])
+
+        def once_more(number: int) -> Iterator[Job]:
+            held.append(runner.disk_bytes())
+            yield partial(push_by_put, layers[number])
+
+        loads = [Load(runner.called("new"), new, 1), Load(runner, once_more, 1)]
+        row = compare("push/again", loads, min(run.scale.rounds, 3), per="GiB", in_order=True)
+        held.append(runner.disk_bytes())
+        written = held[-1] - held[0] - sum(layer.size for layer in layers[1:])
+        row["notes"] = {"share_written": round(written / sum(layer.size for layer in layers), 6)}
+    run.corpus.drop(*layers)
     return row
 
 

@@ -1,6 +1,7 @@
 """Whether a large store starts more slowly than an empty one: from the command to its first answer. Row `start/chunks`.
 
-The chunks are rows written straight into the index, spread over packs that are sealed; no start reads packs.
+The chunks are rows written straight into the index, spread over packs that are sealed and consist of a hole; no start
+reads packs.
 """
 
 from __future__ import annotations
@@ -56,8 +57,13 @@ def ask(run: Run) -> Iterator[Row]:
 
 
 def fill(root: Path, chunks: int) -> None:
-    """Write rows of chunks and of the packs they would lie in."""
-    index = Index(Layout(root).index, EngineSettings())
+    """Write rows of chunks and of the packs they would lie in, and make these, as long as they would be."""
+    layout = Layout(root)
+    for pack in range(1, -(-chunks // CHUNKS_A_PACK) + 1):
+        layout.pack(pack).parent.mkdir(exist_ok=True)
+        layout.pack(pack).touch()
+        os.truncate(layout.pack(pack), 512 * MIB)
+    index = Index(layout.index, EngineSettings())
     try:
         for start in range(0, chunks, _AT_ONCE):
             numbers = range(start, min(start + _AT_ONCE, chunks))

@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -66,6 +66,10 @@ class Runner:
     address: Address
     data: Path
     processes: Callable[[], list[int]]
+
+    def called(self, name: str) -> Runner:
+        """Return the same server under another name."""
+        return replace(self, name=name)
 
     def cpu_s(self) -> float:
         """CPU-seconds of all its processes so far."""

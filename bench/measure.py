@@ -74,12 +74,16 @@ def same(jobs: Sequence[Job]) -> Callable[[int], Iterable[Job]]:
     return lambda _: jobs
 
 
-def compare(key: str, loads: list[Load], rounds: int, *, per: str) -> Row:
-    """Run the same load on every server, turn by turn; `per` is what rates and costs are counted in: GiB or 1,000."""
+def compare(key: str, loads: list[Load], rounds: int, *, per: str, in_order: bool = False) -> Row:
+    """Run the same load on every server, turn by turn; `per` is what rates and costs are counted in: GiB or 1,000.
+
+    Another server begins each round, unless they are to go in order.
+    """
     taken: dict[str, list[tuple[Sample, float]]] = {load.runner.name: [] for load in loads}
     peaks = {load.runner.name: 0.0 for load in loads}
     for number in range(rounds):
-        for load in loads[number % len(loads) :] + loads[: number % len(loads)]:
+        first = 0 if in_order else number % len(loads)
+        for load in loads[first:] + loads[:first]:
             jobs = list(load.jobs(number))
             os.sync()  # nobody pays for what another left to be written
             load.runner.forget_peak()
