@@ -40,8 +40,7 @@ STEP_BYTES: Final = 1 << 20  # of records; manifests are large
 
 def remove(store: Store, repository: Repository, now: float) -> bool:
     """Remove a repository; tell whether there was one. Nobody sees it any more once the first step is done."""
-    deletion = Deletion.of(str(repository), now)
-    if not store.change(lambda names: _begin(names, repository, deletion), frees=True):
+    if not store.change(lambda names: _begin(names, repository, now), frees=True):
         return False
     finish(store, repository)
     return True
@@ -81,10 +80,10 @@ def change(store: Store, repository: Repository, edit: Callable[[Names], T]) -> 
             finish(store, repository)
 
 
-def _begin(names: Names, repository: Repository, deletion: Deletion) -> bool:
+def _begin(names: Names, repository: Repository, now: float) -> bool:
     if repositories.find(names, repository) is None:
         return False
-    trash.begin(names, deletion)
+    deletion = trash.begin(names, str(repository), now)
     repositories.forget(names, repository, lambda name: trash.take(names, deletion, name))
     names.put(Name(GONE, str(repository)), record({"to": deletion.id}))
     for path in names.paths(tags.TAG, f"{repository}:"):

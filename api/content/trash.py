@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 from api.content import marks
 from api.content.collect import Garbage, Rule, Terms, walk
@@ -23,21 +23,20 @@ from cas import Damaged, Digest, Name, Names, Reads, Record, Store
 
 TRASH: Final = "trash"
 OF: Final = "trash.of"
+_STAMP: Final = 12  # hexadecimal digits of an id that say when
 _AFTER_SLASH: Final = "0"  # sorts behind every path that goes on with a slash
 
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """One deletion: what was deleted, when (Unix seconds), and under which id its rows stand; ids sort by time."""
+    """One deletion: what was deleted, when (Unix seconds), and under which id its rows stand.
+
+    Ids begin with the time in milliseconds and sort in the order of the deletions, also where a clock was put back.
+    """
 
     what: str
     at: int
     id: str
-
-    @classmethod
-    def of(cls, what: str, now: float) -> Self:
-        """Make a new one."""
-        return cls(what, int(now), f"{int(now * 1000):012x}{secrets.token_hex(4)}")
 
     @property
     def name(self) -> Name:
@@ -45,9 +44,13 @@ class Deletion:
         return Name(OF, f"{self.what}#{self.id}")
 
 
-def begin(names: Names, deletion: Deletion) -> None:
-    """Enter a deletion; what it takes follows."""
+def begin(names: Names, what: str, now: float) -> Deletion:
+    """Enter a new deletion, the newest of its kind; what it takes follows."""
+    before = newest(names, what)
+    stamp = int(now * 1000) if before is None else max(int(now * 1000), int(before.id[:_STAMP], 16) + 1)
+    deletion = Deletion(what, int(now), f"{stamp:0{_STAMP}x}{secrets.token_hex(4)}")
     names.put(deletion.name, record({"at": deletion.at}))
+    return deletion
 
 
 def take(names: Names, deletion: Deletion, name: Name) -> bool:

@@ -14,7 +14,6 @@ from typing import Any, Final, final
 from api.content import marks, removal, repositories, tags, trash
 from api.content.repositories import Access
 from api.content.repository import Repository
-from api.content.trash import Deletion
 from api.v2 import caching, document, links, manifest, referrer
 from api.v2.document import Document, Place, Reference
 from api.v2.errors import DIGEST_MISMATCH, MANIFEST_BLOB_UNKNOWN, MANIFEST_UNKNOWN, PRECONDITION_FAILED, Refused
@@ -168,11 +167,11 @@ def delete(store: Store, repository: Repository, reference: str | Digest, now: f
         Refused: 404.
     """
     store.read(lambda reads: _check_there(reads, repository, reference))  # a 404 waits for no writer
-    deletion = Deletion.of(f"{repository}{':' if isinstance(reference, str) else '@'}{reference}", now)
 
     def edit(names: Names) -> None:
         _check_there(names, repository, reference)
-        trash.begin(names, deletion)
+        what = f"{repository}{':' if isinstance(reference, str) else '@'}{reference}"
+        deletion = trash.begin(names, what, now)
         if isinstance(reference, str):
             tags.delete(names, repository, reference, deletion)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ from api.content.repositories import GONE, Access
 from api.content.repository import Repository
 from api.content.settings import KeepingSettings
 from api.content.undelete import NothingDeleted, Restored, StandsInTheWay, Target
+from api.v2 import push
 from cas import Name, Names, NoSpace, Record, Store
 from cas.disk import Disk
 from tests.wire.harness import NOW
@@ -131,6 +133,21 @@ class TestBack:
             assert home.put(image, "some").status_code == 201
         removal.remove(registry.store, Repository.of(home.name), NOW)
         assert Home(home.client, home.name).put(image, "some").status_code == 201
+
+
+def test_the_last_deletion_is_undone_also_where_the_clock_was_put_back(registry: Pushed, home: Home) -> None:
+    """Which came last is known without a clock: what was set meanwhile is not lost to what was before."""
+    repository, number = Repository.of(home.name), itertools.count()
+    for what, delete in (
+        (f"{repository}:some", lambda at: push.delete(registry.store, repository, "some", at)),
+        (str(repository), lambda at: removal.remove(registry.store, repository, at)),
+    ):
+        home.push(index([], annotations={"number": str(next(number))}), "some")
+        delete(NOW + 400 * 86400)
+        newer = home.push(index([], annotations={"number": str(next(number))}), "some")
+        delete(NOW + 1)
+        back(registry, what)
+        assert home.get("some").content == newer.body
 
 
 def failing_after(store: Store, changes: int) -> Callable[..., object]:

@@ -13,7 +13,6 @@ import pytest
 
 from api.content import removal
 from api.content.repository import Repository
-from api.content.trash import Deletion
 from api.v2 import links
 from cas import Digest, Name, Names, Store
 from tests.wire.v2.content import Document, Home, index
@@ -154,8 +153,7 @@ def test_a_repository_made_anew_inherits_nothing(registry: Pushed, home: Home) -
     """Also where a process died in the middle of removing the old one: the push sees to the rest of that first."""
     repository = Repository.of(home.name)
     old = home.push(home.image(subject=home.numbered(1).descriptor), "old")
-    deletion = Deletion.of(home.name, 0)
-    assert registry.store.change(lambda names: removal._begin(names, repository, deletion))  # noqa: SLF001 - and then it died
+    assert registry.store.change(lambda names: removal._begin(names, repository, 0))  # noqa: SLF001 - and then it died
     assert home.client.ask("GET", f"/v2/{home.name}/tags/list").status_code == 404
     assert code(home.put(home.numbered(2), "new")) == "MANIFEST_BLOB_UNKNOWN"
     home.push(index([]), "new")
