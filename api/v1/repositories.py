@@ -13,7 +13,6 @@ from typing import Final
 from api.content import removal, repositories, tags, trash
 from api.content.repositories import Access
 from api.content.repository import Repository
-from api.content.trash import Deletion
 from api.errors import ApiError
 from api.v1 import homes, refusals
 from api.v1.image import Image
@@ -122,7 +121,8 @@ def put_tag(
     """Point a tag to a complete image that is seen from a place, in a repository that is made if need be.
 
     Raises:
-        ApiError: 404 if the image is unknown there or still being uploaded.
+        ApiError: 404 if the image or an ancestor is unknown there or still being uploaded: who pulls needs them all,
+            and a collection may have taken a base that stood in no repository yet.
     """
 
     def edit(names: Names) -> None:
@@ -137,10 +137,14 @@ def put_tag(
 
 
 def _target(place: Place, names: Names, image_id: str) -> Image:
-    target = place.find(names, image_id)
-    if target is None or not target.complete:
-        raise ApiError(*refusals.IMAGE_NOT_FOUND)
-    return target
+    target = above = place.find(names, image_id)
+    for _ in range(place.settings.max_chain):
+        if target is None or above is None or not above.complete:
+            raise ApiError(*refusals.IMAGE_NOT_FOUND)
+        if above.parent is None:
+            return target
+        above = place.find(names, above.parent)
+    raise ApiError(*refusals.CHAIN_TOO_LONG)
 
 
 def delete_tag(store: Store, repository: Repository, tag: str, now: float) -> None:
@@ -149,14 +153,12 @@ def delete_tag(store: Store, repository: Repository, tag: str, now: float) -> No
     Raises:
         ApiError: 404.
     """
-    deletion = Deletion.of(f"{repository}:{tag}", now)
 
     def edit(names: Names) -> None:
         found = _look(repository, tag, names)
         if found is None:
             raise ApiError(*refusals.no_tag(tag))
-        trash.begin(names, deletion)
-        tags.delete(names, repository, tag, deletion)
+        tags.delete(names, repository, tag, trash.begin(names, f"{repository}:{tag}", now))
 
     store.change(edit, frees=True)
 

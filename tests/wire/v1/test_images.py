@@ -12,9 +12,9 @@ import pytest
 
 from api.v1 import homes, image
 from api.v1.homes import EVERYWHERE, find
-from api.v1.image import EMPTY_LAYER, Image
+from api.v1.image import EMPTY_LAYER, KIND, Image
 from api.v1.settings import V1Settings
-from cas import Digest, Reads
+from cas import Digest, Name, Reads
 from tests.wire.v1.talk import TRUE, Registry, image_json, new_id, payload, refusal, running
 
 UPLOADING = refusal("Image is being uploaded, retry later")
@@ -201,6 +201,22 @@ def test_ancestry_waits_for_every_ancestor(registry: Registry) -> None:
     registry.put_layer(base, b"layer")
     registry.put_checksum(base, payload(image_json(base), b"layer"))
     assert registry.ask("GET", f"/v1/images/{top}/ancestry").value == [top, base]
+
+
+def test_no_tag_shows_an_image_that_nobody_could_pull(registry: Registry) -> None:
+    """While a base is on its way, or where a collection took it before anything showed it: the push begins anew."""
+    base = new_id()
+    registry.put_json(base)
+    top = registry.image(parent=base)
+    assert registry.tag("me/app", "latest", top).status == 404
+    registry.put_layer(base, b"layer")
+    registry.put_checksum(base, payload(image_json(base), b"layer"))
+    assert registry.tag("me/app", "latest", top).status == 200
+    lost = registry.image()
+    orphan = registry.image(parent=lost)
+    registry.store.change(lambda names: names.delete(Name(KIND, lost)))
+    answer = registry.tag("me/app", "latest", orphan)
+    assert (answer.status, answer.body) == (404, NOT_FOUND)
 
 
 def test_an_image_cannot_be_its_own_ancestor(registry: Registry) -> None:
