@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cas.commit import JOURNAL_SEQ
 from cas.config import EngineSettings
-from cas.disk import Cell, Disk, lock_folder, try_lock
+from cas.disk import Cell, Disk
 from cas.errors import InUse, NotAStore, Occupied, RootReadOnly
 from cas.index import Index
 from cas.kinship import hold_together
 from cas.layout import Layout
 from cas.lease import maintenance_lock, survey
+from cas.locks import lock_folder, try_lock
 from cas.mirror import CopyReport, Diary, Mirror, put_file
 from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
 from cas.root import FOLDER_MODE, check_filesystem, read_manifest

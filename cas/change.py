@@ -143,7 +143,7 @@ def change(parts: Parts, edit: Callable[[Names], T], *, frees: bool = False) -> 
         result = edit(names)
         if draft.grows and not frees:
             settings = parts.settings
-            parts.disk.check_room(parts.layout.root, draft.size, settings.reserve_bytes, settings.reserve_share)
+            parts.disk.check_room(parts.layout.root, draft.size, settings.reserve)
         kept[:] = names.kept
         lacking = bool(kept) and inner.count("lost") > 0
         return result

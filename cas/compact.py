@@ -38,6 +38,7 @@ _SLICE = 5_000  # rows read in one transaction: well below 100 ms
 _REFRESHED = 500  # segments written in one transaction
 _SMALL_SHARE = 8  # a pack of less than this part of a full one is small
 _MANY_SMALL = 8  # small packs that are worth making one of
+_INDEX_SHARE = 8  # this part of what is kept free is for the index, which grows while chunks move
 
 
 @dataclass(slots=True)
@@ -273,8 +274,9 @@ class _Compaction:
             return 0
 
     def _room(self) -> int:
-        """Return how much can be copied now; on a full disk each pack that is emptied makes room for a larger one."""
-        return self._parts.disk.free_bytes(self._parts.layout.root)[0]
+        """Return how many bytes can be copied now: on a full disk more with each pack that was emptied."""
+        free, whole = self._parts.disk.free_bytes(self._parts.layout.root)
+        return max(0, free - self._parts.settings.reserve(whole) // _INDEX_SHARE)
 
     def _groups(self, plans: Sequence[_Plan]) -> Iterator[list[_Plan]]:
         """Yield what goes together into one new pack: the packs that are wholly dead first, since they cost nothing."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 MOST_SEGMENT_CHUNKS = 32_768  # what one more window of chunks is added to before the segment ends
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+# The index grows by pages of each change while a process that stands still keeps it from using its own again.
+_LEAST_RESERVE = 8 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,8 @@ class EngineSettings:
         group_changes: changes of names taken into one durable commit.
         write_wait_s: how long a change waits for other processes before it fails as busy.
         reserve_bytes, reserve_share: space kept free for deletes and collection when the disk is full; the smaller of
-            the two, the share being of the whole filesystem. What lives of a pack is copied before the pack can go, so
-            a pack has to fit in there: see `fitted`.
+            the two, the share being of the whole filesystem, and 8 MiB at least, or a fifth of a tiny one. What lives
+            of a pack is copied before the pack can go, so a pack has to fit in there: see `fitted`.
         open_packs: pack files kept open for reading.
         hash_threads: threads that hash uploads beside the chunking ones.
         upload_life_s: how long a resumable upload waits for its next request; longer than a weekend.
@@ -65,12 +67,17 @@ class EngineSettings:
         if self.pack_bytes + self.run_bytes > 3 * GIB or self.segment_chunks > MOST_SEGMENT_CHUNKS:
             raise ValueError("a pack ends at 4 GiB and a segment at 65,535 chunks: choose smaller settings")
 
+    def reserve(self, whole: int) -> int:
+        """Return how many bytes are kept free of a filesystem of so many."""
+        share = max(int(whole * self.reserve_share), min(_LEAST_RESERVE, whole // 5)) if self.reserve_share else 0
+        return min(self.reserve_bytes, share)
+
     def fitted(self, whole: int) -> EngineSettings:
         """Return these for a filesystem of so many bytes: any pack can be emptied into what is kept free of it.
 
         A pack ends a run after its limit at the latest. What is left is for the index and the journal.
         """
-        reserve = min(self.reserve_bytes, int(whole * self.reserve_share))
+        reserve = self.reserve(whole)
         if not reserve:
             return self
         return replace(

@@ -1,4 +1,4 @@
-"""Memory that can be written past the page cache: aligned to pages, used again and again.
+"""Memory that can be written and read past the page cache: aligned to pages, used again and again.
 
 Layer: L2. A large upload fills no page that anybody will ask for soon, and each fresh page of the cache costs more CPU
 than the bytes it holds; so its windows go from here straight to the disk (`O_DIRECT`). The kernel wants memory, offset
@@ -8,12 +8,13 @@ two ragged ends are written the ordinary way.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 BLOCK = 4096
 _USUAL_BYTES = 2 << 20  # what hardly a window exceeds; a buffer of this length is not made anew for the next
@@ -47,14 +48,30 @@ class Buffers:
         """Copy a window in; None if every buffer is in use and the caller would rather not wait for one."""
         if not self._room.acquire(blocking=wait):
             return None
-        size = offset % BLOCK + sum(map(len, buffers))
-        memory = self._free.pop()
-        if memory is None or len(memory) < size:
-            memory = mmap.mmap(-1, max(-(-size // BLOCK) * BLOCK, _USUAL_BYTES))
-        return Aligned(memory, buffers, offset)
+        return Aligned(self._memory(offset % BLOCK + sum(map(len, buffers))), buffers, offset)
 
     def give_back(self, window: Aligned) -> None:
         """Let the next one have it."""
         window.bytes.release()
-        self._free.append(window.memory)
+        self._put_back(window.memory)
+
+    @contextlib.contextmanager
+    def lent(self, size: int) -> Iterator[memoryview]:
+        """Lend at least so many bytes for a moment, in whole blocks; waits while every buffer is in use."""
+        self._room.acquire()
+        memory = self._memory(size)
+        try:
+            with memoryview(memory) as view:
+                yield view
+        finally:
+            self._put_back(memory)
+
+    def _memory(self, size: int) -> mmap.mmap:
+        memory = self._free.pop()
+        if memory is None or len(memory) < size:
+            memory = mmap.mmap(-1, max(-(-size // BLOCK) * BLOCK, _USUAL_BYTES))
+        return memory
+
+    def _put_back(self, memory: mmap.mmap) -> None:
+        self._free.append(memory)
         self._room.release()

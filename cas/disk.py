@@ -7,24 +7,20 @@ un-synced writes or fails the n-th call. Refusals come out as `NoSpace` or `Disk
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import struct
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cas.errors import Busy, DiskFailed, Forbidden, NoSpace, Unreadable
+from cas.errors import DiskFailed, Forbidden, NoSpace, Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _TOO_MANY = {errno.EMFILE, errno.ENFILE}
-_LOCK_POLL_S = 0.02
 _IOV_MAX = 1024  # Linux's limit of buffers in one pwritev
 
 
@@ -52,7 +48,7 @@ class Disk:
         Raises:
             NoSpace, DiskFailed: the file could not be made.
         """
-        with _refusals(f"create {path.name}"):
+        with refusals(f"create {path.name}"):
             return _make(path)
 
     def open_read(self, path: Path) -> int:
@@ -62,7 +58,7 @@ class Disk:
             FileNotFoundError: it is gone; the caller knows what that means.
             Unreadable: any other refusal.
         """
-        with _refusals(f"open {path.name}", Unreadable):
+        with refusals(f"open {path.name}", Unreadable):
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def open_write(self, path: Path) -> int:
@@ -71,7 +67,7 @@ class Disk:
         Raises:
             DiskFailed: it could not be opened.
         """
-        with _refusals(f"open {path.name}"):
+        with refusals(f"open {path.name}"):
             return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def write(self, fd: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
@@ -86,10 +82,10 @@ class Disk:
         self.counts.bytes_written += total
         return total
 
-    def open_direct(self, path: Path) -> int:
-        """Open a file for `write_direct`; -1 where the filesystem has no such thing."""
+    def open_direct(self, path: Path, *, reading: bool = False) -> int:
+        """Open a file for `write_direct` or `read_direct`; -1 where the filesystem has no such thing."""
         try:
-            return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+            return os.open(path, (os.O_RDONLY if reading else os.O_WRONLY) | os.O_DIRECT | os.O_CLOEXEC)
         except OSError:
             return -1
 
@@ -111,7 +107,7 @@ class Disk:
     def _write_some(self, fd: int, buffers: list[bytes | bytearray | memoryview], offset: int) -> int:
         size, done = sum(map(len, buffers)), 0
         while done < size:
-            with _refusals("write"):
+            with refusals("write"):
                 wrote = os.pwritev(fd, buffers, offset + done)
             self.counts.writes += 1
             done += wrote
@@ -128,12 +124,12 @@ class Disk:
             NoSpace, DiskFailed: nothing written since the last good sync may be believed, ever (no retry).
         """
         self.counts.syncs += 1
-        with _refusals("sync"):
+        with refusals("sync"):
             os.fdatasync(fd)
 
     def sync_folder(self, path: Path) -> None:
         """Make a folder's entries durable."""
-        with _refusals(f"sync {path.name}"):
+        with refusals(f"sync {path.name}"):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
@@ -149,14 +145,38 @@ class Disk:
             Unreadable: the disk refused.
         """
         data = bytearray(size)
+        with memoryview(data) as view:
+            done = self.read_into(fd, view, offset)
+        del data[done:]
+        return data
+
+    def read_into(self, fd: int, memory: memoryview, offset: int) -> int:
+        """Read until memory is full or the file ends; return how many bytes that was.
+
+        Raises:
+            Unreadable: the disk refused.
+        """
         done = 0
-        with memoryview(data) as view, _refusals("read", Unreadable):
-            while done < size and (got := os.preadv(fd, [view[done:]], offset + done)):
+        with refusals("read", Unreadable):
+            while done < len(memory) and (got := os.preadv(fd, [memory[done:]], offset + done)):
                 done += got
         self.counts.reads += 1
         self.counts.bytes_read += done
-        del data[done:]
-        return data
+        return done
+
+    def read_direct(self, direct: int, memory: memoryview, offset: int) -> int:
+        """Read past the page cache by what `open_direct` returned: memory, length and offset in whole blocks.
+
+        Returns:
+            How many bytes that was; 0 where it cannot be done so, fewer than asked for also at the end of the file.
+        """
+        try:
+            done = os.preadv(direct, [memory], offset)
+        except OSError:
+            return 0  # no such descriptor, or one that refuses; a bad disk will say so again
+        self.counts.reads += 1
+        self.counts.bytes_read += done
+        return done
 
     def size(self, fd: int) -> int:
         """Return a file's length in bytes."""
@@ -168,7 +188,7 @@ class Disk:
 
     def truncate(self, fd: int, size: int) -> None:
         """Cut a file to `size` bytes."""
-        with _refusals("truncate"):
+        with refusals("truncate"):
             os.ftruncate(fd, size)
 
     def close(self, fd: int) -> None:
@@ -177,12 +197,12 @@ class Disk:
 
     def unlink(self, path: Path) -> None:
         """Remove a file that may be gone already."""
-        with _refusals(f"remove {path.name}"):
+        with refusals(f"remove {path.name}"):
             path.unlink(missing_ok=True)
 
     def rename(self, path: Path, to: Path) -> None:
         """Give a file another name, in place of whatever had that; durable once the folder is synced."""
-        with _refusals(f"rename {path.name}"):
+        with refusals(f"rename {path.name}"):
             path.rename(to)
 
     def seal(self, fd: int) -> None:
@@ -194,14 +214,14 @@ class Disk:
         stat = os.statvfs(path)
         return stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
 
-    def check_room(self, path: Path, size: int, reserve: int, share: float) -> None:
+    def check_room(self, path: Path, size: int, reserve: Callable[[int], int]) -> None:
         """Refuse what would add `size` bytes where only the part is left that is kept for deletes.
 
         Raises:
-            NoSpace: fewer would be left than `reserve`, or than that share of the whole, whichever is less.
+            NoSpace: fewer would be left than `reserve` says of a filesystem of so many bytes.
         """
         free, whole = self.free_bytes(path)
-        kept = min(reserve, int(whole * share))
+        kept = reserve(whole)
         if free < size + kept:
             raise NoSpace(
                 f"the disk is full: {free >> 20} MiB are free, and the last {kept >> 20} MiB are kept for deletes and "
@@ -217,8 +237,8 @@ class Cell:
     """A number that all processes share and that outlives `kill -9`, though not a power cut: 8 bytes of a file."""
 
     def __init__(self, path: Path) -> None:
-        with _refusals(f"open {path}"):
-            self._fd = _open_or_make(path)
+        with refusals(f"open {path}"):
+            self._fd = open_or_make(path)
 
     def read(self) -> int:
         """Return the number; 0 if none was ever written."""
@@ -226,7 +246,7 @@ class Cell:
 
     def write(self, number: int) -> None:
         """Set the number, at once visible to every process."""
-        with _refusals("write"):
+        with refusals("write"):
             os.pwrite(self._fd, number.to_bytes(8, "big"), 0)
 
     def close(self) -> None:
@@ -247,103 +267,6 @@ def write_file(path: Path, data: bytes) -> None:
     Disk().sync_folder(path.parent)
 
 
-@contextmanager
-def lock_folder(path: Path, wait_s: float) -> Iterator[None]:
-    """Hold the exclusive lock of a folder. The kernel gives it back when the process dies.
-
-    Raises:
-        Busy: it was not to be had within `wait_s`; only a process that was stopped holds it for long.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if not _flock(fd, time.monotonic() + wait_s):
-            raise Busy(f"another process is opening {path} and does not get done (is it stopped?); try again")
-        yield
-    finally:
-        os.close(fd)
-
-
-def _flock(fd: int, deadline: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(_LOCK_POLL_S)
-        else:
-            return True
-
-
-def try_lock(path: Path, *, create: bool = False) -> int | None:
-    """Lock a file exclusively without waiting; return its descriptor, or None if another process holds it."""
-    with _refusals(f"open {path}"):
-        fd = _open_or_make(path) if create else os.open(path, _OPEN)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
-
-
-def lock_byte(path: Path, offset: int, wait_s: float) -> int | None:
-    """Lock one byte of a file; see `lock_bytes`."""
-    return lock_bytes(path, offset, 1, wait_s)
-
-
-def lock_bytes(path: Path, offset: int, count: int, wait_s: float) -> int | None:
-    """Lock bytes of a file against every other descriptor, in this process and all others.
-
-    Returns the descriptor to close, or None if they were not to be had within `wait_s`, or never can be.
-    """
-    wanted = _byte_lock(fcntl.F_WRLCK, offset, count)
-    deadline = time.monotonic() + wait_s
-    try:
-        fd = _open_or_make(path)
-    except OSError:
-        return None
-    while True:
-        try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
-            return fd
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES) or time.monotonic() >= deadline:
-                os.close(fd)
-                return None
-            time.sleep(_LOCK_POLL_S)
-
-
-def open_shared(path: Path) -> int:
-    """Open a file whose bytes are to be locked by `share_byte`; it is made if it is not there."""
-    with _refusals(f"open {path}"):
-        return _open_or_make(path)
-
-
-def share_byte(fd: int, offset: int) -> bool:
-    """Lock one byte together with others who share it, without waiting; say whether nobody has it alone."""
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _byte_lock(fcntl.F_RDLCK, offset, 1))
-    except BlockingIOError:
-        return False
-    return True
-
-
-def is_byte_locked(fd: int, offset: int) -> bool:
-    """Tell whether a byte is locked through any other descriptor, without locking it."""
-    found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _byte_lock(fcntl.F_WRLCK, offset, 1))
-    return bool(struct.unpack_from("h", found)[0] != fcntl.F_UNLCK)
-
-
-def unlock_byte(fd: int, offset: int) -> None:
-    """Let go of one byte."""
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _byte_lock(fcntl.F_UNLCK, offset, 1))
-
-
-def _byte_lock(kind: int, offset: int, count: int) -> bytes:
-    return struct.pack("hhqqi0q", kind, os.SEEK_SET, offset, count, 0)
-
-
 _OPEN = os.O_RDWR | os.O_CLOEXEC
 
 
@@ -354,7 +277,7 @@ def _make(path: Path) -> int:
     return fd
 
 
-def _open_or_make(path: Path) -> int:
+def open_or_make(path: Path) -> int:
     """Open a file, which is made if it is not there: not by O_CREAT alone, which does not tell which of the two."""
     while True:
         with suppress(FileNotFoundError):
@@ -372,7 +295,8 @@ def leave_to_owner(path: Path, fd: int) -> None:
 
 
 @contextmanager
-def _refusals(verb: str, kind: type[DiskFailed] = DiskFailed) -> Iterator[None]:
+def refusals(verb: str, kind: type[DiskFailed] = DiskFailed) -> Iterator[None]:
+    """Turn what the system refuses into what the engine says of it."""
     try:
         yield
     except FileNotFoundError:

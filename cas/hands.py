@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cas.disk import is_byte_locked, open_shared, share_byte, unlock_byte
+from cas.locks import is_byte_locked, open_shared, share_byte, unlock_byte
 
 if TYPE_CHECKING:
     from cas.layout import Layout

@@ -11,8 +11,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cas.disk import try_lock
 from cas.errors import InUse
+from cas.locks import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

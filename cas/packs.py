@@ -15,8 +15,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from cas.direct import BLOCK
-from cas.disk import lock_byte
 from cas.errors import CasError, DiskFailed, NoSpace
+from cas.locks import lock_byte
 from cas.records import HEADER_SIZE, Body, Header, Role, encode_footer, encode_header, encode_record
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from cas.disk import lock_bytes, open_shared, share_byte, unlock_byte
+from cas.locks import lock_bytes, open_shared, share_byte, unlock_byte
 
 if TYPE_CHECKING:
     from cas.index import Edit, Index

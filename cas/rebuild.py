@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cas.commit import JOURNAL_SEQ
 from cas.config import EngineSettings
-from cas.disk import Cell, Disk, lock_folder
+from cas.disk import Cell, Disk
 from cas.errors import CasError, IndexPresent, InUse
 from cas.extent import coalesce
 from cas.index import Index
 from cas.lease import survey
+from cas.locks import lock_folder
 from cas.records import HEADER_SIZE, Body, ChunkRef, Role, Segment, decode_header, link, pack_refs, unpack_refs
 from cas.root import FOLDER_MODE, find
 from cas.scan import extent_of, pack_paths, scan_pack

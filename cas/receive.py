@@ -356,7 +356,7 @@ class Upload:
         if self._is_small:
             data, settings = bytes(self._window.view()), self._parts.settings
             root, disk = self._parts.layout.root, self._parts.disk
-            disk.check_room(root, len(data), settings.reserve_bytes, settings.reserve_share)
+            disk.check_room(root, len(data), settings.reserve)
             self._parts.committer.run(lambda edit, _: claim.file_inline(edit, data, digest, now))
             return
         self._cut_rest()

@@ -12,9 +12,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from cas.disk import Disk, leave_to_owner, lock_folder, open_shared, write_file
+from cas.disk import Disk, leave_to_owner, write_file
 from cas.errors import CasError, FormatTooNew, IndexMissing, NotAStore, NotOwner, RootReadOnly, UnsafeFilesystem
 from cas.layout import Layout
+from cas.locks import lock_folder, open_shared
 from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
 from cas.profile import PACKED, PLAIN
 

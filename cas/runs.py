@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from cas.errors import CasError, Closed, Damaged, DiskFailed
+from cas.alike import Alike, same
+from cas.errors import CasError, Closed, Damaged
 from cas.extent import Codec, Extent, coalesce
 from cas.reader import Reader
 from cas.records import BlobEntry, Body, ChunkEntry, ChunkRef, Segment, link, pack_refs
 from cas.staged import Filing
-from cas.tables import ChunkState
 from cas.turns import Turn
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class Runs:
         self.wrote = False  # a record with new chunks was written
         self._parts, self._claim = parts, claim
         self._run = _Run(start)
+        self._alike = Alike(parts)
         self._fresh: dict[bytes, list[_Fresh]] = {}
         self._buffers: list[bytes | memoryview] = []
         self._buffered = 0
@@ -108,8 +109,10 @@ class Runs:
             self._run.pin = self._parts.pins.take()
         keys = [xxhash.xxh3_128_digest(chunk) for chunk in chunks]
         rows = self._parts.index.read(lambda view: view.chunks(keys))
-        for chunk, key, candidates in zip(chunks, keys, rows, strict=True):
-            ref, extent = self._match(chunk, key, candidates) or self._add(chunk, key, compress=compress)
+        found = self._alike.find(chunks, rows, past_cache=self.end >= self._parts.settings.direct_bytes)
+        for chunk, key, candidates, row in zip(chunks, keys, rows, found, strict=True):
+            known = self._match(chunk, key, candidates) if row is None else (_ref(key, row), row.extent)
+            ref, extent = known or self._add(chunk, key, compress=compress)
             self._run.refs.append(ref)
             self._run.extents.append(extent)
             self._run.raw += ref.raw
@@ -173,7 +176,7 @@ class Runs:
                 yield reader.read(at, at + _READ_BYTES)
         skip = max(start - blob.size, 0)
         for extent in self._run.extents:
-            data = self._stored(extent)
+            data = self._alike.stored(extent)
             if data is None:
                 raise Damaged("what arrived of this upload cannot be read back; begin a new one")
             yield data[skip:]
@@ -192,7 +195,7 @@ class Runs:
         places = dict(zip(run.refs, run.extents, strict=True))
         for entry, candidates in zip(run.entries, rows, strict=True):
             own = ChunkRef(entry.key, entry.salt, entry.raw)
-            data = self._stored(places[own])
+            data = self._alike.stored(places[own])
             match = None if data is None else self._stored_alike(memoryview(data), own.key, candidates)
             if match is None:
                 return
@@ -240,6 +243,7 @@ class Runs:
     def release(self) -> None:
         """Give the pack back, and rely on nothing any more."""
         self._fresh.clear()
+        self._alike.close()
         pin = self.hand_over_pin()
         if pin is not None:
             pin.release()
@@ -257,29 +261,16 @@ class Runs:
         for fresh in self._fresh.get(key, ()):
             if fresh.data is None:
                 self._settle_append()
-            data = self._stored(fresh.extent) if fresh.data is None else bytearray(fresh.data)
-            if _same(data, chunk):
+            data = self._alike.stored(fresh.extent) if fresh.data is None else bytearray(fresh.data)
+            if same(data, chunk):
                 return fresh.ref, fresh.extent
         return self._stored_alike(chunk, key, candidates)
 
     def _stored_alike(
         self, chunk: memoryview, key: bytes, candidates: Sequence[ChunkRow]
     ) -> tuple[ChunkRef, Extent] | None:
-        for row in candidates:
-            usable = row.state is ChunkState.GOOD and row.extent.raw == len(chunk)
-            if usable and _same(self._stored(row.extent), chunk):
-                return ChunkRef(key, row.salt, len(chunk)), row.extent
-        return None
-
-    def _stored(self, extent: Extent) -> bytearray | None:
-        """Return a stored chunk's raw bytes, None if unreadable."""
-        try:
-            stored = self._parts.files.read(extent.pack, extent.offset, extent.stored)
-            if extent.codec is Codec.RAW:
-                return stored
-            return bytearray(self._parts.codec.decode(stored, extent.raw))
-        except (FileNotFoundError, Damaged, DiskFailed):
-            return None  # then these bytes are stored anew; a blob is healed when it is pushed itself
+        row = next((row for row in candidates if self._alike.is_alike(chunk, row)), None)
+        return None if row is None else (_ref(key, row), row.extent)
 
     def _add(self, chunk: memoryview, key: bytes, *, compress: bool) -> tuple[ChunkRef, Extent]:
         codec, stored = self._parts.codec.encode(chunk) if compress else (Codec.RAW, chunk)
@@ -302,7 +293,7 @@ class Runs:
             return
         settings = self._parts.settings
         root, disk = self._parts.layout.root, self._parts.disk
-        disk.check_room(root, self._buffered, settings.reserve_bytes, settings.reserve_share)
+        disk.check_room(root, self._buffered, settings.reserve)
         self._settle_append()
         past_cache = self._run.start >= settings.direct_bytes
         window = None
@@ -395,6 +386,5 @@ def submit(pool: ThreadPoolExecutor, work: Callable[..., object], *arguments: ob
         raise Closed("this store was closed; open it anew") from None
 
 
-def _same(stored: bytearray | None, chunk: memoryview) -> bool:
-    """Compare by memcmp: with a memoryview on both sides Python would compare item by item, twenty times slower."""
-    return stored is not None and stored.__eq__(chunk) is True
+def _ref(key: bytes, row: ChunkRow) -> ChunkRef:
+    return ChunkRef(key, row.salt, row.extent.raw)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from cas.audit import Audit
 from cas.check import index
-from cas.disk import try_lock
 from cas.errors import Busy, CasError, InUse
 from cas.finding import Depth, Finding, Scope
 from cas.lease import maintenance_lock
+from cas.locks import try_lock
 from cas.repair import mend
 from cas.stats import last_read
 

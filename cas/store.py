@@ -16,7 +16,7 @@ from cas.codec import ChunkCodec
 from cas.commit import JOURNAL_SEQ, Committer
 from cas.config import EngineSettings
 from cas.direct import Buffers
-from cas.disk import Disk, lock_folder
+from cas.disk import Disk
 from cas.enrol import PackRows
 from cas.errors import Busy, Missing, NoSpace
 from cas.hands import Hands
@@ -25,6 +25,7 @@ from cas.held import hold
 from cas.index import Index
 from cas.kinship import hold_together
 from cas.lease import OWNER_SIZE, Lease
+from cas.locks import lock_folder
 from cas.names import Name
 from cas.packfiles import PackFiles
 from cas.packs import PackPool

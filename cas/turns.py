@@ -12,7 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from cas.disk import lock_byte
+from cas.locks import lock_byte
 
 if TYPE_CHECKING:
     from cas.layout import Layout

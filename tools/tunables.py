@@ -120,7 +120,12 @@ ENGINE: dict[str, Row] = {
     ),
     "direct_bytes": Row("What of an upload lies beyond this is written past the page cache.", least=0),
     "segment_chunks": Row("Chunks in a recipe's segment; bounds the memory of an upload and a read.", most=32_768),
-    "pack_bytes": Row("A pack this large is sealed; smaller ones on a small disk.", "the next pack begins", least=1024 * 1024, most=2 << 30),
+    "pack_bytes": Row(
+        "A pack this large is sealed; smaller ones on a small disk.",
+        "the next pack begins",
+        least=1024 * 1024,
+        most=2 << 30,
+    ),
     "zstd_level": Row("Effort for chunks of compressible blobs.", most=22),
     "zstd_min_saving": Row("Share that must go for a chunk to be kept compressed.", "kept raw", least=0, most=1),
     "compact_share": Row("Share of a pack that must be dead for it to be rewritten.", "left alone", least=0, most=1),
@@ -129,7 +134,9 @@ ENGINE: dict[str, Row] = {
     "group_changes": Row("Changes of names in one durable commit.", "the next commit takes them"),
     "write_wait_s": Row("A change's wait for other processes.", "503 with Retry-After; exit code 75", least=0.1),
     "reserve_bytes": Row("Kept free for deletes and collection on a full disk.", "507", least=0),
-    "reserve_share": Row("The same as a share of the filesystem; the smaller counts.", "507", least=0, most=0.5),
+    "reserve_share": Row(
+        "The same as a share of the filesystem, 8 MiB at least; the smaller counts.", "507", least=0, most=0.5
+    ),
     "open_packs": Row("Pack files kept open for reading.", "the least used is closed"),
     "hash_threads": Row("Threads that hash uploads beside the chunking ones."),
     "upload_life_s": Row("A resumable upload's wait for its next request.", "its bytes are forgotten", least=60),

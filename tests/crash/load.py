@@ -45,6 +45,25 @@ class Answer:
     body: bytes
 
 
+@dataclass
+class _Engine(v1client.Client):
+    """An old engine whose answers are told of when a promise is broken."""
+
+    past: deque[str] = field(default_factory=deque)
+
+    def _request(
+        self,
+        endpoint: str,
+        method: str,
+        path: str,
+        body: bytes | Iterator[bytes] | None,
+        headers: Mapping[str, str],
+    ) -> v1client.Answer:
+        answer = super()._request(endpoint, method, path, body, headers)
+        self.past.append(f"{time.monotonic():.3f} {method} {path} {answer.status}")
+        return answer
+
+
 class Arena:
     """Where the server is at the moment, and how much has been done there."""
 
@@ -384,7 +403,7 @@ class Client:
 
     def _engine(self) -> v1client.Client:
         host, port = self._arena.address()
-        return v1client.Client(host, port, timeout_s=_TIMEOUT_S, basic=self._basic)
+        return _Engine(host, port, timeout_s=_TIMEOUT_S, basic=self._basic, past=self._past)
 
     def _refusal(self, error: v1client.Refused, *more: int) -> Exception:
         may = error.status in (*REFUSALS, *more)

@@ -382,7 +382,7 @@ def test_a_full_disk_refuses_uploads_and_nothing_else(place: str, reserve: int, 
 
 @pytest.mark.parametrize("place", ["tmpfs", "quota"])
 def test_what_is_deleted_on_a_full_disk_makes_room_though_no_pack_is_wholly_dead(place: str, tmp_path: Path) -> None:
-    """What lives of a pack is copied before it goes, and for that there is always room, by the settings every store has."""
+    """What lives of a pack is copied before it goes, and for that there is always room, by everybody's settings."""
     mount = place == "tmpfs" and can_mount()
     program = f"from tests.crash.test_full_disk import make_room; make_room(mount={mount})"
     assert run_python(program, tmp_path, mounts=mount).stdout == "kept\n"

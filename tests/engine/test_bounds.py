@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cas import Busy, Digest, Name, Names, Record, Store
-from cas.disk import Disk, lock_folder
+from cas.disk import Disk
+from cas.locks import lock_folder
 from cas.tables import MOST_CANDIDATES
 from tests.support.engine import KIB, MIB, SMALL, noise, push, read
 
@@ -131,12 +132,40 @@ class TestPastTheCache:
             def write_direct(self, fd: int, direct: int, data: memoryview, offset: int) -> None:
                 super().write_direct(fd, -1, data, offset)  # EBADF, as good as any other refusal
 
+            def read_direct(self, direct: int, memory: memoryview, offset: int) -> int:
+                return super().read_direct(-1, memory, offset)
+
         class Unable(Disk):
-            def open_direct(self, path: Path) -> int:
+            def open_direct(self, path: Path, *, reading: bool = False) -> int:
                 return -1
 
         for number, disk in enumerate((Refusing(), Unable())):
             with Store.open(tmp_path / str(number), SMALL, create=True, disk=disk) as store:
                 data = noise(MIB, number)
                 assert read(store, push(store, "large", data)) == data
+                stored = store.stats().pack_bytes
+                push(store, "again", data)
+                assert store.stats().pack_bytes - stored < 4096, "what is stored is found to be"
             assert disk.counts.bytes_past_cache == 0
+
+    def test_what_was_written_past_the_page_cache_is_compared_past_it(self, tmp_path: Path) -> None:
+        """A large layer that is pushed again leaves in the cache what others pull, and is stored once."""
+
+        class Watched(Disk):
+            past = 0
+
+            def read_direct(self, direct: int, memory: memoryview, offset: int) -> int:
+                done = super().read_direct(direct, memory, offset)
+                self.past += done
+                return done
+
+        disk, data = Watched(), noise(8 * MIB)
+        with Store.open(tmp_path, SMALL, create=True, disk=disk) as store:
+            push(store, "large", data)
+            written, read_before = disk.counts.bytes_written, disk.counts.bytes_read
+            push(store, "again", data)
+            assert disk.counts.bytes_written - written < 16 * KIB
+            beyond = len(data) - 2 * MIB  # the first window is read before it is known how much there is
+            rest = disk.counts.bytes_read - read_before - disk.past
+            assert disk.past >= beyond if disk.counts.bytes_past_cache else rest >= len(data)
+            assert read(store, push(store, "large", data)) == data

@@ -15,6 +15,7 @@ import lmdb
 import pytest
 
 from cas import Name, Names, Record, Store
+from cas.direct import BLOCK
 from cas.disk import Counts, Disk
 from tests.support.counting import IndexWork, counted_index
 from tests.support.engine import MIB, file_ranges, noise, prose, push, read, stage
@@ -103,11 +104,12 @@ def test_a_large_layer_is_written_once_and_synced_once_a_run(store: Store, disk:
 
 
 def test_a_layer_that_is_stored_is_compared_and_not_written(store: Store, disk: Disk) -> None:
-    """Each of its bytes is read once; nothing but a run's record and its new name is written."""
+    """Each of its bytes is read once, a window at a time in whole blocks; a run's record and its name are written."""
     push(store, "large", LARGE, MIB)
     index, spent = cost(disk, lambda: push(store, "again", LARGE, MIB))
     assert spent.bytes_written < 16_384
-    assert spent.bytes_read <= len(LARGE)
+    assert spent.reads <= 2 * len(LARGE) // MIB
+    assert spent.bytes_read <= len(LARGE) + 2 * BLOCK * spent.reads
     assert spent.syncs <= 2
     assert index.writes <= 2
     assert index.look_ups <= 3 * CHUNKS

@@ -33,7 +33,8 @@ from cas import (
     rebuild_index,
 )
 from cas.commit import JOURNAL_SEQ
-from cas.disk import Disk, lock_folder
+from cas.disk import Disk
+from cas.locks import lock_folder
 from cas.mounts import filesystem_type
 from tests.support.engine import KIB, MIB, SMALL, noise, opened, push, read
 from tests.support.processes import can_mount, run_python

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from cas import Digest, EngineSettings, Name, Names, Record, Staged, Store, rebuild_index
-from cas.disk import Disk, lock_byte
+from cas.disk import Disk
+from cas.locks import lock_byte
 from cas.turns import Turn
 from tests.support.engine import KIB, MIB, SMALL, flip, noise, opened, packs_of, prose, push, read
 from tests.support.processes import start_python

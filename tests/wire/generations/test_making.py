@@ -198,10 +198,10 @@ class FullDisk(Disk):
 
     full = False
 
-    def check_room(self, path: Path, size: int, reserve: int, share: float) -> None:
+    def check_room(self, path: Path, size: int, reserve: Callable[[int], int]) -> None:
         if self.full:
             raise NoSpace("the disk is full")
-        super().check_room(path, size, reserve, share)
+        super().check_room(path, size, reserve)
 
 
 def test_on_a_full_disk_nothing_is_made_and_everybody_is_told(tmp_path: Path) -> None:
