@@ -38,7 +38,7 @@ _SLICE = 5_000  # rows read in one transaction: well below 100 ms
 _REFRESHED = 500  # segments written in one transaction
 _SMALL_SHARE = 8  # a pack of less than this part of a full one is small
 _MANY_SMALL = 8  # small packs that are worth making one of
-_INDEX_SHARE = 8  # this part of what is kept free is for the index, which grows while chunks move
+_INDEX_SHARE = 4  # this part of what is kept free is for the index, which grows while chunks move
 
 
 @dataclass(slots=True)

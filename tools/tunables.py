@@ -133,9 +133,12 @@ ENGINE: dict[str, Row] = {
     "max_readers": Row("Reader slots of the index, fixed by the first process that opens it."),
     "group_changes": Row("Changes of names in one durable commit.", "the next commit takes them"),
     "write_wait_s": Row("A change's wait for other processes.", "503 with Retry-After; exit code 75", least=0.1),
-    "reserve_bytes": Row("Kept free for deletes and collection on a full disk.", "507", least=0),
+    "reserve_bytes": Row("Kept free for deletes and collection on a full disk.", "503; by v1 507", least=0),
     "reserve_share": Row(
-        "The same as a share of the filesystem, 8 MiB at least; the smaller counts.", "507", least=0, most=0.5
+        "The same as a share of the filesystem, 8 MiB at least; the smaller counts.",
+        "503; by v1 507",
+        least=0,
+        most=0.5,
     ),
     "open_packs": Row("Pack files kept open for reading.", "the least used is closed"),
     "hash_threads": Row("Threads that hash uploads beside the chunking ones."),
