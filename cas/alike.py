@@ -51,13 +51,14 @@ class Alike:
         found: list[ChunkRow | None] = [None] * len(chunks)
         for first, rows in _in_a_row(chunks, candidates):
             alike = self._compare(chunks[first : first + len(rows)], rows, past_cache=past_cache)
-            found[first : first + len(rows)] = [row if same else None for row, same in zip(rows, alike, strict=True)]
+            found[first : first + len(rows)] = [
+                row if is_alike else None for row, is_alike in zip(rows, alike, strict=True)
+            ]
         return found
 
     def is_alike(self, chunk: memoryview, row: ChunkRow) -> bool:
         """Whether a chunk has the bytes of a candidate."""
-        usable = _is_usable(row, chunk)
-        return usable and same(self.stored(row.extent), chunk)
+        return _is_usable(row, chunk) and same(self.stored(row.extent), chunk)
 
     def stored(self, extent: Extent) -> bytearray | None:
         """Return a stored chunk's raw bytes, None if unreadable."""

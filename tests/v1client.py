@@ -108,6 +108,7 @@ class Client:
     timeout_s: float = 60.0
     basic: str | None = None
     agent: str = AGENT
+    heard: Callable[[str, str, int], object] | None = None  # told of each answer: method, path, status
     token: str | None = field(default=None, init=False)
     endpoint: str = field(default="", init=False)
 
@@ -273,6 +274,8 @@ class Client:
         tokens = response.headers.get_all("X-Docker-Token")
         if tokens:
             self.token = ",".join(tokens)
+        if self.heard is not None:
+            self.heard(method, path, answer.status)
         return answer
 
     def _connect(self, endpoint: str) -> http.client.HTTPConnection:

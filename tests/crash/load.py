@@ -45,25 +45,6 @@ class Answer:
     body: bytes
 
 
-@dataclass
-class _Engine(v1client.Client):
-    """An old engine whose answers are told of when a promise is broken."""
-
-    past: deque[str] = field(default_factory=deque)
-
-    def _request(
-        self,
-        endpoint: str,
-        method: str,
-        path: str,
-        body: bytes | Iterator[bytes] | None,
-        headers: Mapping[str, str],
-    ) -> v1client.Answer:
-        answer = super()._request(endpoint, method, path, body, headers)
-        self.past.append(f"{time.monotonic():.3f} {method} {path} {answer.status}")
-        return answer
-
-
 class Arena:
     """Where the server is at the moment, and how much has been done there."""
 
@@ -180,7 +161,7 @@ class Client:
             connection.request(method, path, body, sent)
             response = connection.getresponse()
             answer = Answer(response.status, response.headers, response.read())
-        self._past.append(f"{time.monotonic():.3f} {method} {path} {answer.status}")
+        self._hear(method, path, answer.status)
         if answer.status in REFUSALS:
             raise Refused(answer.body)
         return answer
@@ -401,9 +382,12 @@ class Client:
 
     # What an old engine does.
 
+    def _hear(self, method: str, path: str, status: int) -> None:
+        self._past.append(f"{time.monotonic():.3f} {method} {path} {status}")
+
     def _engine(self) -> v1client.Client:
         host, port = self._arena.address()
-        return _Engine(host, port, timeout_s=_TIMEOUT_S, basic=self._basic, past=self._past)
+        return v1client.Client(host, port, timeout_s=_TIMEOUT_S, basic=self._basic, heard=self._hear)
 
     def _refusal(self, error: v1client.Refused, *more: int) -> Exception:
         may = error.status in (*REFUSALS, *more)

@@ -293,21 +293,33 @@ def refuses_to_grow(store: Store) -> None:
             grow()
 
 
+def small_disk(root: Path, size: int, *, mount: bool) -> Disk:
+    """Give a folder so much room and no more: a filesystem of its own, or by quota."""
+    if not mount:
+        return QuotaDisk(root, size)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", root], check=True)
+    return Disk()
+
+
+def push_until_full(store: Store, size: int) -> Contents:
+    """Push blobs of one size until one is refused; return what was acknowledged."""
+    expected: Contents = {}
+    for n in range(200):
+        try:
+            push(store, f"{n}", noise(size, n))
+        except NoSpace:
+            break
+        expected[f"{n}"] = noise(size, n)
+    return expected
+
+
 def fill(reserve: int, *, mount: bool) -> None:
     """Run in a process of its own: a store with room for 8 MiB, on a tmpfs if `mount`, filled until it refuses."""
     root = Path(sys.argv[1])
-    if mount:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", root], check=True)
-    disk = Disk() if mount else QuotaDisk(root, 8 * MIB)
+    disk = small_disk(root, 8 * MIB, mount=mount)
     settings = replace(SMALL, reserve_bytes=reserve, reserve_share=1.0)
-    expected: Contents = {}
     with Store.open(root, settings, create=True, disk=disk) as store:
-        for n in range(100):
-            try:
-                push(store, f"{n}", noise(700 * KIB, n))
-                expected[f"{n}"] = noise(700 * KIB, n)
-            except NoSpace:
-                break
+        expected = push_until_full(store, 700 * KIB)
         assert 5 < len(expected) < 12, len(expected)
         assert contents(store) == expected
         used = store.stats().pack_bytes
@@ -340,18 +352,10 @@ def fill(reserve: int, *, mount: bool) -> None:
 
 def make_room(*, mount: bool) -> None:
     """Run in a process of its own: fill a disk of 32 MiB, delete every other blob, and collect."""
-    root, size = Path(sys.argv[1]), 32 * MIB
-    if mount:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", root], check=True)
-    disk = Disk() if mount else QuotaDisk(root, size)
-    expected: Contents = {}
+    root = Path(sys.argv[1])
+    disk = small_disk(root, 32 * MIB, mount=mount)
     with Store.open(root, EngineSettings(), create=True, disk=disk) as store:
-        for n in range(200):
-            try:
-                push(store, f"{n}", noise(300 * KIB, n))
-                expected[f"{n}"] = noise(300 * KIB, n)
-            except NoSpace:
-                break
+        expected = push_until_full(store, 300 * KIB)
         assert 60 < len(expected) < 110, len(expected)
         for n in range(0, len(expected), 2):
             store.change(lambda names, n=n: names.delete(Name("thing", f"{n}")))  # type: ignore[misc]
