@@ -10,6 +10,7 @@ Layer: L1, pure (paths are values here; nothing is opened).
       locks/journal       the highest journal number ever reserved
       locks/gc            flocked by whoever collects, compacts, repairs or makes a backup
       locks/scrub         flocked by whoever reads all packs through, slowly
+      locks/work          empty; its byte is shared by whoever checks, collects, mends or copies: a scrub waits
       locks/packs         empty; its bytes are locked by whoever appends to a pack, or closes it
       locks/epochs        empty; its bytes are locked by whoever relies on what a collection might take
       locks/uploads       empty; its bytes are locked by whoever writes to a resumable upload
@@ -115,6 +116,11 @@ class Layout:
     def scrub(self) -> Path:
         """Locked by whoever reads all packs through; one at a time."""
         return self.locks / "scrub"
+
+    @property
+    def work(self) -> Path:
+        """Its first byte is locked, shared, by all who keep the store in order but the scrub."""
+        return self.locks / "work"
 
     def lease(self, owner: bytes) -> Path:
         """Lock file of a process."""

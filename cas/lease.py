@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from cas.errors import InUse
-from cas.locks import try_lock
+from cas.errors import CasError, InUse
+from cas.locks import is_byte_locked, open_shared, share_byte, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +58,31 @@ def maintenance_lock(layout: Layout, wait_s: float = 0.0) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+@contextmanager
+def at_work(layout: Layout) -> Iterator[None]:
+    """Let the scrub of any process wait meanwhile; where locks cannot be had, as on a read-only disk, it does not."""
+    with ExitStack() as stack:
+        with suppress(CasError):
+            fd = open_shared(layout.work)
+            stack.callback(os.close, fd)
+            share_byte(fd, 0)  # nobody locks it alone
+        yield
+
+
+class OthersAtWork:
+    """Whether anybody is `at_work`, in this process or another."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._fd = open_shared(layout.work)
+
+    def __bool__(self) -> bool:
+        return is_byte_locked(self._fd, 0)
+
+    def close(self) -> None:
+        """Look no more."""
+        os.close(self._fd)
 
 
 def survey(layout: Layout, own: bytes) -> tuple[set[bytes], set[bytes]]:

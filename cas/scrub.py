@@ -1,14 +1,16 @@
 """The scrub: stored bytes are read through again and again, slowly, and what rotted is set aside.
 
 Layer: L11. One process of all does it, by a lock of the kernel. Nobody waits for it: the maintenance lock is taken only
-for a second look at what looked wrong, and to set that aside. When a pack was last read through stands in the index, so
-a scrub that is ended anywhere goes on where it was.
+for a second look at what looked wrong, and to set that aside; and it waits for everybody, since those who pull notice
+two at work more than twice as much as one. When a pack was last read through stands in the index, so a scrub that is
+ended anywhere goes on where it was.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+import time
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +18,7 @@ from cas.audit import Audit
 from cas.check import index
 from cas.errors import Busy, CasError, InUse
 from cas.finding import Depth, Finding, Scope
-from cas.lease import maintenance_lock
+from cas.lease import OthersAtWork, maintenance_lock
 from cas.locks import try_lock
 from cas.repair import mend
 from cas.stats import last_read
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from cas.tables import PackRow
 
 _BATCH_BYTES: Final = 16 << 30  # read between two walks over all rows of chunks
+_LOOK_S: Final = 0.5  # between two looks whether others are done
+_PATIENCE_S: Final = 3600.0  # whoever is at work for longer was stopped, or reads as slowly as we do
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,14 @@ def scrub(
     heal: Callable[[], list[Digest]],
 ) -> Iterator[Scrubbed]:
     """Read the packs through that are due; see `Store.scrub`."""
-    with _alone(parts.layout):
+    with _alone(parts.layout), closing(OthersAtWork(parts.layout)) as others:
+        behind = _Behind(others)
+        behind.wait()
         if wrong := tuple(index(parts)):
             yield Scrubbed(wrong)
             return
         for batch in _batches(due(parts, before)):
-            audit = Audit(parts, Scope(Depth.DATA, told=told), {row.pack for row in batch})
+            audit = Audit(parts, Scope(Depth.DATA, told=behind.after(told)), {row.pack for row in batch})
             if list(audit.findings()):
                 try:
                     yield from _dealt_with(parts, audit, wait_s, heal if mends else None)
@@ -70,6 +76,30 @@ def scrub(
                     yield Scrubbed((), left=str(error))
                     continue
             audit.note()
+
+
+class _Behind:
+    """Waits while others are at work; how long at most is counted anew once they were seen to be done."""
+
+    def __init__(self, others: OthersAtWork) -> None:
+        self._others, self._left_s = others, _PATIENCE_S
+
+    def wait(self) -> None:
+        while self._others:
+            if self._left_s <= 0:
+                return
+            time.sleep(_LOOK_S)
+            self._left_s -= _LOOK_S
+        self._left_s = _PATIENCE_S
+
+    def after(self, told: Callable[[int], object]) -> Callable[[int], None]:
+        """Return what tells, and then waits."""
+
+        def tell(count: int) -> None:
+            told(count)
+            self.wait()
+
+        return tell
 
 
 def _dealt_with(

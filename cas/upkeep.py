@@ -13,7 +13,7 @@ from cas.check import check, size
 from cas.collect import CollectReport, collect
 from cas.compact import CompactReport, compact
 from cas.finding import Depth, Finding, Scope
-from cas.lease import maintenance_lock
+from cas.lease import at_work, maintenance_lock
 from cas.repair import RepairReport, repair
 from cas.scrub import Scrubbed, due, is_under_way, scrub
 from cas.stats import Stats, stats
@@ -73,7 +73,10 @@ class Upkeep:
         Raises:
             InUse: another maintenance run is at it.
         """
-        return compact(self._parts, everything=everything, dry_run=dry_run, doomed=doomed, wait_s=wait_s, step=progress)
+        with at_work(self._parts.layout):
+            return compact(
+                self._parts, everything=everything, dry_run=dry_run, doomed=doomed, wait_s=wait_s, step=progress
+            )
 
     def collect(
         self,
@@ -95,7 +98,8 @@ class Upkeep:
             InUse: somebody else is at it.
         """
         gone = {name.key() for name in without}
-        return collect(self._parts, dry_run=dry_run, without=gone, wait_s=wait_s, progress=progress)
+        with at_work(self._parts.layout):
+            return collect(self._parts, dry_run=dry_run, without=gone, wait_s=wait_s, progress=progress)
 
     def check(self, scope: Depth | Scope = Depth.QUICK, *, wait_s: float = 600.0) -> Iterator[Finding]:
         """Yield what is not as promised; others go on pushing, deleting, pulling and collecting meanwhile.
@@ -110,7 +114,8 @@ class Upkeep:
         Raises:
             InUse: it did not end in that time.
         """
-        yield from check(self._parts, _scope(scope), partial(maintenance_lock, self._parts.layout, wait_s))
+        with at_work(self._parts.layout):
+            yield from check(self._parts, _scope(scope), partial(maintenance_lock, self._parts.layout, wait_s))
 
     def check_size(self, scope: Depth | Scope) -> int:
         """Return how many bytes such a check reads, about."""
@@ -133,7 +138,7 @@ class Upkeep:
             InUse: a collection or backup is under way.
             NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
         """
-        with maintenance_lock(self._parts.layout):
+        with at_work(self._parts.layout), maintenance_lock(self._parts.layout):
             return repair(self._parts, _scope(scope), self._healing.run, dry_run=dry_run)
 
     def scrub(
@@ -141,7 +146,8 @@ class Upkeep:
     ) -> Iterator[Scrubbed]:
         """Read through all packs that were not for long, one after the other; yield what is found, as it is.
 
-        Everybody goes on meanwhile, collections and backups too. Ended anywhere, the next one goes on.
+        Everybody goes on meanwhile; while others check, collect, mend or copy, it waits, for an hour at most. Ended
+        anywhere, the next one goes on.
 
         Args:
             before: packs that were last read through, or else written, before this time (Unix seconds).
@@ -174,7 +180,8 @@ class Upkeep:
             InUse: a collection is under way here, or a process uses the folder.
             NoSpace, DiskFailed: an earlier copy there is as it was.
         """
-        return backup(self._parts, folder, progress)
+        with at_work(self._parts.layout):
+            return backup(self._parts, folder, progress)
 
 
 def _scope(wanted: Depth | Scope) -> Scope:

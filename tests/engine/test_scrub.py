@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import lmdb
@@ -14,7 +15,7 @@ import pytest
 
 from cas import Depth, Digest, DiskFailed, InUse, Missing, Name, Scope, Store
 from cas.disk import Disk
-from cas.lease import maintenance_lock
+from cas.lease import OthersAtWork, at_work, maintenance_lock
 from tests.engine.test_damage import chunks_of, spoil
 from tests.support.engine import KIB, MIB, SMALL, noise, opened, packs_of, prose, push, read
 
@@ -187,6 +188,52 @@ def test_there_is_one_of_all_processes(store: Store) -> None:
 
     assert list(store.scrub(due(), told=told)) == []
     assert other == [False]
+
+
+def test_it_waits_while_others_keep_the_store_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it begins and in the middle; whoever does not get done in an hour is not waited for any longer."""
+    count, waited = list[int](), list[float]()
+    with ExitStack() as others:
+        others.enter_context(at_work(store._parts.layout))
+
+        def sleep(wait_s: float) -> None:
+            waited.append(wait_s)
+            if not count and len(waited) == 3:
+                others.close()
+
+        def told(size: int) -> None:
+            if not count:
+                assert len(waited) == 3
+                others.enter_context(at_work(store._parts.layout))
+            count.append(size)
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        assert list(store.scrub(due(), told=told)) == []
+    assert len(count) > 3
+    assert 3600 <= sum(waited[3:]) < 3601
+
+
+@pytest.mark.parametrize("what", ["check", "repair", "collect", "compact", "backup"])
+def test_all_who_keep_the_store_in_order_are_waited_for(store: Store, tmp_path: Path, what: str) -> None:
+    """As long as they are at it, and no longer."""
+    seen = list[bool]()
+    with closing(OthersAtWork(store._parts.layout)) as others:
+
+        def told(*_: object) -> None:
+            seen.append(bool(others))
+
+        store.change(lambda names: names.delete(Name("thing", "prose")))
+        ways: dict[str, Callable[[], object]] = {
+            "check": lambda: list(store.check(Scope(Depth.DATA, told=told))),
+            "repair": lambda: store.repair(Scope(Depth.DATA, told=told)),
+            "collect": lambda: store.collect(progress=told),
+            "compact": lambda: store.compact(everything=True, progress=told),
+            "backup": lambda: store.backup(tmp_path / "backup", told),
+        }
+        ways[what]()
+        assert seen
+        assert all(seen)
+        assert not others
 
 
 def test_collection_compaction_and_backup_go_on_meanwhile(store: Store, tmp_path: Path) -> None:
