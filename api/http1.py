@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Protocol
 
 import h11
@@ -32,6 +33,7 @@ from api.zerocopy import FileBody, FileData, FileStream, Placeholder, sent
 _CLOSE: Final = (b"connection", b"close")
 _IS_QUESTION: Final = re.compile(rb"(?:GET|HEAD) .*\r\n\r\n\Z", re.DOTALL)
 _LEAST_LOAN_BYTES: Final = 64 * KIB  # of a body; below, to lend the connection costs more than it saves
+_FIRST_CHUNKS_BYTES: Final = 32 * KIB  # of a body of unknown length; where so much has come, more may
 _ANSWERED: Final = (h11.DONE, h11.MUST_CLOSE)
 
 
@@ -151,34 +153,41 @@ class Http1(H11Protocol):
         """Take body bytes past h11; return what it has to see."""
         body, rest = direct.take(data)
         received.direct_bytes += len(body)
+        if rest:
+            self._direct = None  # at once: what h11 is to see must not be overtaken by a loan
+        elif isinstance(direct, Chunked) and body and direct.taken >= _FIRST_CHUNKS_BYTES:
+            self._connection.pieces.lend()  # as where the length is known
         if body and self.stream is not None:
             await self.stream.handle(Body(stream_id=STREAM_ID, data=body))
-        if rest:
-            self._direct = None
-        else:
+        if not rest:
             await self._handle_events()  # this may have been the last of it
         return rest
 
     async def _lend(self, taken: int) -> Loan | None:
-        """Lend the connection for the rest of a body of known length, once all that came before was received."""
+        """Lend the connection for the rest of a large body, once all that came before was received."""
         direct, pieces = self._direct, self._connection.pieces
-        if not isinstance(direct, Sized) or self._connection.lost or direct.left < _LEAST_LOAN_BYTES:
+        if direct is None or self._connection.lost:
+            return None
+        if isinstance(direct, Sized) and direct.left < _LEAST_LOAN_BYTES:
+            return None
+        if isinstance(direct, Chunked) and direct.taken < _FIRST_CHUNKS_BYTES:
             return None
         await self._invite()
         if not pieces.lend() or taken != direct.taken:
             return None  # what was read must be received first
-        return Loan(self._connection.socket, direct.left, self._connection.settings.stall_s, self._take_back)
+        left, stall_s = direct.left if isinstance(direct, Sized) else direct.part, self._connection.settings.stall_s
+        return Loan(self._connection.socket, left, stall_s, partial(self._take_back, taken))
 
-    async def _take_back(self, loan: Loan) -> None:
-        """Go on where a thread stopped to read."""
-        assert isinstance(self._direct, Sized), "only such a body is lent"
-        size = self._direct.left - loan.left
-        self._direct.skip(size)
-        received.direct_bytes += size
-        received.lent_bytes += size
-        if not loan.left:
-            await self._handle_events()  # h11 learns of the end before anybody answers
-        self._connection.pieces.take_back(is_stalled=loan.is_stalled)
+    async def _take_back(self, before: int, loan: Loan) -> None:
+        """Go on where a thread stopped to read, after so many bytes of the body."""
+        assert self._direct is not None, "nobody else took anything of it"
+        if isinstance(self._direct, Sized):
+            self._direct.skip(self._direct.left - loan.left)
+            if not loan.left:
+                await self._handle_events()  # h11 learns of the end before anybody answers
+        received.direct_bytes += self._direct.taken - before
+        received.lent_bytes += self._direct.taken - before
+        self._connection.pieces.take_back(unread=loan.unread, is_stalled=loan.is_stalled)
 
     async def stream_send(self, event: StreamEvent) -> None:
         if isinstance(event, FileBody):

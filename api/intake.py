@@ -138,9 +138,13 @@ class Pieces(asyncio.StreamReader):
             self._wire.pause_reading()
         return not (self._pieces or self._is_over)
 
-    def take_back(self, *, is_stalled: bool = False) -> None:
-        """Read on, where nobody else does any more."""
+    def take_back(self, *, unread: bytes = b"", is_stalled: bool = False) -> None:
+        """Read on, where nobody else does any more; what they read and could not use comes first."""
         self._is_lent = False
+        if unread:
+            self._pieces.appendleft(unread)
+            self._held_bytes += len(unread)
+            self._wake()
         if is_stalled:
             self._fail()
         else:
@@ -204,27 +208,35 @@ class Chunked:
     """A chunked body, as long as its chunks are plain: at the first that is not, h11 takes over."""
 
     def __init__(self) -> None:
+        self.taken = 0  # bytes of the body
         self._left = 0  # of the chunk at hand, its closing CRLF included
         self._header = b""  # a chunk's header that came in part
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
         """Part body bytes from what h11 is to see."""
-        data, self._header, found, at = self._header + data, b"", list[memoryview](), 0
-        view = memoryview(data)
-        while at < len(data):
+        found, rest = self.part(memoryview(data))
+        return b"".join(found), rest
+
+    def part(self, view: memoryview) -> tuple[list[memoryview], bytes]:
+        """Do what `take` does, and copy nothing of the body."""
+        if self._header:
+            view, self._header = memoryview(self._header + view), b""
+        found, at = list[memoryview](), 0
+        while at < len(view):
             if self._left:
                 at = self._take_chunk(view, at, found)
                 if at < 0:
-                    return b"".join(found), _NO_CHUNK
+                    self._left = 0
+                    return found, _NO_CHUNK
                 continue
-            header = _PLAIN_CHUNK.match(data, at)
+            header = _PLAIN_CHUNK.match(view, at)
             if header is not None and (size := int(header[1], 16)):
                 self._left, at = size + len(_CRLF), header.end()
-            elif header is None and _PART_OF_HEADER.fullmatch(data, at):
-                self._header, at = data[at:], len(data)
+            elif header is None and _PART_OF_HEADER.fullmatch(view, at):
+                self._header, at = bytes(view[at:]), len(view)
             else:
                 break
-        return b"".join(found), data[at:]
+        return found, bytes(view[at:])
 
     def _take_chunk(self, view: memoryview, at: int, found: list[memoryview]) -> int:
         """Take what is there of a chunk and its CRLF; return where it ends, or -1 if there is no CRLF."""
@@ -233,6 +245,7 @@ class Chunked:
         if not _CRLF[-self._left :].startswith(bytes(view[at + len(body) : stop])):
             return -1
         found.append(body)
+        self.taken += len(body)
         self._left -= stop - at
         return stop
 

@@ -2,8 +2,8 @@
 
 On the ordinary way each piece of a body wakes the loop, is copied twice, and is handed from task to task before a
 thread sees it. Here the loop only learns that a whole block has come, and one thread does the rest. Knows sockets;
-refuses to know framing: `api/http1.py` lends only what is left of a body of known length. A thread waits for bytes a
-few milliseconds at most; a client that is slower is waited for by the loop.
+refuses to know framing: `api/http1.py` says how long a body is, or gives what parts it from the chunks it comes in. A
+thread waits for bytes a few milliseconds at most; a client that is slower is waited for by the loop.
 """
 
 from __future__ import annotations
@@ -18,10 +18,20 @@ import termios
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, final
 
+from api.config import KIB
+
 EXTENSION: Final = "cas.request.loan"
 
 # How long a thread waits for more of a body: a client that sends 256 KiB in this time has 400 Mbit/s.
 _PATIENCE_MS: Final = 5
+# Bytes of a chunked body, with what is about its chunks, that are read at once before they are parted.
+_CHUNKS_BYTES: Final = 256 * KIB
+# How often the loop looks what is there of a chunked body: it may be the end, however little it is.
+_GLANCE_S: Final = 0.02
+_ENDLESS: Final = 1 << 62
+
+# Parts bytes of a body from what is not to be read as one; `Chunked.part` is one.
+Part = Callable[[memoryview], tuple[list[memoryview], bytes]]
 
 
 class Lender(Protocol):
@@ -35,14 +45,14 @@ class Lender(Protocol):
 class Loan:
     """What is left of one body, to be read from its socket. To be closed; nobody else reads meanwhile."""
 
-    def __init__(self, sock: Any, left: int, stall_s: float, ended: Callable[[Loan], Awaitable[None]]) -> None:
+    def __init__(self, sock: Any, left: int | Part, stall_s: float, ended: Callable[[Loan], Awaitable[None]]) -> None:
         """Borrow a socket.
 
         Args:
             sock: what asyncio lets us have of its own.
-            left: bytes of the body that are still to come.
+            left: bytes of the body that are still to come; or, where nobody knows, what finds them in what comes.
             stall_s: how long its client may send nothing.
-            ended: told when it is over; `left` and `is_stalled` then say how.
+            ended: told when it is over; `left`, `unread` and `is_stalled` then say how.
         """
         # A duplicate: the loop lets nobody else watch its transport's descriptor, and a thread that is still
         # reading when the transport closes must not find the number given to another connection.
@@ -51,34 +61,48 @@ class Loan:
         self._poll.register(self._sock, select.POLLIN)
         self._stall_s, self._ended = stall_s, ended
         self._loop = asyncio.get_running_loop()
-        self.left = left
+        self._part = None if isinstance(left, int) else left
+        self.left = left if isinstance(left, int) else _ENDLESS
+        self.unread = b""  # what came and is no part of the body, or may be none; then it is over
         self._is_quick = True  # at the last read, and nothing is known yet before the first
-        self.is_over = False  # the peer sends no more, or what came cannot be read
+        self.is_over = False  # nothing more can be read by us
         self.is_stalled = False
 
     def read(self, into: memoryview) -> int:
         """Fill memory with the next bytes, in a thread; less than all of it once the client is slow, or gone."""
         got, most = 0, min(len(into), self.left)
-        while got < most:
+        while got < most and not self.is_over:
             try:
-                more = self._sock.recv_into(into[got:most])
+                more = self._receive(into[got:most])
             except BlockingIOError:
                 if self._is_late(most - got):
                     break
                 continue
             except OSError:
-                more = 0  # the transport will find out why
-            if not more:
-                self.is_over = True
-                break
+                more, self.is_over = 0, True  # the transport will find out why
             got += more
         self._is_quick = got == most
         self.left -= got
         return got
 
+    def _receive(self, into: memoryview) -> int:
+        """Receive into memory; return how many bytes of the body that were."""
+        if self._part is None:
+            got = self._sock.recv_into(into)
+            self.is_over = not got
+            return got
+        data = self._sock.recv(min(len(into), _CHUNKS_BYTES))
+        found, self.unread = self._part(memoryview(data))
+        self.is_over = not data or bool(self.unread)
+        at = 0
+        for body in found:
+            into[at : at + len(body)] = body
+            at += len(body)
+        return at
+
     def _is_late(self, wanted: int) -> bool:
         """Wait a little for so many bytes; tell whether they did not come."""
-        self._wake_at(wanted)
+        self._wake_at(wanted if self._part is None else 1)
         return not self._poll.poll(_PATIENCE_MS)
 
     def _wake_at(self, wanted: int) -> None:
@@ -96,11 +120,22 @@ class Loan:
         self._wake_at(min(wanted, self.left))
         self._look(ready, -1)
         self._loop.add_reader(self._sock, _settle, ready)
+        if self._part is not None:
+            self._glance(ready)
         try:
             await ready
         finally:
             self._loop.remove_reader(self._sock)
             self._timer.cancel()
+
+    def _glance(self, ready: asyncio.Future[None]) -> None:
+        """Make do with less than was wanted."""
+        if ready.done():
+            return  # and perhaps closed
+        if self._unread_bytes():
+            _settle(ready)
+        else:
+            self._loop.call_later(_GLANCE_S, self._glance, ready)
 
     def _look(self, ready: asyncio.Future[None], before: int) -> None:
         """A slow client is no dead one: what counts is whether there is more than there was."""

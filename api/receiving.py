@@ -65,7 +65,7 @@ async def receive_into(
     """Stream a request body into an upload, then end it: what `then` returns, which is told the body's size.
 
     The next block is received while a thread writes the last one, never more than one. Where the connection is lent,
-    and the length announced, threads read from it themselves instead. `then` runs in the thread that took the last
+    threads read from it themselves instead. `then` runs in the thread that took the last
     bytes. However this ends, no thread uses the upload afterwards.
 
     Raises:
@@ -77,10 +77,10 @@ async def receive_into(
     try:
         _check(limit_bytes, announced_bytes)
         async with aclosing(pieces(receive, limit_bytes, announced_bytes, taken)) as body:
-            await writer.borrow(lend, taken)
+            await writer.borrow(lend, taken, limit_bytes)
             async for data in body:
                 await writer.add(data)
-                await writer.borrow(lend, taken)
+                await writer.borrow(lend, taken, limit_bytes)
         return await writer.finish(taken.bytes)
     finally:
         await writer.end()
@@ -151,7 +151,7 @@ class _Writer(Generic[T]):
         if self._size >= _block_bytes(_Writer.active):
             await self._turn()
 
-    async def borrow(self, lend: Lender | None, taken: _Taken) -> None:
+    async def borrow(self, lend: Lender | None, taken: _Taken, limit_bytes: int | None) -> None:
         """Let threads take what is left of a body from its connection, if that is lent; ends early if the body does."""
         loan = None if lend is None else await lend(taken.bytes)
         if loan is None:
@@ -166,6 +166,7 @@ class _Writer(Generic[T]):
                 pieces, self._pieces, self._size = self._pieces, [], 0
                 self._writing = asyncio.ensure_future(self._run(self._draw, pieces, loan, block, size))
                 await self._wait()
+                _check(limit_bytes, size - loan.left)
         finally:
             await self.settle()
             taken.bytes += before - loan.left

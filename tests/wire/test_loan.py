@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -134,22 +134,122 @@ def test_a_body_over_the_limit_is_refused_and_not_read(store: Store, threads: Th
         assert put(running, bytes(MIB)).decode() == str(Digest.of(bytes(MIB)))
 
 
-@pytest.mark.parametrize("how", ["chunked", "tls"])
-def test_what_has_to_be_decoded_is_not_lent(store: Store, threads: Threads, tls: ssl.SSLContext, how: str) -> None:
+def test_what_has_to_be_decrypted_is_not_lent(store: Store, threads: Threads, tls: ssl.SSLContext) -> None:
     """It comes the other way, and is the same."""
     data, before = noise(MIB, 5), received.lent_bytes
-    with serving(application(store, threads), tls=tls if how == "tls" else None) as running:
-        if how == "tls":
-            client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
-            sock: socket.socket = client.wrap_socket(running.connect())
+    with serving(application(store, threads), tls=tls) as running:
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        with client.wrap_socket(running.connect()) as sock:
             sock.sendall(head(len(data), "Connection: close") + data)
-        else:
-            sock = running.connect()
-            lines = b"PUT / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
-            sock.sendall(lines + b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
-        assert body_of(read_all(sock)).decode() == str(Digest.of(data))
+            assert body_of(read_all(sock)).decode() == str(Digest.of(data))
     assert received.lent_bytes == before
+
+
+def chunked(data: bytes, size: int, end: bytes = b"0\r\n\r\n") -> bytes:
+    """Write a body in chunks of a size."""
+    pieces = (data[at : at + size] for at in range(0, len(data), size))
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + end
+
+
+def chunked_head(*lines: str) -> bytes:
+    return "\r\n".join(["PUT / HTTP/1.1", "Host: here", "Transfer-Encoding: chunked", *lines, "", ""]).encode()
+
+
+@pytest.mark.parametrize("chunk", [1000, 32 * KIB, 5 * MIB + 7])
+@pytest.mark.parametrize("size", [1, FIRST, 2 * FIRST, MIB, 20 * MIB + 1])
+def test_a_large_body_in_chunks_is_read_by_threads_too(store: Store, threads: Threads, size: int, chunk: int) -> None:
+    """Once more than a little has come of it, and it is the same."""
+    data, before = noise(size, size + chunk), received.lent_bytes
+    with serving(application(store, threads)) as running, running.connect() as sock:
+        sock.sendall(chunked_head("Connection: close") + chunked(data, chunk))
+        assert body_of(read_all(sock)).decode() == str(Digest.of(data))
+    assert read(store, Digest.of(data)) == data
+    lent = received.lent_bytes - before
+    assert size - 2 * FIRST <= lent <= max(0, size - FIRST // 2)
+
+
+def test_what_stands_behind_chunks_is_read_by_those_who_understand_it(store: Store, threads: Threads) -> None:
+    """Trailers, chunks with extensions, and the next request, however much of it a thread has read."""
+    blobs = [noise(700_000 + number, number) for number in range(4)]
+    strange = b"10;of=strangers\r\n" + bytes(16) + b"\r\n0\r\nX-Sum: 1\r\n\r\n"
+    bodies = [*blobs[:3], blobs[3] + bytes(16)]
+    said = b"".join(
+        [
+            chunked_head() + chunked(blobs[0], 32 * KIB),
+            chunked_head() + chunked(blobs[1], 700, b"0\r\nX-Sum: 1\r\n\r\n"),
+            head(len(blobs[2])) + blobs[2],
+            chunked_head("Connection: close") + chunked(blobs[3], 8 * KIB, strange),
+        ]
+    )
+    with serving(application(store, threads)) as running, running.connect() as sock:
+        sender = threading.Thread(target=sock.sendall, args=[said])
+        sender.start()
+        heard = read_all(sock)
+        sender.join(PATIENCE_S)
+    assert heard.count(b"HTTP/1.1 200") == len(bodies)
+    places = [heard.find(str(Digest.of(body)).encode()) for body in bodies]
+    assert places == sorted(places)
+    assert places[0] > 0
+
+
+@pytest.mark.parametrize("end", [b"5\r\nhelloXX", b"zzz\r\n", b"-1\r\n", b""])
+def test_a_body_whose_chunks_break_off_or_are_none_is_refused(store: Store, threads: Threads, end: bytes) -> None:
+    """A megabyte of good ones before it stays nowhere."""
+    with serving(application(store, threads)) as running, running.connect() as sock:
+        sock.sendall(chunked_head() + chunked(noise(MIB, 6), 32 * KIB, end))
+        sock.shutdown(socket.SHUT_WR)
+        assert not read_all(sock).startswith(b"HTTP/1.1 200")
+    assert store.stats().blobs == 0
+
+
+def test_a_body_in_chunks_is_limited_while_it_comes(store: Store, threads: Threads) -> None:
+    """Nobody said how long it would be; its client sees the answer."""
+    with serving(application(store, threads, limit_bytes=2 * MIB)) as running:
+        for size in (2 * MIB, 2 * MIB + 1, 30 * MIB):
+            data = noise(size, size)
+            with running.connect() as sock:
+                sender = threading.Thread(target=send_as_far_as_heard, args=[sock, chunked_head() + chunked(data, KIB)])
+                sender.start()
+                wanted = str(Digest.of(data)).encode() if size == 2 * MIB else b"larger"
+                heard = more = sock.recv(4096)
+                while more and wanted not in heard:
+                    more = sock.recv(4096)
+                    heard += more
+                assert wanted in heard
+            sender.join(PATIENCE_S)
+
+
+def send_as_far_as_heard(sock: socket.socket, data: bytes) -> None:
+    with suppress(OSError):
+        sock.sendall(data)
+
+
+def test_slow_clients_of_chunks_hold_no_thread(store: Store, one_thread: Threads) -> None:
+    """Ten bodies stop in the middle of a chunk or of its header; an eleventh passes; then they go on, byte by byte."""
+    slow = [noise(300_000, number) for number in range(10)]
+    with serving(application(store, one_thread)) as running:
+        socks = [running.connect() for _ in slow]
+        bodies = [chunked(data, 32 * KIB) for data in slow]
+        stops = [200_000, 196_663, *range(196_650, 196_658)]
+        for sock, body, stop in zip(socks, bodies, stops, strict=True):
+            sock.sendall(chunked_head("Connection: close") + body[:stop])
+        quick = noise(2 * MIB, 99)
+        assert put(running, quick).decode() == str(Digest.of(quick))
+        for sock, body, stop, data in zip(socks, bodies, stops, slow, strict=True):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for at in range(stop, stop + 20):
+                sock.sendall(body[at : at + 1])
+            sock.sendall(body[stop + 20 :])
+            assert body_of(read_all(sock)).decode() == str(Digest.of(data))
+
+
+def test_a_client_of_chunks_that_stalls_is_dropped(store: Store, threads: Threads) -> None:
+    """After stall_s without a byte; nothing of it stays."""
+    with serving(application(store, threads), HttpSettings(stall_s=0.1)) as running, running.connect() as sock:
+        sock.sendall(chunked_head() + chunked(noise(400_000, 3), 32 * KIB, b"8000\r\nabc"))
+        assert not read_all(sock).startswith(b"HTTP/1.1 200")
+    assert store.stats().blobs == 0
 
 
 def lent(left: int, stall_s: float, work: Callable[[Loan, socket.socket], Awaitable[None]]) -> list[Loan]:

@@ -121,6 +121,18 @@ def test_every_byte_of_a_push_goes_in_past_the_parser(client: Client, image: Ima
     assert client.blob(image.repository, sha256(data), "HEAD").status_code == 200
 
 
+def test_every_byte_of_a_push_in_chunks_goes_in_past_the_parser_too(client: Client, image: Image) -> None:
+    """As docker pushes: threads read all but the first few from the socket, and take them out of their chunks."""
+    data = new_data(SIZE)
+    place = client.open(image.repository)
+    chunks = (data[at : at + 32_768] for at in range(0, SIZE, 32_768))
+    index, moved = cost(client, lambda: client.patch(place, chunks, content_type="application/octet-stream"), 202)
+    assert moved["direct_bytes"] == SIZE
+    assert moved["lent_bytes"] >= SIZE - 128 * 1024
+    assert index.writes <= 2
+    assert client.put(place, sha256(data)).status_code == 201
+
+
 def test_a_small_push_is_one_sync_and_one_commit(client: Client, registry: Pushed) -> None:
     """Opening the upload stores nothing; closing it stores blob and link together."""
     repository, data = new_repository(), new_data(4096)
