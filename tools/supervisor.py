@@ -30,8 +30,14 @@ FIRST_DELAY_S: Final = 0.1
 MOST_DELAY_S: Final = 10.0
 KILL_AFTER_S: Final = 5.0  # beyond the grace that workers give their transfers: closing the store takes a moment
 # The C library gives each busy thread a heap of its own and never evens them out; two are enough for two dozen
-# threads that share one interpreter, and keep a worker's memory in bounds (10 MiB less with 16 uploads).
-_THRIFTY: Final = {"MALLOC_ARENA_MAX": "2"}
+# threads that share one interpreter, and keep a worker's memory in bounds (10 MiB less with 16 uploads). It also gives
+# pieces of half a MiB back to the kernel each time they are free, now and then for minutes on end; to have them again
+# costs as much as to decode what is put there. What a worker holds at most is the same.
+_THRIFTY: Final = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
+}
 logger = logging.getLogger("cas.supervisor")
 
 
