@@ -2,18 +2,18 @@
 
 Layer: L7. What was pushed before mostly comes again in the order it was stored in, so a window's chunks lie back to
 back in one pack: they are read together, into memory that was used before, and past the page cache where they were
-written past it. Whatever that does not prove is looked at chunk by chunk.
+written past it; there the next ones are read meanwhile. Whatever that does not prove is looked at chunk by chunk.
 """
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING
 
 from cas.direct import BLOCK
 from cas.errors import Damaged, DiskFailed
 from cas.extent import Codec
 from cas.tables import ChunkState
+from cas.track import Track, same_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from cas.parts import Parts
     from cas.tables import ChunkRow
 
-_memcmp = ctypes.CDLL(None).memcmp  # of the two comparisons of memory that Python has, one copies and one is slow
-
 
 class Alike:
     """What is stored, for one upload. For one thread at a time; to be closed."""
@@ -31,9 +29,12 @@ class Alike:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._pack = self._direct = -1  # the pack that was last read past the page cache, and its descriptor
+        self._track = Track(parts.disk, parts.appenders, parts.steps)
+        self._end = -1, 0  # of what was compared last: a pack, and where in it
 
     def close(self) -> None:
         """Close what is open."""
+        self._track.close()
         pack, self._pack = self._pack, -1
         if pack >= 0 and self._direct >= 0:
             self._parts.disk.close(self._direct)
@@ -71,15 +72,36 @@ class Alike:
             return None  # then these bytes are stored anew; a blob is healed when it is pushed itself
 
     def _compare(self, chunks: Sequence[memoryview], rows: Sequence[ChunkRow], *, past_cache: bool) -> list[bool]:
-        start = rows[0].extent.offset
-        size = sum(row.extent.stored for row in rows)
+        pack, start = rows[0].extent.pack, rows[0].extent.offset
+        stop = start + sum(row.extent.stored for row in rows)
+        if past_cache and self._is_on_track(pack, start, stop):
+            alike = [self._track.is_same(chunk, row.extent.offset) for chunk, row in zip(chunks, rows, strict=True)]
+        else:
+            alike = self._compare_at_once(chunks, pack, start, stop - start, past_cache=past_cache)
+        self._end = pack, stop
+        return alike
+
+    def _is_on_track(self, pack: int, start: int, stop: int) -> bool:
+        """Tell whether stored bytes are being read ahead; begin to where they go on where the last ones ended."""
+        if self._pack == pack and self._track.reaches(start, stop):
+            return True
+        if self._end != (pack, start):
+            return False
+        row = self._parts.index.read(lambda view: view.pack(pack))
+        if row is None or row.committed < stop:
+            return False
+        return self._track.begin(self._direct_of(pack), start, row.committed)
+
+    def _compare_at_once(
+        self, chunks: Sequence[memoryview], pack: int, start: int, size: int, *, past_cache: bool
+    ) -> list[bool]:
         with self._parts.windows.lent(start % BLOCK + size + BLOCK) as memory:
-            at = self._read(rows[0].extent.pack, start, size, memory, past_cache=past_cache)
+            at = self._read(pack, start, size, memory, past_cache=past_cache)
             if at is None:
-                return [False] * len(rows)
+                return [False] * len(chunks)
             alike = []
             for chunk in chunks:
-                alike.append(_same_memory(memory[at : at + len(chunk)], chunk))
+                alike.append(same_memory(memory[at : at + len(chunk)], chunk))
                 at += len(chunk)
             return alike
 
@@ -137,9 +159,3 @@ def _follows(extent: Extent, before: Extent) -> bool:
 def same(stored: bytearray | None, chunk: memoryview) -> bool:
     """Compare by memcmp: with a memoryview on both sides Python would compare item by item, twenty times slower."""
     return stored is not None and stored.__eq__(chunk) is True
-
-
-def _same_memory(one: memoryview, other: memoryview) -> bool:
-    """Compare writable memory of one length by memcmp, while other threads run."""
-    address = ctypes.c_char.from_buffer
-    return not _memcmp(ctypes.byref(address(one)), ctypes.byref(address(other)), len(one))

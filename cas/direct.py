@@ -53,7 +53,7 @@ class Buffers:
     def give_back(self, window: Aligned) -> None:
         """Let the next one have it."""
         window.bytes.release()
-        self._put_back(window.memory)
+        self.put_back(window.memory)
 
     @contextlib.contextmanager
     def lent(self, size: int) -> Iterator[memoryview]:
@@ -64,14 +64,19 @@ class Buffers:
             with memoryview(memory) as view:
                 yield view
         finally:
-            self._put_back(memory)
+            self.put_back(memory)
+
+    def borrow(self, size: int) -> mmap.mmap | None:
+        """Return at least so many bytes, in whole blocks, for as long as wanted; None while every buffer is in use."""
+        return self._memory(size) if self._room.acquire(blocking=False) else None
+
+    def put_back(self, memory: mmap.mmap) -> None:
+        """Let others have what was borrowed."""
+        self._free.append(memory)
+        self._room.release()
 
     def _memory(self, size: int) -> mmap.mmap:
         memory = self._free.pop()
         if memory is None or len(memory) < size:
             memory = mmap.mmap(-1, max(-(-size // BLOCK) * BLOCK, _USUAL_BYTES))
         return memory
-
-    def _put_back(self, memory: mmap.mmap) -> None:
-        self._free.append(memory)
-        self._room.release()

@@ -42,6 +42,7 @@ class Parts:
         pins: on what readers and uploads here rely on.
         windows: memory for copies of those windows; bounded, whatever the number of uploads.
         spares: memory for the windows themselves, used again.
+        steps: memory for what is read ahead of a comparison; bounded too.
         heal: to be called when something was stored while blobs are lost; returns at once.
     """
 
@@ -60,6 +61,7 @@ class Parts:
     appenders: ThreadPoolExecutor
     windows: Buffers
     spares: Spares
+    steps: Buffers
     hashes: RunningHashes
     pins: Pins
     hands: Hands

@@ -36,6 +36,7 @@ from cas.receive import begin
 from cas.resume import Resumed
 from cas.root import check_index, find
 from cas.settle import settle
+from cas.track import STEPS
 from cas.turns import Turn, turn
 from cas.upkeep import Upkeep
 from cas.window import Spares
@@ -62,6 +63,7 @@ T = TypeVar("T")
 _SYNC_THREADS = 4
 _COPIES = 4  # windows being written while the next ones are cut: 4 MiB at most
 _SPARES = 4  # windows of uploads that are over, kept for those to come: 8 MiB at most
+_TRACKS = 2  # uploads of what is stored, compared with what is read ahead: 4 MiB at most
 _EXPIRED_AT_ONCE = 64  # sessions forgotten in one commit
 _DEFAULTS = EngineSettings()
 
@@ -109,6 +111,7 @@ class Store(Upkeep):
             appenders=ThreadPoolExecutor(_COPIES, "cas-append"),
             windows=Buffers(_COPIES),
             spares=Spares(_SPARES),
+            steps=Buffers(_TRACKS * STEPS),
             hashes=RunningHashes(),
             pins=Pins(index, layout),
             hands=Hands(layout),
