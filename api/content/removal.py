@@ -71,11 +71,11 @@ def finish_all(store: Store) -> None:
         finish(store, Repository.of(path))
 
 
-def change(store: Store, repository: Repository, edit: Callable[[Names], T]) -> T:
-    """Make a change that may make a repository, as soon as no rows of that name are on their way."""
+def change(store: Store, repository: Repository, edit: Callable[[Names], T], *, frees: bool = False) -> T:
+    """Make a change that may make a repository, or deletes in it, as soon as no rows of that name are on their way."""
     while True:
         try:
-            return store.change(edit)
+            return store.change(edit, frees=frees)
         except BeingRemoved:
             finish(store, repository)
 
@@ -83,7 +83,7 @@ def change(store: Store, repository: Repository, edit: Callable[[Names], T]) -> 
 def _begin(names: Names, repository: Repository, now: float) -> bool:
     if repositories.find(names, repository) is None:
         return False
-    deletion = trash.begin(names, str(repository), now)
+    deletion = trash.begin(names, repository, str(repository), now)
     repositories.forget(names, repository, lambda name: trash.take(names, deletion, name))
     names.put(Name(GONE, str(repository)), record({"to": deletion.id}))
     for path in names.paths(tags.TAG, f"{repository}:"):

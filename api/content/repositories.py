@@ -1,14 +1,16 @@
 """The record of a repository: that it exists, since when, and who may see it.
 
-    repo    ns/repo    {"created": Unix seconds, "access": "public" | "private"}
+    repo    ns/repo    {"created": Unix seconds, "access": "public" | "private", "stamp": text}
 
+The stamp is drawn when it is made, so one that was made anew can be told from the one before.
 Blocking; no HTTP. Keeps the catalogue in step. How a repository is removed with all it consists of: `removal`.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -20,6 +22,7 @@ from cas import Name, Names, Reads, Record, Store
 
 REPO: Final = "repo"
 GONE: Final = "repo.gone"  # notes of `removal`
+_STAMP_BYTES: Final = 8
 
 
 class BeingRemoved(ApiError):
@@ -39,10 +42,17 @@ class Access(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What is known of a repository."""
+    """What is known of a repository.
+
+    Attributes:
+        created: when it was made, in Unix seconds.
+        access: who may pull.
+        stamp: which one of its name it is; nothing for one that an earlier version made.
+    """
 
     created: int
     access: Access
+    stamp: str = ""
 
 
 def find(reads: Reads | Store, repository: Repository) -> Info | None:
@@ -71,7 +81,7 @@ def ensure(names: Names, repository: Repository, now: float, access: Access) -> 
         return False
     if names.get(Name(GONE, str(repository))) is not None:
         raise BeingRemoved(repository)
-    _put(names, repository, Info(int(now), access))
+    _put(names, repository, Info(int(now), access, secrets.token_hex(_STAMP_BYTES)))
     return True
 
 
@@ -82,7 +92,7 @@ def set_access(names: Names, repository: Repository, access: Access) -> bool:
         return False
     if info.access != access:
         catalogue.remove(names, str(info.access), str(repository))
-        _put(names, repository, Info(info.created, access))
+        _put(names, repository, replace(info, access=access))
     return True
 
 
@@ -103,11 +113,12 @@ def enter(names: Names, repository: Repository) -> None:
 
 def _info(found: Record) -> Info:
     value = content(found)
-    return Info(value["created"], Access(value["access"]))
+    return Info(value["created"], Access(value["access"]), value.get("stamp", ""))
 
 
 def _put(names: Names, repository: Repository, info: Info) -> None:
-    names.put(_name(repository), record({"created": info.created, "access": str(info.access)}))
+    value = {"created": info.created, "access": str(info.access)} | ({"stamp": info.stamp} if info.stamp else {})
+    names.put(_name(repository), record(value))
     catalogue.add(names, str(info.access), str(repository))
 
 

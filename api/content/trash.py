@@ -1,6 +1,7 @@
 """What was deleted, kept for a while so that it can be brought back.
 
-    trash.of    WHAT#ID         {"at": Unix seconds}    one deletion: of `ns/repo:tag`, `ns/repo@digest` or `ns/repo`
+    trash.of    WHAT#ID         {"at": Unix seconds, "stamp": the repository's}
+                                one deletion: of `ns/repo:tag`, `ns/repo@digest` or `ns/repo`
     trash       ID/kind/path    the record as it was, holding the same blobs; one row of what the deletion took
 
 To the engine these are names like any other: what they hold is not collected. They stand for no logical bytes. Rows of
@@ -15,9 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from api.content import marks
+from api.content import marks, repositories
 from api.content.collect import Garbage, Rule, Terms, walk
-from api.content.repositories import GONE
+from api.content.repositories import GONE, BeingRemoved
+from api.content.repository import Repository
 from api.content.values import content, record
 from cas import Damaged, Digest, Name, Names, Reads, Record, Store
 
@@ -29,14 +31,20 @@ _AFTER_SLASH: Final = "0"  # sorts behind every path that goes on with a slash
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """One deletion: what was deleted, when (Unix seconds), and under which id its rows stand.
+    """One deletion.
 
-    Ids begin with the time in milliseconds and sort in the order of the deletions, also where a clock was put back.
+    Attributes:
+        what: was deleted.
+        at: when, in Unix seconds.
+        id: under which its rows stand. Ids begin with the time in milliseconds and sort in the order of the deletions,
+            also where a clock was put back.
+        stamp: of the repository it was made in; None for one that an earlier version made.
     """
 
     what: str
     at: int
     id: str
+    stamp: str | None
 
     @property
     def name(self) -> Name:
@@ -44,12 +52,19 @@ class Deletion:
         return Name(OF, f"{self.what}#{self.id}")
 
 
-def begin(names: Names, what: str, now: float) -> Deletion:
-    """Enter a new deletion, the newest of its kind; what it takes follows."""
+def begin(names: Names, repository: Repository, what: str, now: float) -> Deletion:
+    """Enter a new deletion, the newest of its kind; what it takes follows.
+
+    Raises:
+        BeingRemoved: the rows of that repository are under way; `removal.change` sees to that.
+    """
+    info = repositories.find(names, repository)
+    if info is None:
+        raise BeingRemoved(repository)
     before = newest(names, what)
     stamp = int(now * 1000) if before is None else max(int(now * 1000), int(before.id[:_STAMP], 16) + 1)
-    deletion = Deletion(what, int(now), f"{stamp:0{_STAMP}x}{secrets.token_hex(4)}")
-    names.put(deletion.name, record({"at": deletion.at}))
+    deletion = Deletion(what, int(now), f"{stamp:0{_STAMP}x}{secrets.token_hex(4)}", info.stamp)
+    names.put(deletion.name, record({"at": deletion.at, "stamp": deletion.stamp}))
     return deletion
 
 
@@ -146,7 +161,8 @@ RULE: Final = Rule(lambda _: [marks.TRASH], _garbage)
 
 def _read(name: Name, found: Record) -> Deletion:
     what, _, id_ = name.path.rpartition("#")
-    return Deletion(what, content(found)["at"], id_)
+    value = content(found)
+    return Deletion(what, value["at"], id_, value.get("stamp"))
 
 
 def _is_stored(reads: Reads, digest: Digest) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from api.content import marks, removal, repositories, tags, trash
-from api.content.repositories import BeingRemoved
+from api.content.repositories import BeingRemoved, Info
 from api.content.repository import Repository
 from api.content.trash import Deletion
 from api.errors import ApiError
@@ -91,7 +91,7 @@ def _within(names: Names, target: Target) -> Restored:
     info = repositories.find(names, target.repository)
     if info is None:
         raise StandsInTheWay(f"{target.repository} is not there; bring it back first: cas undelete {target.repository}")
-    if info.created > deletion.at:
+    if not _is_where(info, deletion):
         raise StandsInTheWay(f"{target.repository} was made anew since, and has nothing of what it was before")
     if names.get(Name(target.kind, target.what)) is not None:
         raise StandsInTheWay(f"there is a {target.what} again; delete that first if you want the one from before")
@@ -106,6 +106,13 @@ def _within(names: Names, target: Target) -> Restored:
     for mark in (str(target.repository), marks.TRASH, marks.V1):
         marks.disturb(names, mark)
     return Restored(deletion, tuple(left))
+
+
+def _is_where(info: Info, deletion: Deletion) -> bool:
+    """Tell whether a repository is the one in which that was deleted; of an earlier version's, by the clock alone."""
+    if deletion.stamp is None:
+        return not info.stamp and info.created <= deletion.at
+    return info.stamp == deletion.stamp
 
 
 def _check_target(names: Names, target: Target) -> None:

@@ -158,9 +158,9 @@ def delete_tag(store: Store, repository: Repository, tag: str, now: float) -> No
         found = _look(repository, tag, names)
         if found is None:
             raise ApiError(*refusals.no_tag(tag))
-        tags.delete(names, repository, tag, trash.begin(names, f"{repository}:{tag}", now))
+        tags.delete(names, repository, tag, trash.begin(names, repository, f"{repository}:{tag}", now))
 
-    store.change(edit, frees=True)
+    removal.change(store, repository, edit, frees=True)
 
 
 # --- the repository as a whole ----------------------------------------------------------------------------

@@ -171,7 +171,7 @@ def delete(store: Store, repository: Repository, reference: str | Digest, now: f
     def edit(names: Names) -> None:
         _check_there(names, repository, reference)
         what = f"{repository}{':' if isinstance(reference, str) else '@'}{reference}"
-        deletion = trash.begin(names, what, now)
+        deletion = trash.begin(names, repository, what, now)
         if isinstance(reference, str):
             tags.delete(names, repository, reference, deletion)
             return
@@ -182,7 +182,7 @@ def delete(store: Store, repository: Repository, reference: str | Digest, now: f
             referrer.delete(names, repository, found.subject, reference, deletion)
         manifest.delete(names, repository, reference, deletion)
 
-    store.change(edit, frees=True)
+    removal.change(store, repository, edit, frees=True)
 
 
 def _check_there(reads: Reads, repository: Repository, reference: str | Digest) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,9 @@ from api.content.repositories import GONE, Access
 from api.content.repository import Repository
 from api.content.settings import KeepingSettings
 from api.content.undelete import NothingDeleted, Restored, StandsInTheWay, Target
+from api.content.values import content, record
 from api.v2 import push
-from cas import Name, Names, NoSpace, Record, Store
+from cas import Digest, Name, Names, NoSpace, Record, Store
 from cas.disk import Disk
 from tests.wire.harness import NOW
 from tests.wire.v2.content import Home, index
@@ -148,6 +149,77 @@ def test_the_last_deletion_is_undone_also_where_the_clock_was_put_back(registry:
         delete(NOW + 1)
         back(registry, what)
         assert home.get("some").content == newer.body
+
+
+@pytest.mark.parametrize("by_tag", [True, False])
+def test_a_repository_is_known_for_the_one_it_was_whatever_the_clock_says(
+    registry: Pushed, home: Home, *, by_tag: bool
+) -> None:
+    """What was deleted in it comes back to it, also from a time before it was made, and to none that was made since."""
+    repository, image = Repository.of(home.name), home.push(home.numbered(1), "some")
+    what = f"{repository}:some" if by_tag else f"{repository}@{image.digest}"
+
+    def delete(at: float) -> None:
+        push.delete(registry.store, repository, "some" if by_tag else Digest.parse(image.digest), at)
+
+    for at in (NOW - 400 * 86400, NOW, NOW + 400 * 86400):  # before, when and after it was made
+        delete(at)
+        removal.remove(registry.store, repository, at)
+        back(registry, home.name)
+        registry.store.change(lambda names: repositories.set_access(names, repository, Access.PRIVATE))
+        back(registry, what)
+        assert home.get("some").content == image.body
+    delete(NOW + 400 * 86400)
+    removal.remove(registry.store, repository, NOW)
+    Home(home.client, home.name).push(home.numbered(1))
+    with pytest.raises(StandsInTheWay, match="was made anew since"):
+        back(registry, what)
+
+
+@pytest.mark.parametrize("by_tag", [True, False])
+def test_a_deletion_in_a_repository_that_is_on_its_way_waits_for_it(
+    registry: Pushed, home: Home, monkeypatch: pytest.MonkeyPatch, *, by_tag: bool
+) -> None:
+    """Cut off on its way out it is gone, with all that was in it; cut off on its way back it is there again."""
+    monkeypatch.setattr(removal, "STEP", 2)
+    repository, image = Repository.of(home.name), home.push(home.numbered(1), "some")
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.store, "change", failing_after(registry.store, 1))
+        with pytest.raises(NoSpace):
+            removal.remove(registry.store, repository, NOW)
+    assert home.delete("some" if by_tag else image.digest) == 404
+    removal.finish(registry.store, repository)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.store, "change", failing_after(registry.store, 4))
+        with pytest.raises(NoSpace):
+            back(registry, home.name)
+    assert registry.store.get(Name(GONE, home.name)) is not None
+    assert home.delete("some" if by_tag else image.digest) == 202
+    back(registry, f"{repository}:some" if by_tag else f"{repository}@{image.digest}")
+    assert home.get("some").content == image.body
+
+
+@pytest.mark.parametrize(("later_s", "comes_back"), [(0, True), (1, False)])
+def test_what_an_earlier_version_deleted_comes_back_unless_its_repository_is_newer(
+    registry: Pushed, home: Home, later_s: int, *, comes_back: bool
+) -> None:
+    """It noted no stamp, so the clock has to do; a repository that has one is newer in any case."""
+    home.push(home.numbered(1), "some")
+    home.delete("some")
+    ((deletion, found),) = registry.store.scan(trash.OF)
+    registry.store.change(lambda names: names.put(deletion, without_stamp(found)))
+    with pytest.raises(StandsInTheWay, match="was made anew since"):
+        back(registry, f"{home.name}:some")
+    name = Name(repositories.REPO, home.name)
+    (row,) = [found for each, found in registry.store.scan(name.kind) if each == name]
+    registry.store.change(lambda names: names.put(name, without_stamp(row, created=int(NOW) + later_s)))
+    with nullcontext() if comes_back else pytest.raises(StandsInTheWay, match="was made anew since"):
+        back(registry, f"{home.name}:some")
+
+
+def without_stamp(found: Record, **more: int) -> Record:
+    """Write a record as an earlier version did."""
+    return record({key: value for key, value in (content(found) | more).items() if key != "stamp"})
 
 
 def failing_after(store: Store, changes: int) -> Callable[..., object]:

@@ -123,11 +123,11 @@ def test_no_manifest_is_taken_whose_layer_a_racing_delete_took(
     """However late the delete comes: here, after the push looked and before its change is made."""
     gone, change = [home.layers[0]], Store.change
 
-    def late(store: Store, edit: Callable[[Names], object]) -> object:
+    def late(store: Store, edit: Callable[[Names], object], *, frees: bool = False) -> object:
         if gone:
             digest = Digest.of(gone.pop())
             change(store, lambda names: links.delete(names, Repository.of(home.name), digest))
-        return change(store, edit)
+        return change(store, edit, frees=frees)
 
     monkeypatch.setattr(Store, "change", late)
     answer = home.put(home.image(), "t")
