@@ -50,12 +50,19 @@ class Collection:
         return [*self.names.left, *unfinished, *self.packs.left]
 
 
-def terms(settings: KeepingSettings, now: float, *, grace_s: float | None = None, untagged: bool = False) -> Terms:
-    """Say what is old enough; a grace of 0 also ends what could be brought back."""
+def terms(
+    settings: KeepingSettings, clock: Callable[[], float], *, grace_s: float | None = None, untagged: bool = False
+) -> Terms:
+    """Say what is old enough, now that a collection begins; a grace of 0 also ends what could be brought back."""
+    now = clock()
+
+    def is_meanwhile(at: float) -> bool:
+        return now < at <= clock()  # what is told from the future came before a clock was put back
+
     if grace_s == 0:
-        return Terms(_FOREVER, _FOREVER, untagged)
+        return Terms(_FOREVER, _FOREVER, untagged, is_meanwhile=is_meanwhile)
     grace_s = settings.gc_grace_s if grace_s is None else grace_s
-    return Terms(now - grace_s, now - settings.undelete_s, untagged)
+    return Terms(now - grace_s, now - settings.undelete_s, untagged, is_meanwhile=is_meanwhile)
 
 
 def sweep(store: Store, wanted: Terms, *, dry_run: bool = False, progress: Callable[[], object] = bool) -> Swept:

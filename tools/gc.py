@@ -72,7 +72,7 @@ def gc(
     """
     with Store.open(settings.root, settings.engine) as store:
         give_way()
-        terms = maintenance.terms(settings.keeping, time.time(), grace_s=grace, untagged=untagged)
+        terms = maintenance.terms(settings.keeping, time.time, grace_s=grace, untagged=untagged)
         before = 0.0 if uploads is None else time.time() - uploads if uploads else float("inf")
         done = maintenance.run(store, terms, uploads_before=before, dry_run=dry_run)
         if not dry_run:

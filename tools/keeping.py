@@ -109,7 +109,7 @@ def collect_if_due(store: Store, settings: KeepingSettings) -> bool:
     try:
         if not maintenance.is_due(store, settings, time.time()):
             return False
-        done = maintenance.run(store, maintenance.terms(settings, time.time()))
+        done = maintenance.run(store, maintenance.terms(settings, time.time))
         maintenance.note_run(store, time.time())
     except InUse:
         return False

@@ -145,6 +145,7 @@ class _Chain:
             layer=blob.digest,
             layer_bytes=blob.size,
             began=int(self.now),
+            at=self.now,
         )
 
 

@@ -30,11 +30,17 @@ class Terms:
         unused_before: what nothing needs and has been so, or was last asked for, since before this.
         deleted_before: what was deleted before this and can no longer be brought back.
         untagged: whether manifests without a tag go as well.
+        is_meanwhile: tells whether a time lies between the beginning of the collection and now.
     """
 
     unused_before: float
     deleted_before: float
     untagged: bool = False
+    is_meanwhile: Callable[[float], bool] = field(default=lambda _: False, kw_only=True)
+
+    def is_under_way(self, at: float) -> bool:
+        """Tell whether a push that got on at some time may do so again: within the grace, or while this collects."""
+        return at > self.unused_before or self.is_meanwhile(at)
 
 
 @dataclass(frozen=True, slots=True)

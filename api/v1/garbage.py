@@ -1,7 +1,8 @@
 """What no longer matters of Registry v1: uploads that nobody finished, and images that stand in no repository.
 
-An image counts if it is seen from a repository, be that one in the trash; if an account pushed it only just now; or if
-an image that counts descends from it. One that was made in a repository of a manifest, and that nobody pushed there, is
+An image counts if it is seen from a repository, be that one in the trash; if its push may still be under way; or if an
+image that counts descends from it. Each step of a push says that it needs its base, so a collection that looked before
+looks again (see `marks`). One that was made in a repository of a manifest, and that nobody pushed there, is
 seen from it no longer than a tag shows it, or what descends from it is seen. Blocking; no HTTP.
 """
 
@@ -23,18 +24,16 @@ _ROWS: Final = 100
 
 
 def _find(store: Store, _scope: str, terms: Terms) -> Iterator[Garbage]:
+    own = _pushed(store, terms)
     for name, found in walk(store, UPLOAD):
-        if content(found)["began"] <= terms.unused_before:
+        if not terms.is_under_way(_upload(name, found).at):
             yield Garbage.of(name, found, "images whose upload was never finished")
     unseen = set[Name]()
     for name, found in _made_for_nothing(store, terms):
         unseen.add(name)
         yield Garbage.of(name, found, "entries of images made of manifests that no tag shows")
-    own = set()
     for name, found in walk(store, MEMBER, "~"):
-        if content(found).get("at", 0) > terms.unused_before:
-            own.add(name.path.rpartition(":")[2])
-        else:
+        if name.path.rpartition(":")[2] not in own:
             yield Garbage.of(name, found, "entries of images pushed without a repository")
     own.update(name.path.partition(":")[0] for name, _ in trash.kept(store, terms, "", IN))
     loose = _loose(store, terms, own, unseen)
@@ -49,31 +48,34 @@ def _find(store: Store, _scope: str, terms: Terms) -> Iterator[Garbage]:
 RULE: Final = Rule(lambda _: [marks.V1], _find)
 
 
+def _pushed(store: Store, terms: Terms) -> set[str]:
+    """Return what pushes under way stand on or brought without a repository, and all that it descends from."""
+    uploads = (_upload(name, found) for name, found in walk(store, UPLOAD))
+    ids = {image.parent for image in uploads if image.parent is not None and terms.is_under_way(image.at)}
+    for name, found in walk(store, MEMBER, "~"):
+        if terms.is_under_way(content(found).get("at", 0)):
+            ids.add(name.path.rpartition(":")[2])
+    return _with_ancestors(store, ids)
+
+
+def _upload(name: Name, found: Record) -> Image:
+    return Image.read(name.path.rpartition(":")[2], found)
+
+
 def _loose(store: Store, terms: Terms, own: set[str], unseen: set[Name]) -> dict[str, Image]:
     """Return the images that nothing leads to."""
     loose: dict[str, Image] = {}
     for name, found in walk(store, KIND):
         image = Image.read(name.path, found)
-        if image.began <= terms.unused_before and image.id not in own and not _is_seen(store, image.id, unseen):
+        if not terms.is_under_way(image.at) and image.id not in own and not _is_seen(store, image.id, unseen):
             loose[image.id] = image
     if not loose:
         return loose
-    for parent in _parents(store, terms, loose):
-        above: str | None = parent
+    for name, found in walk(store, KIND):
+        above = None if name.path in loose else Image.read(name.path, found).parent
         while above is not None and above in loose:
             above = loose.pop(above).parent
     return loose
-
-
-def _parents(store: Store, terms: Terms, loose: dict[str, Image]) -> Iterator[str | None]:
-    """Yield what those images descend from that count, complete or on their way."""
-    for name, found in walk(store, KIND):
-        if name.path not in loose:
-            yield Image.read(name.path, found).parent
-    for _, found in walk(store, UPLOAD):
-        value = content(found)
-        if value["began"] > terms.unused_before:
-            yield value["parent"]
 
 
 def _is_seen(store: Store, image_id: str, unseen: set[Name]) -> bool:
@@ -110,12 +112,17 @@ def _needed(store: Store, home: str, terms: Terms, made: set[str]) -> set[str]:
     # Uploads come first: what is completed meanwhile is a member.
     roots |= {parent for _, found in walk(store, UPLOAD, prefix) if (parent := content(found)["parent"])}
     roots |= {name.path.removeprefix(prefix) for name, _ in walk(store, MEMBER, prefix)} - made
-    needed: set[str] = set()
-    while roots:
-        image_id = roots.pop()
-        if image_id not in needed:
-            needed.add(image_id)
+    return _with_ancestors(store, roots)
+
+
+def _with_ancestors(store: Store, ids: set[str]) -> set[str]:
+    """Return images, and all that they descend from."""
+    known, rest = set[str](), set(ids)
+    while rest:
+        image_id = rest.pop()
+        if image_id not in known:
+            known.add(image_id)
             image = store.read(lambda reads, image_id=image_id: find_complete(reads, image_id))  # type: ignore[misc]
             if image is not None and image.parent is not None:
-                roots.add(image.parent)
-    return needed
+                rest.add(image.parent)
+    return known

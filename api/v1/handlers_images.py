@@ -118,7 +118,7 @@ async def put_layer(call: Call) -> ASGIApp:
         async with AsyncExitStack() as stack:
             if layer.needs_unpacking:
                 await stack.enter_async_context(registry.unpackers)
-            await run(layer.commit)
+            await run(layer.commit, call.now)
     except BaseException:
         await run(layer.discard)
         raise

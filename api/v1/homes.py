@@ -160,7 +160,7 @@ def prove(names: Names, home: str, image: Image, now: float, *, seen_from: str |
         names.put(Name(IN, f"{image.id}:{home}"), record({}))
     else:
         need(names, home, image.id)
-    row = {**_pushed(_member(names, home, image.id)), "began": image.began, "at": int(now), "from": seen_from}
+    row = {**_pushed(_member(names, home, image.id)), "began": image.began, "at": now, "from": seen_from}
     names.put(_name(home, image.id), record({key: value for key, value in row.items() if value is not None}))
 
 
@@ -171,7 +171,7 @@ def show(names: Names, repository: Repository, image: Image, now: float) -> None
     if member is None or "at" not in member:
         made = {MADE: True} if member is None else {}
         names.put(Name(IN, f"{image.id}:{repository}"), record(made))
-        row = {"began": image.began, "at": int(now), **made, **(member or {})}
+        row = {"began": image.began, "at": now, **made, **(member or {})}
         names.put(_name(str(repository), image.id), record(row))
 
 

@@ -37,6 +37,7 @@ class Image:
             manifest nothing until somebody asks: see `views`.
         announced: a checksum sent along with the json, which the layer then has to meet (engines before 0.6).
         began: when its first json came, in Unix seconds.
+        at: when its push last got on, in Unix seconds: its json came, its layer, or what completed it.
         home: where it is being uploaded; nothing for a complete one.
         contended: the json was pushed more than once before the image was complete, so whoever comes second
             may still finish, with the same bytes.
@@ -54,6 +55,7 @@ class Image:
     announced: str = ""
     contended: bool = False
     began: int = 0
+    at: float = 0.0
     home: str = ""
 
     @property
@@ -75,6 +77,7 @@ class Image:
             "announced": self.announced,
             "contended": self.contended,
             "began": self.began,
+            "at": self.at,
         }
         holds = (self.json, self.layer) if self.layer else (self.json,)
         text = json.dumps(value, separators=(",", ":")).encode()
@@ -97,6 +100,7 @@ class Image:
             announced=value["announced"],
             contended=value["contended"],
             began=value["began"],
+            at=value.get("at", value["began"]),  # earlier versions did not note it
             home=home,
         )
 

@@ -120,9 +120,7 @@ def put_json(place: Place, image_id: str, body: bytes, announced: str) -> None:
             place.prepare(names)
             image = begun(names, image_id)
             names.keep(staged)
-            names.put(image.name, image.record())
-            if parent is not None:
-                homes.need(names, place.home, parent)
+            _get_on(names, place, image)
 
         place.store.change(edit)
 
@@ -159,6 +157,13 @@ def _begun(
         return replace(fresh, contended=True, began=before.began)
     # Another engine pushes the same image. The layer it has brought already is as good for this json.
     return replace(before, chain=chain, announced=announced, contended=True)
+
+
+def _get_on(names: Names, place: Place, image: Image) -> None:
+    """Write down what a push has brought of an image, which needs its parent the more: see `garbage`."""
+    names.put(image.name, replace(image, at=place.now).record())
+    if image.parent is not None:
+        homes.need(names, place.home, image.parent)
 
 
 def _chain(names: Reads, place: Place, image_id: str, parent: str | None, *, may_loop: bool) -> int:
@@ -203,13 +208,18 @@ class LayerUpload:
         """Whether the commit has to read the layer again."""
         return self._image.announced.startswith(TARSUM)
 
-    def commit(self) -> None:
+    def commit(self, now: float | None = None) -> None:
         """Make the received bytes the image's layer, and complete it if its checksum was announced.
+
+        Args:
+            now: when the last of them came, in Unix seconds, if that is not when the upload was opened.
 
         Raises:
             ApiError: 409 if the image is complete by now, with other bytes; 400 if the announced checksum is
                 not that of these bytes.
         """
+        if now is not None:
+            self._at = replace(self._at, now=now)
         with self.upload as upload:
             image = self._place(upload) if upload.size else self._place_empty()
         if image.announced and not image.complete:
@@ -235,7 +245,7 @@ class LayerUpload:
             if now.json != self._image.json:
                 raise ApiError(*refusals.JSON_REPLACED)
             after = replace(now, layer=staged.digest, layer_bytes=staged.size, checksum=checksum)
-            names.put(after.name, after.record())
+            _get_on(names, self._at, after)
             return after
 
         return upload.keep(None, edit)
@@ -330,7 +340,7 @@ def _complete(place: Place, before: Image, names: Names) -> None:
         raise ApiError(*refusals.CHECKSUM_FINAL)  # one id, two images: the first stays
     done = replace(now, complete=True)
     if there is None or now.contended:
-        names.put(done.name, done.record())
+        _get_on(names, place, done)
     names.delete(now.name)
     homes.prove(names, place.home, done, place.now)
 

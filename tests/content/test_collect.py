@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,9 @@ from api.content.collect import Swept
 from api.content.repository import Repository
 from api.content.settings import KeepingSettings
 from cas import Damaged, Name, Store
-from tests.v1client import chain
+from tests.v1client import Layer, chain
 from tests.wire.harness import NOW
-from tests.wire.v1.talk import Registry, image_json, new_id
+from tests.wire.v1.talk import Guarded, Registry, guarding, image_json, new_id, running
 from tests.wire.v2.content import Home, index
 from tests.wire.v2.pushing import Client, Pushed, code, new_data, new_repository, pushing, sha256
 
@@ -55,7 +57,10 @@ def sweep(
 ) -> Swept:
     """Remove what nothing needs some days from now; a dry run before must say just that, and change nothing."""
     store = registry.store
-    terms = maintenance.terms(KeepingSettings(), NOW + days * DAY_S, grace_s=grace_s, untagged=untagged)
+    behind = registry.clock.now - (NOW + days * DAY_S)
+    terms = maintenance.terms(
+        KeepingSettings(), lambda: registry.clock.now - behind, grace_s=grace_s, untagged=untagged
+    )
     before = store.stats()
     told = maintenance.sweep(store, terms, dry_run=True)
     assert store.stats() == before
@@ -226,6 +231,34 @@ def v1(registry: Pushed) -> Registry:
     return Registry(registry.store, registry.server, registry.clock)
 
 
+@dataclass
+class Step:
+    """One request of a v1 push; a second passes with each."""
+
+    v1: Registry
+    image: Layer
+    what: str
+    body: bytes | None
+    headers: dict[str, str]
+
+    def __call__(self) -> int:
+        """Make it; return the status."""
+        self.v1.clock.now += 1
+        return self.v1.ask("PUT", f"/v1/images/{self.image.id}/{self.what}", self.body, self.headers).status
+
+
+def steps(v1: Registry, image: Layer, headers: dict[str, str] | None = None) -> list[Step]:
+    """The requests that bring an image, in their order."""
+    assert isinstance(image.layer, bytes)
+    proof = {"X-Docker-Checksum-Payload": image.payload_checksum(), "Content-Length": "0"}
+    who = headers or {}
+    return [
+        Step(v1, image, "json", image.json, who),
+        Step(v1, image, "layer", image.layer, who),
+        Step(v1, image, "checksum", None, who | proof),
+    ]
+
+
 class TestV1:
     """Images that stand in no repository, and those that never got whole."""
 
@@ -275,6 +308,57 @@ class TestV1:
         assert statuses == [200]
         assert v1.store.get(Name("v1.image", parent.id)) is not None
 
+    @pytest.mark.parametrize("after_looking", [False, True])
+    @pytest.mark.parametrize("done", [0, 1, 2])
+    @pytest.mark.parametrize("account", [False, True])
+    def test_a_push_that_gets_on_beside_a_collection_keeps_its_bases(
+        self, tmp_path: Path, *, account: bool, done: int, after_looking: bool
+    ) -> None:
+        """Without any grace: whichever step it takes, and whether the collection has looked by then or not."""
+        with guarding(tmp_path / "guarded") if account else running(tmp_path / "open") as there:
+            v1, headers = (there.registry, there.account("ann")) if isinstance(there, Guarded) else (there, {})
+            base, mid, top = (steps(v1, image, headers) for image in chain([b"base", b"mid", b"top"], seed=new_id()))
+            todo = iter([*base, *mid, *top])
+            assert [next(todo)() for _ in range(6 + done)] == [200] * (6 + done)
+            v1.clock.now += 1
+            said: list[int] = []
+
+            def get_on() -> None:
+                has_looked = v1.store.get(Name(marks.MARK, marks.V1)) is not None
+                if not said and has_looked >= after_looking:
+                    said.append(next(todo)())
+
+            sweep(v1, (v1.clock.now - NOW) / DAY_S, grace_s=0, progress=get_on)
+            assert said == [200]
+            assert [step() for step in todo] == [200] * (2 - done)
+            shown = json.dumps(top[0].image.id).encode()
+            assert v1.ask("PUT", "/v1/repositories/ann/app/tags/new", shown, headers).status == 200
+            assert len(v1.ask("GET", f"/v1/images/{top[0].image.id}/ancestry", None, headers).value) == 3
+
+    def test_without_a_grace_nothing_stays_of_a_push_that_does_not_get_on(self, v1: Registry) -> None:
+        """However lately it began, also where the clock was put back since."""
+        for ahead in (0, 400 * DAY_S):
+            v1.clock.now += ahead
+            base, top = chain([b"base", b"top"], seed=new_id())
+            assert [step() for step in [*steps(v1, base), *steps(v1, top)[:2]]] == [200] * 5
+            v1.clock.now -= ahead
+            assert sweep(v1, grace_s=0).removed == {
+                "images that stand in no repository": 1,
+                "images whose upload was never finished": 1,
+            }
+
+    def test_a_grace_begins_with_what_came_last(self, v1: Registry) -> None:
+        """Not with the image's first byte, which may be long ago, nor with the second in which it came."""
+        (image,) = chain([b"base"], seed=new_id())
+        json_of, layer, checksum = steps(v1, image)
+        v1.clock.now += 0.9
+        for step in (json_of, layer, checksum):
+            v1.clock.now += DAY_S / 2
+            assert step() == 200
+            last = v1.clock.now
+            assert not sweep(v1, (last - NOW + 0.3) / DAY_S, grace_s=0.5).removed
+        assert sweep(v1, (last - NOW + 0.7) / DAY_S, grace_s=0.5).removed == {"images that stand in no repository": 1}
+
 
 def test_refresh_tokens_of_older_passwords_go(registry: Pushed) -> None:
     """They were refused already."""
@@ -306,7 +390,7 @@ def test_a_manifest_that_cannot_be_read_keeps_everything(registry: Pushed, clien
             return real(asked)  # type: ignore[arg-type]
 
         patch.setattr(registry.store, "reader", reader)
-        done = maintenance.sweep(registry.store, maintenance.terms(KeepingSettings(), NOW + 2 * DAY_S))
+        done = maintenance.sweep(registry.store, maintenance.terms(KeepingSettings(), lambda: NOW + 2 * DAY_S))
     assert done.removed == {LINKS: 3}
     assert [each.partition(":")[0] for each in done.left] == [bad.name]
     assert client.blob(good.name, sha256(good.config)).status_code == 404

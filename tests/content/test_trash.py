@@ -56,7 +56,7 @@ def trashed(store: Store) -> int:
 
 def sweep(registry: Pushed, days: float = 0, *, grace_s: float | None = None) -> dict[str, int]:
     """Remove what nothing needs, some days after everything was pushed."""
-    terms = maintenance.terms(KEEPING, NOW + days * 86400, grace_s=grace_s)
+    terms = maintenance.terms(KEEPING, lambda: NOW + days * 86400, grace_s=grace_s)
     swept = maintenance.sweep(registry.store, terms)
     assert swept.left == []
     return dict(swept.removed)
@@ -343,7 +343,7 @@ class TestWindow:
         home.push(home.numbered(2), "new")
         assert home.delete("old") == 202
         registry.clock.now += 8 * 86400
-        found = trash.RULE.find(registry.store, marks.TRASH, maintenance.terms(KEEPING, registry.clock.now))
+        found = trash.RULE.find(registry.store, marks.TRASH, maintenance.terms(KEEPING, registry.clock))
         first = next(found)
         assert home.delete("new") == 202
         assert "old" in first.name.path

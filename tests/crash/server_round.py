@@ -326,7 +326,7 @@ class ServerRound:
                 for repository in client.repositories():
                     removal.remove(store, Repository.of(repository), time.time())
             for _ in range(4):  # what one of them removes is written down, which is for the next one
-                done = maintenance.run(store, maintenance.terms(KeepingSettings(), time.time(), grace_s=0))
+                done = maintenance.run(store, maintenance.terms(KeepingSettings(), time.time, grace_s=0))
                 assert done.left == []
             stats = store.stats()
             changes = store._parts.index.read(lambda view: view.number(JOURNAL_SEQ))
