@@ -14,7 +14,7 @@ which has all its bytes, for as long as a tag or an image there needs it. Blocki
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -144,6 +144,34 @@ def in_time(reads: Reads, home: str, image_id: str, expired: int, now: float) ->
     return "at" in member and member["began"] <= expired and now - member["at"] <= LATE_S
 
 
+def whole_line(
+    reads: Reads, home: str, image: Image, most: int, lacking: tuple[int, str], sees: Sight = _all
+) -> list[Image]:
+    """Return an image and all its ancestors, itself first, as they are seen from a home.
+
+    An ancestor that is not: its id may be one that the pusher only pretends to have, and another one's image.
+
+    Raises:
+        ApiError: `lacking` unless each of them is complete and seen from there; 400 if they are more than so many.
+    """
+    found = list(_line(reads, home, image, most + 1, sees))
+    if len(found) > most:
+        raise ApiError(*refusals.CHAIN_TOO_LONG)
+    if not found or found[-1].parent is not None:
+        raise ApiError(*lacking)
+    return found
+
+
+def _line(reads: Reads, home: str, image: Image, most: int, sees: Sight) -> Iterator[Image]:
+    """Yield an image and then its ancestors, at most so many, as far as they are complete and seen from a home."""
+    above: Image | None = image
+    for _ in range(most):
+        if above is None or not above.complete:
+            return
+        yield above
+        above = None if above.parent is None else find(reads, home, above.parent, sees)
+
+
 # --- becoming seen ----------------------------------------------------------------------------------------
 
 
@@ -215,12 +243,9 @@ def check(reads: Reads, home: str) -> None:
         raise ApiError(*refusals.REPOSITORY_NOT_FOUND)
 
 
-def adopt(names: Names, into: Repository, image: Image, home: str, now: float, sees: Sight) -> None:
-    """Make an image and its ancestors seen from a repository as well, as far as they are seen from a home.
-
-    An ancestor that is not: its id may be one that the pusher only pretends to have, and another one's image.
-    """
-    for above in _line(names, home, image, sees):
+def adopt(names: Names, into: Repository, images: Iterable[Image], now: float) -> None:
+    """Make images seen from a repository as well, which whoever says so has seen; see `whole_line`."""
+    for above in images:
         if not _is_proven(names, str(into), above.id):
             prove(names, str(into), above, now)
         else:
@@ -235,21 +260,12 @@ def borrow(store: Store, settings: AccessSettings, caller: Caller, image_id: str
         home = seen_by(names, settings, caller, image_id)
         image = None if home in {None, EVERYWHERE, own} else find(names, str(home), image_id)
         if image is not None:
-            for above in _line(names, str(home), image, _all):
+            for above in _line(names, str(home), image, image.chain, _all):
                 if not _is_proven(names, own, above.id, _none):
                     prove(names, own, above, now, seen_from=str(home))
 
     if store.read(lambda reads: seen_by(reads, settings, caller, image_id)) not in {None, EVERYWHERE, own}:
         store.change(edit)
-
-
-def _line(reads: Reads, home: str, image: Image, sees: Sight) -> Iterator[Image]:
-    above: Image | None = image
-    for _ in range(image.chain):
-        if above is None or not above.complete:
-            return
-        yield above
-        above = None if above.parent is None else find(reads, home, above.parent, sees)
 
 
 # --- lists ------------------------------------------------------------------------------------------------

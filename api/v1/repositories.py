@@ -127,24 +127,20 @@ def put_tag(
 
     def edit(names: Names) -> None:
         place.check_time(names, image_id)
-        target = _target(place, names, image_id)
+        images = _line(place, names, image_id)
         repositories.ensure(names, repository, place.now, access)
         homes.need(names, str(repository), image_id)
-        homes.adopt(names, repository, target, place.home, place.now, place.sees)
+        homes.adopt(names, repository, images, place.now)
         tags.put(names, repository, tag, tags.Image(image_id), meta)
 
     removal.change(place.store, repository, edit)
 
 
-def _target(place: Place, names: Names, image_id: str) -> Image:
-    target = above = place.find(names, image_id)
-    for _ in range(place.settings.max_chain):
-        if target is None or above is None or not above.complete:
-            raise ApiError(*refusals.IMAGE_NOT_FOUND)
-        if above.parent is None:
-            return target
-        above = place.find(names, above.parent)
-    raise ApiError(*refusals.CHAIN_TOO_LONG)
+def _line(place: Place, reads: Reads, image_id: str) -> list[Image]:
+    top, lacking = place.find(reads, image_id), refusals.IMAGE_NOT_FOUND
+    if top is None:
+        raise ApiError(*lacking)
+    return homes.whole_line(reads, place.home, top, place.settings.max_chain, lacking, place.sees)
 
 
 def delete_tag(store: Store, repository: Repository, tag: str, now: float) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from api.errors import ApiError
 from api.v1 import refusals
-from api.v1.homes import complete, find
+from api.v1.homes import complete, whole_line
 from api.v1.image import EMPTY_LAYER, EMPTY_LAYER_DIGEST, Image, find_complete
 from api.v1.images import read_blob
 from api.v1.listing import listing
@@ -84,22 +84,12 @@ def ancestry(store: Store, settings: V1Settings, home: str, image_id: str) -> li
     Raises:
         ApiError: 404, or 400 if it or an ancestor is still being uploaded: a client fetches them all.
     """
-    return store.read(lambda reads: _ancestry(reads, settings, home, image_id))
 
+    def look(reads: Reads) -> list[Image]:
+        image = complete(reads, home, image_id)
+        return whole_line(reads, home, image, settings.max_chain, refusals.IMAGE_UPLOADING)
 
-def _ancestry(reads: Reads, settings: V1Settings, home: str, image_id: str) -> list[str]:
-    ids: list[str] = []
-    image = complete(reads, home, image_id)
-    while True:
-        ids.append(image.id)
-        if image.parent is None:
-            return ids
-        above = find(reads, home, image.parent)
-        if above is None or not above.complete:
-            raise ApiError(*refusals.IMAGE_UPLOADING)
-        if len(ids) >= settings.max_chain:
-            raise ApiError(*refusals.CHAIN_TOO_LONG)
-        image = above
+    return [image.id for image in store.read(look)]
 
 
 def files(store: Store, settings: V1Settings, home: str, image_id: str) -> bytes:

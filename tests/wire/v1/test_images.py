@@ -219,6 +219,23 @@ def test_no_tag_shows_an_image_that_nobody_could_pull(registry: Registry) -> Non
     assert (answer.status, answer.body) == (404, NOT_FOUND)
 
 
+def test_a_tag_looks_at_each_ancestor_once(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other writers wait meanwhile, and a chain may be long."""
+    ids: list[str] = []
+    for _ in range(4):
+        ids.append(registry.image(parent=ids[-1] if ids else None))
+    asked: list[str] = []
+
+    def counting(reads: Reads, image_id: str) -> Image | None:
+        asked.append(image_id)
+        return image.find_complete(reads, image_id)
+
+    monkeypatch.setattr(homes, "find_complete", counting)
+    assert registry.tag("me/app", "latest", ids[-1]).status == 200
+    assert asked == ids[::-1]
+    assert registry.ask("GET", f"/v1/images/{ids[-1]}/ancestry").value == ids[::-1]
+
+
 def test_an_image_cannot_be_its_own_ancestor(registry: Registry) -> None:
     """Neither directly nor by way of others."""
     one, two, three = new_id(), new_id(), new_id()

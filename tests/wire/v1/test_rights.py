@@ -174,6 +174,21 @@ def test_a_parent_that_was_only_named_is_seen_as_long_as_its_repository_may_be_p
     assert ask("GET", f"/v1/images/{base}/layer", None, guest).status == 404
 
 
+def test_a_tag_shows_all_ancestors_also_those_that_came_behind_an_images_back(shop: Guarded) -> None:
+    """A base that was begun anew may have got ancestors of its own; whoever pulls needs them too."""
+    ask, alice = shop.registry.ask, basic("alice")
+    deep, base, top = (new_id() for _ in range(3))
+    bodies = [(base, image_json(base)), (top, image_json(top, base)), (deep, image_json(deep))]
+    for image_id, body in [*bodies, (base, image_json(base, deep))]:
+        assert ask("PUT", f"/v1/images/{image_id}/json", body, alice).status == 200
+    for image_id, body in (*bodies[1:], (base, image_json(base, deep))):
+        proof = {"X-Docker-Checksum-Payload": payload(body, EMPTY_LAYER)}
+        assert ask("PUT", f"/v1/images/{image_id}/layer", EMPTY_LAYER, alice).status == 200
+        assert ask("PUT", f"/v1/images/{image_id}/checksum", None, alice | proof).status == 200
+    assert ask("PUT", "/v1/repositories/alice/grown/tags/1", json.dumps(top).encode(), alice).status == 200
+    assert [pulled.id for pulled in shop.client("alice").pull("alice/grown", "1")] == [deep, base, top]
+
+
 def test_what_is_private_is_kept_by_private_caches_only(shop: Guarded) -> None:
     """A cache that everybody shares must not answer for us."""
     top = shop.registry.ask("GET", f"{REPO}/tags/latest", None, basic("alice")).value
