@@ -107,20 +107,17 @@ class Alike:
 
     def _read(self, pack: int, start: int, size: int, memory: memoryview, *, past_cache: bool) -> int | None:
         """Read stored bytes into memory; return where they begin there, None if they are not to be had."""
-        disk, files = self._parts.disk, self._parts.files
+        disk = self._parts.disk
         try:
             if past_cache:
                 ragged = start % BLOCK
                 whole = memory[: -(-(ragged + size) // BLOCK) * BLOCK]
                 if disk.read_direct(self._direct_of(pack), whole, start - ragged) >= ragged + size:
                     return ragged
-            fd = files.acquire(pack)
-            try:
-                return 0 if disk.read_into(fd, memory[:size], start) == size else None
-            finally:
-                files.release(pack)
-        except (FileNotFoundError, DiskFailed):
+            self._parts.files.read_into(pack, start, memory[:size])
+        except (FileNotFoundError, Damaged, DiskFailed):
             return None
+        return 0
 
     def _direct_of(self, pack: int) -> int:
         if self._pack != pack:

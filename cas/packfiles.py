@@ -77,14 +77,26 @@ class PackFiles:
             FileNotFoundError: the pack is gone.
             Damaged: the pack ends too early.
         """
+        data = bytearray(size)
+        with memoryview(data) as view:
+            self.read_into(pack, offset, view)
+        return data
+
+    def read_into(self, pack: int, offset: int, memory: memoryview) -> None:
+        """Fill memory with stored bytes of a pack.
+
+        Raises:
+            FileNotFoundError: the pack is gone.
+            Damaged: the pack ends too early.
+        """
         fd = self.acquire(pack)
         try:
-            data = self._disk.read(fd, size, offset)
+            done = self._disk.read_into(fd, memory, offset)
         finally:
             self.release(pack)
-        if len(data) != size:
-            raise Damaged(f"pack {pack:016x} ends before byte {offset + size}; push the same content again to heal it")
-        return data
+        if done != len(memory):
+            end = offset + len(memory)
+            raise Damaged(f"pack {pack:016x} ends before byte {end}; push the same content again to heal it")
 
     def forget_unlinked(self) -> None:
         """Close packs whose file is gone and that nobody reads: only then is their space free."""

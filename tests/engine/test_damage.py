@@ -127,7 +127,7 @@ class TestLostPacks:
             assert read(store, digest) == data
 
     def test_a_pack_cut_short_is_damage(self, tmp_path: Path) -> None:
-        """A read past the end is Damaged, never short."""
+        """A read past the end is Damaged, never short; a push of the same content repairs it."""
         data = noise(3 * MIB)
         with opened(tmp_path) as store:
             digest = push(store, "a", data)
@@ -138,6 +138,8 @@ class TestLostPacks:
                 file.truncate(row.extent.offset + 10)
             with pytest.raises(Damaged, match=r"ends .* bytes early"):
                 read(store, digest)
+            push(store, "a", data)
+            assert read(store, digest) == data
 
     def test_a_chunk_without_a_row_is_damage(self, tmp_path: Path) -> None:
         """Also where the recipe has no extents to try: no hint is not an empty blob."""

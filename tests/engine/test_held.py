@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cas import Digest, Held, Places, Store
+from cas import Damaged, Digest, Held, Places, Store
 from cas.held import MOST_EXTENTS
 from tests.engine.test_compact import drop, sweep
 from tests.support.counting import counted_index
@@ -147,6 +147,19 @@ def test_a_blob_may_be_forgotten_at_any_moment(tmp_path: Path) -> None:
         del circle
         with files._lock:
             gc.collect()
+        assert not any(entry.users for entry in files._open.values())
+
+
+def test_stored_bytes_are_read_into_given_memory_whole_or_not_at_all(tmp_path: Path) -> None:
+    """No more than it takes; and the pack is given back, however that ends."""
+    with opened(tmp_path) as store:
+        (extent, *_), files = places(store, push(store, "blob", DATA)).extents, store._parts.files
+        memory = bytearray(2 * KIB)
+        files.read_into(extent.pack, extent.offset, memoryview(memory)[:KIB])
+        assert bytes(memory) == files.read(extent.pack, extent.offset, KIB) + bytes(KIB)
+        end = store._parts.layout.pack(extent.pack).stat().st_size
+        with pytest.raises(Damaged, match=rf"ends before byte {end + KIB}"):
+            files.read_into(extent.pack, end - KIB, memoryview(memory))
         assert not any(entry.users for entry in files._open.values())
 
 

@@ -34,17 +34,17 @@ class BadDisk(Disk):
 
     wrong = failing = 0
 
-    def read(self, fd: int, size: int, offset: int) -> bytearray:
-        data = super().read(fd, size, offset)
-        if size < KIB:
-            return data
+    def read_into(self, fd: int, memory: memoryview, offset: int) -> int:
+        done = super().read_into(fd, memory, offset)
+        if len(memory) < KIB:
+            return done
         if self.failing:
             self.failing -= 1
             raise DiskFailed(f"the disk failed (cannot read: {errno.errorcode[errno.EIO]})")
         if self.wrong:
             self.wrong -= 1
-            data[0] ^= 1
-        return data
+            memory[0] ^= 1
+        return done
 
 
 def later() -> float:
