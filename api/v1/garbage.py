@@ -8,7 +8,7 @@ seen from it no longer than a tag shows it, or what descends from it is seen. Bl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Final
 
@@ -26,7 +26,8 @@ _ROWS: Final = 100
 def _find(store: Store, _scope: str, terms: Terms) -> Iterator[Garbage]:
     own = _pushed(store, terms)
     for name, found in walk(store, UPLOAD):
-        if not terms.is_under_way(_upload(name, found).at):
+        image = _upload(name, found)
+        if image.id not in own and not terms.is_under_way(image.at):
             yield Garbage.of(name, found, "images whose upload was never finished")
     unseen = set[Name]()
     for name, found in _made_for_nothing(store, terms):
@@ -50,12 +51,17 @@ RULE: Final = Rule(lambda _: [marks.V1], _find)
 
 def _pushed(store: Store, terms: Terms) -> set[str]:
     """Return what pushes under way stand on or brought without a repository, and all that it descends from."""
-    uploads = (_upload(name, found) for name, found in walk(store, UPLOAD))
-    ids = {image.parent for image in uploads if image.parent is not None and terms.is_under_way(image.at)}
+    ids, uploads = set[str](), dict[str, list[str]]()
+    for name, found in walk(store, UPLOAD):
+        image = _upload(name, found)
+        if image.parent is not None:
+            uploads.setdefault(image.id, []).append(image.parent)
+            if terms.is_under_way(image.at):
+                ids.add(image.parent)
     for name, found in walk(store, MEMBER, "~"):
         if terms.is_under_way(content(found).get("at", 0)):
             ids.add(name.path.rpartition(":")[2])
-    return _with_ancestors(store, ids)
+    return _with_ancestors(store, ids, uploads)
 
 
 def _upload(name: Name, found: Record) -> Image:
@@ -112,16 +118,17 @@ def _needed(store: Store, home: str, terms: Terms, made: set[str]) -> set[str]:
     # Uploads come first: what is completed meanwhile is a member.
     roots |= {parent for _, found in walk(store, UPLOAD, prefix) if (parent := content(found)["parent"])}
     roots |= {name.path.removeprefix(prefix) for name, _ in walk(store, MEMBER, prefix)} - made
-    return _with_ancestors(store, roots)
+    return _with_ancestors(store, roots, {})
 
 
-def _with_ancestors(store: Store, ids: set[str]) -> set[str]:
-    """Return images, and all that they descend from."""
+def _with_ancestors(store: Store, ids: set[str], uploads: Mapping[str, Iterable[str]]) -> set[str]:
+    """Return images, and all that they descend from; `uploads` are the parents of those on their way."""
     known, rest = set[str](), set(ids)
     while rest:
         image_id = rest.pop()
         if image_id not in known:
             known.add(image_id)
+            rest.update(uploads.get(image_id, ()))
             image = store.read(lambda reads, image_id=image_id: find_complete(reads, image_id))  # type: ignore[misc]
             if image is not None and image.parent is not None:
                 rest.add(image.parent)

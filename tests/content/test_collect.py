@@ -335,6 +335,22 @@ class TestV1:
             assert v1.ask("PUT", "/v1/repositories/ann/app/tags/new", shown, headers).status == 200
             assert len(v1.ask("GET", f"/v1/images/{top[0].image.id}/ancestry", None, headers).value) == 3
 
+    def test_a_base_that_is_not_whole_yet_stays_for_what_is_begun_on_it(self, v1: Registry) -> None:
+        """With what it stands on itself; whoever pushes several images at once need not finish them in order."""
+        images = chain([b"deep", b"base", b"top"], seed=new_id())
+        deep, base, top = (steps(v1, image) for image in images)
+        assert [step() for step in [*deep, base[0]]] == [200] * 4
+        v1.clock.now += 1
+        said: list[int] = []
+
+        def begin() -> None:
+            if not said:
+                said.append(top[0]())
+
+        sweep(v1, (v1.clock.now - NOW) / DAY_S, grace_s=0, progress=begin)
+        assert [*said, *(step() for step in [*base[1:], *top[1:]])] == [200] * 5
+        assert v1.ask("GET", f"/v1/images/{images[-1].id}/ancestry").value == [image.id for image in images[::-1]]
+
     def test_without_a_grace_nothing_stays_of_a_push_that_does_not_get_on(self, v1: Registry) -> None:
         """However lately it began, also where the clock was put back since."""
         for ahead in (0, 400 * DAY_S):
