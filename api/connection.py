@@ -23,6 +23,7 @@ from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedEr
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
+from api.access_log import AccessLog
 from api.config import KIB, HttpSettings
 from api.http1 import Http1, Linger
 from api.http2 import Http2
@@ -51,6 +52,7 @@ class Worker:
     cold: Threads
     held: Held
     repeats: Repeats
+    access: AccessLog | None = None
 
 
 class Protocols(ProtocolWrapper):
@@ -59,7 +61,7 @@ class Protocols(ProtocolWrapper):
     def __init__(self, connection: Connection, tasks: TaskGroup) -> None:
         worker, info = connection.worker, connection.writer.get_extra_info
         family, tls = info("socket").family, info("ssl_object")
-        self._settings: Final = worker.settings
+        self._http2: Final = worker.settings, worker.access
         self._shared: Final = (
             worker.app,
             worker.config,
@@ -73,7 +75,7 @@ class Protocols(ProtocolWrapper):
         )
         super().__init__(*self._shared)
         alpn = tls.selected_alpn_protocol() if tls is not None else None
-        self.protocol = Http2(self._settings, *self._shared) if alpn == "h2" else Http1(connection, *self._shared)
+        self.protocol = Http2(*self._http2, *self._shared) if alpn == "h2" else Http1(connection, *self._shared)
 
     @property
     def is_held_up(self) -> bool:
@@ -89,7 +91,7 @@ class Protocols(ProtocolWrapper):
             await self._change(error.data, error.headers, error.settings)
 
     async def _change(self, data: bytes, *upgrade: Any) -> None:
-        self.protocol = Http2(self._settings, *self._shared)
+        self.protocol = Http2(*self._http2, *self._shared)
         await self.protocol.initiate(*upgrade)
         await self.send(Updated(idle=self.protocol.idle))
         if data:
@@ -106,7 +108,7 @@ class Connection(TCPServer):
         loop = asyncio.get_running_loop()
         super().__init__(worker.app, loop, worker.config, worker.context, worker.state, reader, writer)
         self.worker, self.settings, self.pieces = worker, worker.settings, reader
-        self.repeats = worker.repeats
+        self.repeats, self.access = worker.repeats, worker.access
         self.lost = False
         self.is_tls = writer.get_extra_info("ssl_object") is not None
         self.socket: Any = writer.get_extra_info("socket")
@@ -131,6 +133,11 @@ class Connection(TCPServer):
                     self._idle.stop()
         finally:
             await self._close()
+
+    @property
+    def file_bytes(self) -> int:
+        """What of files went out so far."""
+        return self._files.moved_bytes
 
     def dismiss(self) -> None:
         """Take no more requests: the worker was told to stop. A connection at work sees that at its next answer."""

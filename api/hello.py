@@ -11,6 +11,7 @@ import socket
 from contextlib import suppress
 from typing import Final
 
+from api.access_log import AccessLog
 from api.config import HttpSettings
 
 TLS_FIRST_BYTE: Final = b"\x16"
@@ -22,7 +23,7 @@ _REFUSAL: Final = (
 )
 
 
-async def speaks_tls(sock: socket.socket, settings: HttpSettings) -> bool:
+async def speaks_tls(sock: socket.socket, settings: HttpSettings, access: AccessLog | None = None) -> bool:
     """Tell whether TLS comes, leaving it all to be read; False also if nothing comes in time, or the end."""
     loop = asyncio.get_running_loop()
     came: asyncio.Future[None] = loop.create_future()
@@ -36,16 +37,18 @@ async def speaks_tls(sock: socket.socket, settings: HttpSettings) -> bool:
     finally:
         loop.remove_reader(sock)
     if first and first != TLS_FIRST_BYTE:
-        await _refuse(sock, settings)
+        await _refuse(sock, settings, access)
     return first == TLS_FIRST_BYTE
 
 
-async def _refuse(sock: socket.socket, settings: HttpSettings) -> None:
+async def _refuse(sock: socket.socket, settings: HttpSettings, access: AccessLog | None) -> None:
     """Answer, and hear the client out for a while, so that it sees the answer and not a reset."""
     loop, left = asyncio.get_running_loop(), settings.linger_bytes
     with suppress(OSError):
         async with asyncio.timeout(settings.linger_s):
             await loop.sock_sendall(sock, _REFUSAL)
+            if access is not None:
+                access.tell({"client": sock.getpeername(), "headers": []}, 400, len(_TEXT), 0.0)
             sock.shutdown(socket.SHUT_WR)
             while left > 0 and (data := await loop.sock_recv(sock, 65_536)):
                 left -= len(data)

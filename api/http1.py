@@ -19,12 +19,14 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
 from hypercorn.typing import H11SendableEvent
 
+from api.access_log import AccessLog
 from api.config import KIB, HttpSettings
 from api.hello import TLS_FIRST_BYTE
 from api.inbox import PeerLost
 from api.intake import Chunked, Pieces, Sized, body_of, received, split_head
 from api.loan import EXTENSION as LOAN
 from api.loan import Lender, Loan
+from api.logged import Logged
 from api.refusals import NO_TLS, SENTENCES, TWO_LENGTHS, refusal
 from api.repeats import FILES, MOMENT, Again, Files, Repeats
 from api.zerocopy import EXTENSION as ZERO_COPY
@@ -50,6 +52,11 @@ class Carrier(Protocol):
     lost: bool
     repeats: Repeats
     pieces: Pieces
+    access: AccessLog | None
+
+    @property
+    def file_bytes(self) -> int:
+        """What of files went out so far."""
 
     @property
     def socket(self) -> Any:
@@ -73,6 +80,20 @@ class Stream(FileStream):
         # A short answer to a client that left just vanishes; only who has more to send needs to know.
         if self._connection.lost and message is not None and message.get("more_body"):
             raise PeerLost("The client went away.")
+
+
+class LoggedStream(Logged, Stream):
+    """The same with a line in the access log; of a body, what the system took of it."""
+
+    async def _pass_on(self, event: StreamEvent) -> None:
+        connection = self._connection
+        before = connection.file_bytes
+        try:
+            await super()._pass_on(event)
+        finally:
+            self.sent_bytes += connection.file_bytes - before
+        if isinstance(event, Body) and not connection.lost:
+            self.sent_bytes += len(event.data)
 
 
 class Http1(H11Protocol):
@@ -277,19 +298,20 @@ class Http1(H11Protocol):
         self._is_head = request.method == b"HEAD"
         head_bytes = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
         if head_bytes > self._connection.settings.max_header_bytes:
-            await self._refuse(431)
+            await self._refuse(431, request=request)
             return
         self._is_chunked = b"transfer-encoding" in (names := {name for name, _ in request.headers})
         if self._is_chunked and b"content-length" in names:
             # A proxy that goes by the other one sees other requests.
-            await self._refuse(400, TWO_LENGTHS)
+            await self._refuse(400, TWO_LENGTHS, request)
             return
         await self.send(Updated(idle=False))
         await self._check_protocol(request)
         await self._create_stream(request)
 
     async def _create_stream(self, request: h11.Request) -> None:
-        self.stream = Stream(
+        access = self._connection.access
+        self.stream = (Stream if access is None else partial(LoggedStream, access=access))(
             self.app,
             self.config,
             self.context,
@@ -322,7 +344,7 @@ class Http1(H11Protocol):
             headers = self.config.response_headers("h11")
             await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
 
-    async def _refuse(self, status: int, sentence: str = "") -> None:
+    async def _refuse(self, status: int, sentence: str = "", request: h11.Request | None = None) -> None:
         """Answer what is no proper request, and tell an application that was reading it."""
         if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             is_head = self._is_head and self.connection.our_state is h11.SEND_RESPONSE  # not that of a request before
@@ -332,8 +354,22 @@ class Http1(H11Protocol):
             if not is_head:
                 await self._send_h11_event(h11.Data(data=body))
             await self._send_h11_event(h11.EndOfMessage())
+            self._tell(status, 0 if is_head else len(body), request)
         await self._close_stream()
         await self.send(Linger())
+
+    def _tell(self, status: int, sent_bytes: int, request: h11.Request | None) -> None:
+        """Tell the access log of a refusal, with what is known of its request."""
+        access = self._connection.access
+        if isinstance(self.stream, LoggedStream):
+            self.stream.refused(status, sent_bytes)
+        elif access is not None:
+            scope: dict[str, Any] = {"client": self.client, "headers": []}
+            if request is not None:
+                path, _, query = request.target.partition(b"?")
+                scope |= {"method": request.method.decode("ascii"), "raw_path": path, "query_string": query}
+                scope |= {"http_version": request.http_version.decode(), "headers": list(request.headers)}
+            access.tell(scope, status, sent_bytes, 0.0)
 
     async def _maybe_recycle(self) -> None:
         if self.is_held_up and self.connection.our_state in _ANSWERED:

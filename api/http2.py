@@ -31,8 +31,10 @@ from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCall
 from hypercorn.utils import filter_pseudo_headers
 from priority.priority import DuplicateStreamError, PriorityError
 
+from api.access_log import AccessLog
 from api.config import KIB, HttpSettings
 from api.inbox import Tasks
+from api.logged import Logged
 from api.refusals import AnsweredStream
 
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
@@ -80,6 +82,17 @@ class _Buffer(StreamBuffer):
             await self._paused.wait()
 
 
+class _Counted(_Buffer):
+    """The same, for the access log: told is what the peer had room for."""
+
+    sent_bytes = 0
+
+    async def pop(self, max_length: int) -> bytes:
+        data = await super().pop(max_length)
+        self.sent_bytes += len(data)
+        return data
+
+
 class Stream(AnsweredStream):
     """A request and its answer. What its application takes of the body, the peer may send anew."""
 
@@ -117,14 +130,26 @@ class Stream(AnsweredStream):
             await self.send(InformationalResponse(stream_id=self.stream_id, headers=[], status_code=100))
 
 
+class LoggedStream(Logged, Stream):
+    """The same with a line in the access log."""
+
+    def __init__(self, protocol: Http2, stream_id: int, access: AccessLog, buffer: _Counted) -> None:
+        super().__init__(protocol, stream_id, access=access)
+        self._buffer = buffer
+
+    def _tell(self) -> None:
+        self.sent_bytes = self._buffer.sent_bytes
+        super()._tell()
+
+
 class Http2(H2Protocol):
     """One HTTP/2 connection."""
 
     connection: H2Connection
 
-    def __init__(self, settings: HttpSettings, *args: Any) -> None:
+    def __init__(self, settings: HttpSettings, access: AccessLog | None, *args: Any) -> None:
         super().__init__(*args)
-        self._settings = settings
+        self._settings, self._access = settings, access
         self._owed: dict[int, int] = {}  # body bytes that came and their applications did not take yet
         self.streams = _Streams()
         self.connection.local_settings = Settings(
@@ -219,15 +244,23 @@ class Http2(H2Protocol):
         # CONNECT would make a websocket, of which there are none here.
         if not _METHOD.fullmatch(method) or method.upper() == b"CONNECT" or not (path and path.isascii()):
             await self._reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
+            if self._access is not None:
+                self._access.tell({"client": self.client, "headers": []}, 400, 0, 0.0)
             return
         with suppress(DuplicateStreamError):  # its PRIORITY frame came before it
             self.priority.insert_stream(stream_id)
             self.priority.block(stream_id)
-        self.stream_buffers[stream_id] = _Buffer(self.context.event_class)
-        stream = self.streams[stream_id] = Stream(self, stream_id)
+        stream = self.streams[stream_id] = self._stream(stream_id)
         self._owed[stream_id] = 0
         headers = filter_pseudo_headers(request.headers)
         await stream.handle(Request(stream_id, headers, "2", method.decode(), path, self.connection_state))
+
+    def _stream(self, stream_id: int) -> Stream:
+        if self._access is None:
+            self.stream_buffers[stream_id] = _Buffer(self.context.event_class)
+            return Stream(self, stream_id)
+        buffer = self.stream_buffers[stream_id] = _Counted(self.context.event_class)
+        return LoggedStream(self, stream_id, self._access, buffer)
 
     async def stream_send(self, event: StreamEvent) -> None:
         if isinstance(event, StreamClosed):

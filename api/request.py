@@ -17,7 +17,10 @@ from starlette.types import Receive
 
 from api.access import policy
 from api.access.authenticate import Authenticator
+from api.access.errors import BadCredentials
+from api.access.principal import Principal
 from api.access.settings import AccessSettings
+from api.access_log import WRONG, note_user
 from api.config import KIB, HttpSettings
 from api.content.repositories import Access
 from api.content.views import Views
@@ -107,6 +110,14 @@ class Asked(Generic[S]):
     def address(self) -> str:
         """Where the request came from: what wrong passwords are counted by."""
         return client(self.request.scope, self.registry.http)
+
+    def known(self, who: Principal) -> None:
+        """Note for the access log whose credentials were right."""
+        note_user(self.request.scope, who.name or "")
+
+    def mistaken(self, error: BadCredentials) -> None:
+        """Note for the access log that somebody was wrong, which a challenge to say who they are is not."""
+        note_user(self.request.scope, WRONG + error.tried)
 
     def header(self, name: str) -> str | None:
         """Return a request header, its first line."""

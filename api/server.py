@@ -21,6 +21,7 @@ from hypercorn.config import Config
 from hypercorn.typing import LifespanState
 from starlette.types import ASGIApp
 
+from api.access_log import AccessLog
 from api.config import HttpSettings
 from api.connection import Connection, Worker
 from api.hello import speaks_tls
@@ -48,7 +49,7 @@ def _no_moment() -> None:
     return None
 
 
-async def serve(
+async def serve(  # noqa: PLR0913 - the last three are what a server can do without
     app: ASGIApp,
     sockets: Iterable[socket],
     settings: HttpSettings,
@@ -57,12 +58,14 @@ async def serve(
     on_ready: Callable[[], None],
     tls: NewestContext | None = None,
     moment: Callable[[], int | None] = _no_moment,
+    access: AccessLog | None = None,
 ) -> None:
     """Serve an application on bound sockets until stop is set.
 
     Then nothing more is accepted, idle connections are closed at once, transfers get `grace_s`, and what is
     left is cut. The sockets are closed. With `tls` every connection has to speak it. `moment` tells whether what the
-    application said may be repeated (`api.repeats`); without it everything is asked anew.
+    application said may be repeated (`api.repeats`); without it everything is asked anew. So it is with `access`, which
+    is told of every request: an answer by heart passes by all that knows what a line has to say.
     """
     listening = list(sockets)
     config = _config(settings)
@@ -75,9 +78,9 @@ async def serve(
         await lifespan.wait_for_startup()
         if living.done():
             living.result()  # raises what the application could not start with
-        repeats = Repeats(settings.repeat_bytes, moment)
+        repeats = Repeats(settings.repeat_bytes if access is None else 0, moment)
         held = Held(settings.h2_held_bytes)
-        worker = Worker(wrapped, config, WorkerContext(None), state, settings, cold, held, repeats)
+        worker = Worker(wrapped, config, WorkerContext(None), state, settings, cold, held, repeats, access)
         await _listen(worker, listening, tls, stop, on_ready)
         await lifespan.wait_for_shutdown()
     finally:
@@ -212,7 +215,7 @@ class Listener:
         patience_s = None
         try:
             if self._tls is not None:
-                if not await speaks_tls(sock, settings):
+                if not await speaks_tls(sock, settings, self._worker.access):
                     sock.close()
                     return None
                 context, patience_s = self._tls(), settings.keep_alive_s

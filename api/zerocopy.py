@@ -157,11 +157,16 @@ def file_body(stream_id: int, message: dict[str, Any]) -> FileBody:
 
 @final
 class FileSender:
-    """Moves ranges of files, and long pieces of memory, to one connection. One at a time; the caller sees to that."""
+    """Moves ranges of files, and long pieces of memory, to one connection. One at a time; the caller sees to that.
+
+    Attributes:
+        moved_bytes: of files, so far.
+    """
 
     def __init__(self, transport: asyncio.WriteTransport, settings: HttpSettings, cold: Threads) -> None:
         self._transport, self._settings, self._cold = transport, settings, cold
         self._at_once = 0  # bytes sent since the other connections had their turn
+        self.moved_bytes = 0
 
     async def send(self, data: FileData) -> None:
         """Send what comes before the range, and the range whole, or raise OSError, ShortFile or Stalled."""
@@ -182,6 +187,7 @@ class FileSender:
                         await self._send_cold(out, file)
         finally:
             _Range.active -= 1
+            self.moved_bytes += file.offset - data.offset
 
     async def send_bytes(self, data: bytes) -> None:
         """Send all of it, or raise OSError or Stalled. A transport would copy what the socket does not take at once."""
@@ -233,18 +239,18 @@ class _Range:
     active: ClassVar[int] = 0  # ranges on their way in this process, all on its one loop
 
     def __init__(self, fd: int, offset: int, stop: int, settings: HttpSettings) -> None:
-        self._fd, self._offset, self._stop = fd, offset, stop
+        self._fd, self.offset, self._stop = fd, offset, stop
         self._warm_to = self._advised_to = offset
         self._most, self._readahead = settings.send_bytes, settings.readahead_bytes
 
     @property
     def is_left(self) -> bool:
-        return self._offset < self._stop
+        return self.offset < self._stop
 
     def send(self, out: socket.socket) -> bool:
         """Send from the page cache; come to an end where the disk would have to be waited for."""
         most = self._most if self.active > 1 else _ALONE * self._most
-        wanted = min(self._stop - self._offset, most)
+        wanted = min(self._stop - self.offset, most)
         if not self._is_warm(wanted):
             return False
         self._move(out, wanted)
@@ -252,27 +258,27 @@ class _Range:
 
     def send_cold(self, out: socket.socket) -> bool:
         """Send from disk; called in a thread, which may have to wait. Tell whether the socket is full."""
-        if self._advised_to - self._offset < self._readahead // 2:
-            start = max(self._offset, self._advised_to)
-            self._advised_to = min(self._stop, self._offset + self._readahead)
+        if self._advised_to - self.offset < self._readahead // 2:
+            start = max(self.offset, self._advised_to)
+            self._advised_to = min(self._stop, self.offset + self._readahead)
             if start < self._advised_to:
                 os.posix_fadvise(self._fd, start, self._advised_to - start, os.POSIX_FADV_WILLNEED)
-        wanted = min(self._stop - self._offset, self._most)
+        wanted = min(self._stop - self.offset, self._most)
         return self._move(out, wanted) < wanted
 
     def _move(self, out: socket.socket, wanted: int) -> int:
-        moved = os.sendfile(out.fileno(), self._fd, self._offset, wanted)
+        moved = os.sendfile(out.fileno(), self._fd, self.offset, wanted)
         if not moved:
-            raise ShortFile(f"A stored file ends {self._stop - self._offset} bytes too early.")
-        self._offset += moved
+            raise ShortFile(f"A stored file ends {self._stop - self.offset} bytes too early.")
+        self.offset += moved
         sent.sendfile_bytes += moved
         sent.sendfile_calls += 1
         return moved
 
     def _is_warm(self, count: int) -> bool:
         """Tell whether sendfile of the next bytes would very likely not wait for a disk."""
-        end = self._offset + count
-        if self._warm_to < end and _resident(self._fd, max(self._offset, self._warm_to), end):
+        end = self.offset + count
+        if self._warm_to < end and _resident(self._fd, max(self.offset, self._warm_to), end):
             self._warm_to = end
         return self._warm_to >= end
 

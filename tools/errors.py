@@ -30,6 +30,10 @@ class Contradiction(CommandError):
     """Settings that are right by themselves do not go together. The operator's to fix."""
 
 
+class CannotLog(CommandError):
+    """What --access-log names cannot be written. The operator's to fix."""
+
+
 class NotOneRepository(CommandError):
     """A pattern stands where one repository is needed. Name it."""
 

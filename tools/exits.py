@@ -37,6 +37,7 @@ CODES: Final[dict[type[Exception], int]] = {
     errors.BadAddress: USAGE,
     errors.OpenToAll: USAGE,
     errors.Contradiction: USAGE,
+    errors.CannotLog: USAGE,
     tls.BadCertificate: USAGE,
     access.BadPasswordFile: USAGE,
     access.InvalidPattern: 65,

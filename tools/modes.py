@@ -1,4 +1,4 @@
-"""Whether what a server was told to do is safe to do: who may come, and what travels in the clear.
+"""Whether what a server was told to do can be done safely: who may come, what travels in the clear, what is logged.
 
 Layer: tools. Decides before anything is served, and says how to go on; never asks anybody.
 """
@@ -6,17 +6,23 @@ Layer: tools. Decides before anything is served, and says how to go on; never as
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import stat
+import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from api.access import htpasswd, users
 from api.access.settings import Mode
 from api.tls import Files, complaint
 from cas import Store
-from tools.errors import Contradiction, OpenToAll
+from tools.errors import CannotLog, Contradiction, OpenToAll
 from tools.listen import Address, is_public
 from tools.settings import Settings
 
+OUTPUT: Final = "-"
 logger = logging.getLogger("cas.serve")
 
 
@@ -37,6 +43,37 @@ def certificate(settings: Settings) -> Files | None:
     if wrong is not None:
         logger.warning("%s; serving it all the same", wrong)
     return files
+
+
+def access_log(settings: Settings, opened: ExitStack) -> str | int | None:
+    """Return where workers write a line a request: a file, proven to take one, or a descriptor of standard output.
+
+    Raises:
+        CannotLog: it takes none.
+    """
+    if settings.access_log is None:
+        return None
+    if settings.access_log == OUTPUT:
+        if sys.stdout is None:  # what has its number by now is something else
+            raise CannotLog("standard output is closed and takes no access log; name a file with --access-log")
+        output = os.dup(1)
+        opened.callback(os.close, output)
+        return output
+    try:
+        path = os.path.abspath(settings.access_log)  # noqa: PTH100 - a worker opens the name as it is
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        try:
+            is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise CannotLog(
+            f"the access log {settings.access_log} cannot be written: {error.strerror}; make its folder, let this user "
+            "write there, or name another file with --access-log"
+        ) from error
+    if not is_file:
+        raise CannotLog(f"the access log {settings.access_log} is no file; name one, or - for standard output")
+    return path
 
 
 def check(settings: Settings, address: Address, sockets: list[socket.socket]) -> None:

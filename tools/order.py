@@ -26,7 +26,11 @@ LOG_FORMAT: Final = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker must know; sent as one JSON line, since a command line can be read by every user."""
+    """What a worker must know; sent as one JSON line, since a command line can be read by every user.
+
+    Attributes:
+        access_log: a file, or a descriptor to inherit.
+    """
 
     root: Path
     sockets: tuple[int, ...]
@@ -38,6 +42,12 @@ class Order:
     access: AccessSettings
     keeping: KeepingSettings
     tls: Files | None = None
+    access_log: str | int | None = None
+
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        """The descriptors that a worker needs."""
+        return (*self.sockets, self.access_log) if isinstance(self.access_log, int) else self.sockets
 
     def to_line(self) -> bytes:
         return json.dumps(dataclasses.asdict(self), default=os.fspath).encode() + b"\n"
@@ -56,4 +66,5 @@ class Order:
             access=AccessSettings(**told["access"] | {"mode": Mode(told["access"]["mode"])}),
             keeping=KeepingSettings(**told["keeping"]),
             tls=told["tls"] and Files(Path(told["tls"]["cert"]), Path(told["tls"]["key"])),
+            access_log=told["access_log"],
         )

@@ -41,6 +41,7 @@ def serve(settings: Settings) -> None:
     with ExitStack() as opened:
         sockets = [opened.enter_context(sock) for sock in listen(address, backlog=settings.http.backlog)]
         modes.check(settings, address, sockets)
+        access_log = modes.access_log(settings, opened)
         with Store.open(settings.root, settings.engine, create=True) as store:
             modes.check_accounts(settings, store)
         order = Order(
@@ -54,6 +55,7 @@ def serve(settings: Settings) -> None:
             access=settings.access,
             keeping=settings.keeping,
             tls=tls,
+            access_log=access_log,
         )
         ready = f"cas {VERSION} serving {settings.root} at {url(address, sockets, scheme='https' if tls else 'http')}"
         Supervisor(order, settings.workers, on_ready=lambda: click.echo(ready), on_stop=opened.close).run()

@@ -47,6 +47,7 @@ class Settings:
     tls_key: Path | None
     workers: int
     log_level: str
+    access_log: str | None
     engine: EngineSettings
     access: AccessSettings
     http: HttpSettings
@@ -191,6 +192,7 @@ def _assemble(told: dict[str, Any]) -> Settings:
         tls_key=told["tls_key"],
         workers=told["workers"],
         log_level=told["log_level"],
+        access_log=told["access_log"] or None,
         engine=GROUPS[Section.ENGINE].fill(told),
         access=GROUPS[Section.ACCESS].fill(told),
         http=GROUPS[Section.HTTP].fill(told),
@@ -225,6 +227,7 @@ _BY_HAND: Final[dict[str, dict[str, Any]]] = {
         "shown": "warning",
         "metavar": "LEVEL",
     },
+    "access_log": {"type": Text(), "default": None, "shown": NO_LIMIT, "metavar": "FILE|-"},
 }
 
 

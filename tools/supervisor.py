@@ -66,7 +66,7 @@ class Slot:
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                pass_fds=self._order.sockets,
+                pass_fds=self._order.inherited,
                 bufsize=0,
                 env={**_THRIFTY, **os.environ},
             )

@@ -55,6 +55,7 @@ COMMAND: dict[str, Row] = {
     "tls_key": Row("PEM file of its private key, without a passphrase."),
     "workers": Row("Processes that serve. Hashing takes a core a push; more than cores gain nothing."),
     "log_level": Row("Least severe message written to stderr: debug, info, warning or error."),
+    "access_log": Row("File that gets a line a request; `-` is standard output, `none` is no such log."),
 }
 
 ACCESS: dict[str, Row] = {

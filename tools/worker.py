@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
+from api.access_log import AccessLog
 from api.app import build
 from api.server import serve
 from api.tls import Certificate
@@ -72,7 +73,13 @@ async def _serve(order: Order, store: Store) -> None:
     sockets = [socket.socket(fileno=fd) for fd in order.sockets]
     app = build(store, order.http, order.v1, order.access, order.v2, clock=time.time)
     newest = (lambda: certificate.context) if certificate is not None else None
-    await serve(app, sockets, order.http, stop=stop, on_ready=_tell_ready, tls=newest, moment=store.moment)
+    with contextlib.ExitStack() as opened:
+        access = None
+        if order.access_log is not None:
+            access = opened.enter_context(contextlib.closing(AccessLog(order.access_log, order.http, time.time)))
+        await serve(
+            app, sockets, order.http, stop=stop, on_ready=_tell_ready, tls=newest, moment=store.moment, access=access
+        )
     logger.info("worker stopped")
 
 

@@ -90,7 +90,8 @@ class Authenticator:
             if caller is not None:
                 was_right()
         if caller is None:
-            raise BadCredentials
+            # What is nobody's name may be a password in the wrong place, and nothing to be written down.
+            raise BadCredentials(tried=user if await self._run(self._find, user) is not None else "")
         return caller
 
     async def work(self, address: str, step: Callable[[], T]) -> T:

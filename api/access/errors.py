@@ -45,10 +45,14 @@ class KeptElsewhere(ApiError):
 
 
 class BadCredentials(ApiError):
-    """Wrong user or password, or none that can be read. The same words for both: names are not told to strangers."""
+    """Wrong user or password, or none that can be read. The same words for both: names are not told to strangers.
 
-    def __init__(self, message: str = "wrong user name or password") -> None:
+    `tried` is the account whose password it was to be, if there is such an account: for the operator alone.
+    """
+
+    def __init__(self, message: str = "wrong user name or password", *, tried: str = "") -> None:
         super().__init__(401, message)
+        self.tried = tried
 
 
 class TooManyFailures(ApiError):

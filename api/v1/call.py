@@ -138,4 +138,6 @@ def _ask(call: Call, entry: Entry) -> Ask:
         address=call.address,
         repository=call.repository if "repo" in named else None,
         image_id=call.image_id if "id" in named else None,
+        known=call.known,
+        mistaken=call.mistaken,
     )

@@ -81,6 +81,7 @@ class AccountGate:
         try:
             caller = await self._authenticator.basic(text, ask.address)
         except BadCredentials as error:
+            ask.mistaken(error)
             raise refused(ask.side, error.message) from None
         return lambda _: Admission(caller)
 
@@ -108,6 +109,7 @@ class AccountGate:
 
     def _decide(self, ask: Ask, recognise: Callable[[Reads], Admission], reads: Reads) -> Admission:
         found = recognise(reads)
+        ask.known(found.caller.principal)
         match ask.need:
             case Need.WHOEVER:
                 return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
-from api.access.principal import NOBODY, Action, Caller
+from api.access.errors import BadCredentials
+from api.access.principal import NOBODY, Action, Caller, Principal
 from api.content.repository import Repository
 from api.errors import ApiError
 from api.v1 import refusals
@@ -59,7 +61,12 @@ def suffices(need: Need, given: frozenset[Action]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request, as far as it matters for who may make it; repository and image are those of the path."""
+    """A request, as far as it matters for who may make it; repository and image are those of the path.
+
+    Attributes:
+        known: to be told whose credentials were right, whatever is decided then.
+        mistaken: to be told that they were wrong.
+    """
 
     need: Need
     side: Side
@@ -67,6 +74,8 @@ class Ask:
     address: str
     repository: Repository | None
     image_id: str | None
+    known: Callable[[Principal], None]
+    mistaken: Callable[[BadCredentials], None]
 
 
 class Vouch(Protocol):

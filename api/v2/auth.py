@@ -62,8 +62,10 @@ async def admit(call: Call, need: Need) -> Caller:
         try:
             caller = await call.registry.authenticator.basic(shown[0] if shown else None, call.address)
         except BadCredentials as error:
+            call.mistaken(error)
             raise _challenge(call, need, error.message) from None
         verdict = await call.registry.threads.run(_judge, call, need, caller)
+    call.known(caller.principal)
     if verdict is Verdict.ADMITTED:
         return caller
     if verdict is Verdict.DENIED:

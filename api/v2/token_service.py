@@ -80,6 +80,7 @@ async def post(call: Call) -> ASGIApp:
     try:
         caller = await call.registry.authenticator.password(user, password, call.address)
     except BadCredentials as error:
+        call.mistaken(error)
         raise _wrong(error.message) from None
     return await call.registry.threads.run(_answer, call, replace(order, who=caller.principal))
 
@@ -94,6 +95,7 @@ async def _logged_in(call: Call, header: str | None) -> Caller:
     try:
         return await call.registry.authenticator.basic(header, call.address)
     except BadCredentials as error:
+        call.mistaken(error)
         raise _wrong(error.message) from None
 
 
@@ -120,6 +122,7 @@ def _renew(call: Call, order: Order, token: str) -> Response:
 
 def _answer(call: Call, order: Order) -> Response:
     """Grant what can be granted of an order; blocking."""
+    call.known(order.who)
     now, life_s = call.now, call.registry.access.token_s
 
     def sign(reads: Reads) -> tuple[str, list[Resource]]:

@@ -79,6 +79,7 @@ def test_without_a_word_the_defaults_hold() -> None:
         tls_key=None,
         workers=default_workers(),
         log_level="warning",
+        access_log=None,
         engine=EngineSettings(),
         access=AccessSettings(),
         http=HttpSettings(),
@@ -95,6 +96,12 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
     assert told(toml=file, tmp_path=tmp_path).bind == "127.0.0.1:1"
     assert told(toml=file, env=env, tmp_path=tmp_path).bind == "127.0.0.1:2"
     assert told("--bind", "127.0.0.1:3", toml=file, env=env, tmp_path=tmp_path).bind == "127.0.0.1:3"
+
+
+@pytest.mark.parametrize(("text", "meant"), [("", None), ("none", None), ("-", "-"), ("a/b.log", "a/b.log")])
+def test_an_access_log_is_a_file_or_standard_output_or_nothing(text: str, meant: str | None) -> None:
+    """Nothing is the default, and can be said to put out what the environment says."""
+    assert told("--access-log", text, env={"CAS_ACCESS_LOG": "other.log"}).access_log == meant
 
 
 def test_the_file_can_be_named_by_the_environment(tmp_path: Path) -> None:

@@ -94,10 +94,12 @@ def test_an_order_reads_back_as_it_was_given() -> None:
         access=AccessSettings(mode=Mode.AUTH),
         keeping=KeepingSettings(gc_interval_s=0),
         tls=Files(Path("/etc/cas/cert.pem"), Path("/etc/cas/key.pem")),
+        access_log="/var/log/cas/access.log",
     )
     assert Order.from_line(order.to_line()) == order
     assert Order.from_line(order.to_line()).access.mode is Mode.AUTH
-    plain = dataclasses.replace(order, tls=None)
+    plain = dataclasses.replace(order, tls=None, access_log=5)
+    assert plain.inherited == (3, 4, 5)
     assert Order.from_line(plain.to_line()) == plain
     assert order.to_line().count(b"\n") == 1
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.access_log import AccessLog
 from api.config import HttpSettings
 from api.server import NewestContext, serve
 
@@ -62,6 +63,7 @@ def serving(
     tls: ssl.SSLContext | NewestContext | None = None,
     sock: socket.socket | None = None,
     moment: Callable[[], int | None] = lambda: None,
+    access: AccessLog | None = None,
 ) -> Iterator[Running]:
     """Serve an application; at the end nothing of the server is left but the threads of its application."""
     sock = sock or socket.create_server(("127.0.0.1", 0))
@@ -75,7 +77,7 @@ def serving(
         running.append(Running(address, asyncio.get_running_loop(), stop, threading.current_thread(), failures))
         newest = (lambda: tls) if isinstance(tls, ssl.SSLContext) else tls
         http = settings or HttpSettings()
-        await serve(app, [sock], http, stop=stop, on_ready=ready.set, tls=newest, moment=moment)
+        await serve(app, [sock], http, stop=stop, on_ready=ready.set, tls=newest, moment=moment, access=access)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"tasks left behind: {left}"
 

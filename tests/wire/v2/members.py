@@ -21,6 +21,7 @@ from api.access import grants
 from api.access.accounts import Accounts
 from api.access.principal import Action
 from api.access.settings import AccessSettings, Mode
+from api.access_log import AccessLog
 from api.config import HttpSettings
 from api.content import repositories
 from api.content.repositories import Access
@@ -146,9 +147,11 @@ def read_raw(data: bytes) -> Raw:
 
 
 @contextmanager
-def members(root: Path, access: AccessSettings = AUTH, http: HttpSettings | None = None) -> Iterator[Members]:
+def members(
+    root: Path, access: AccessSettings = AUTH, http: HttpSettings | None = None, log: AccessLog | None = None
+) -> Iterator[Members]:
     """Run a registry with two accounts."""
-    with pushing(root, http, access) as pushed:
+    with pushing(root, http, access, log=log) as pushed:
         accounts = Accounts(pushed.store, access, pushed.clock)
         for one in (ANN, BOB):
             accounts.add(*one.split(":"))

@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 
 from api.access.settings import AccessSettings
+from api.access_log import AccessLog
 from api.app import build
 from api.config import HttpSettings
 from api.v2.settings import V2Settings
@@ -139,10 +140,11 @@ def pushing(
     engine: EngineSettings | None = None,
     disk: Disk | None = None,
     tls: ssl.SSLContext | None = None,
+    log: AccessLog | None = None,
 ) -> Iterator[Pushed]:
     """Run a registry over a store of its own."""
     http, clock = http or HttpSettings(), Clock()
     with Store.open(root, engine or EngineSettings(), create=True, disk=disk, clock=clock) as store:
         app = build(store, http, access=access or AccessSettings(), v2=v2 or V2Settings(), clock=clock)
-        with serving(app, http, tls, moment=store.moment) as server:
+        with serving(app, http, tls, moment=store.moment, access=log) as server:
             yield Pushed(store, server, clock, "https" if tls else "http")
