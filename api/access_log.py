@@ -13,6 +13,7 @@ import logging.handlers
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, final
 
 from starlette.types import Scope
@@ -81,8 +82,9 @@ class AccessLog:
         )
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._handler.close()
+        """Let go of the file, and of what it would not take."""
+        with suppress(OSError):
+            self._handler.close()
 
     def _now(self) -> str:
         second = int(self._clock())

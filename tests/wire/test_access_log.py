@@ -319,6 +319,16 @@ def test_a_log_that_cannot_be_written_is_told_once_and_keeps_nobody_from_an_answ
     assert told[0].startswith("The access log cannot be written, and lines are lost: ")
 
 
+def test_a_full_disk_keeps_nobody_from_an_answer_nor_a_server_from_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """What could not be written is let go of, also at the very last."""
+    with logged(greet, Path("/dev/full")) as running:
+        for _ in range(3):
+            assert body_of(ask(running, f"GET /lost HTTP/1.1{CLOSE}")) == b"hello"
+    told = [record.getMessage() for record in caplog.records if record.name == "api.access_log"]
+    assert len(told) == 1
+    assert "No space left on device" in told[0]
+
+
 @pytest.mark.parametrize("http2", [False, True])
 def test_without_a_log_nothing_stands_between(http2: bool) -> None:
     """An answer goes to the protocol by the same way as ever: nothing counts, nothing waits."""
