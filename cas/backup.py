@@ -2,7 +2,7 @@
 
 Layer: L7. A copy is a store: one index, copied as of one moment, and the packs it names, as long as it says they are.
 Packs come first, the index takes the old one's place when all of them are durable, and what only the old one named goes
-last; so whenever the work ends, the folder holds a whole copy, the old or the new one.
+last; so whenever the work ends, the folder holds a whole copy, the old or the new one. What the store has lost stays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cas.commit import JOURNAL_SEQ
 from cas.config import EngineSettings
 from cas.disk import Cell, Disk
-from cas.errors import InUse, NotAStore, Occupied, RootReadOnly
+from cas.errors import Damaged, InUse, NotAStore, Occupied, RootReadOnly
 from cas.index import Index
 from cas.kinship import hold_together
 from cas.layout import Layout
@@ -23,6 +23,7 @@ from cas.lease import maintenance_lock, survey
 from cas.locks import lock_folder, try_lock
 from cas.mirror import CopyReport, Diary, Mirror, put_file
 from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
+from cas.retain import Retained, retain
 from cas.root import FOLDER_MODE, check_filesystem, read_manifest
 from cas.tables import TABLES
 
@@ -45,10 +46,12 @@ def _nobody(_done: int, _total: int) -> None:
 
 
 class _Moment(NamedTuple):
-    """What an index says of itself at the moment of its copy."""
+    """What an index says of itself at the moment of its copy, and what of an earlier copy is to stay beside that."""
 
     packs: list[PackRow]
     change: int
+    lost: int
+    retained: Retained = Retained()
 
 
 def backup(parts: Parts, folder: Path, progress: Progress = _nobody) -> CopyReport:
@@ -62,6 +65,8 @@ def backup(parts: Parts, folder: Path, progress: Progress = _nobody) -> CopyRepo
         _clear(target)
         target.index_copy.mkdir(FOLDER_MODE)
         moment = parts.index.copy(target.index_copy, _moment)
+        if moment.lost:
+            moment = moment._replace(retained=_retain(target, parts))
         return _bring(source, target, moment, diary, parts.disk, progress)
 
 
@@ -105,17 +110,39 @@ def restore(
 
 
 def _bring(source: Layout, target: Layout, moment: _Moment, diary: Diary, disk: Disk, progress: Progress) -> CopyReport:
-    report = CopyReport()
+    report = CopyReport(lost=list(moment.retained.lost), kept=list(moment.retained.kept))
     _sync_index(target, disk)
     mirror = Mirror(source, target, disk, diary)
     mirror.copy(moment.packs, report, progress)
+    mirror.keep(moment.retained.packs, report)
     diary.changes.append(moment.change)
     diary.write(target.diary, disk)
     _publish(source, target, moment, disk)
     report.index_bytes = target.index_data.stat().st_size
-    mirror.remove_others(moment.packs, report)
+    mirror.remove_others([*moment.packs, *moment.retained.packs], report)
     Diary(diary.store, [moment.change]).write(target.diary, disk)
     return report
+
+
+def _retain(target: Layout, parts: Parts) -> Retained:
+    """See to it that the new index goes on naming what the store has lost and the copy that is there has not.
+
+    Raises:
+        Damaged: the index of that copy is; nobody knows what it would be to go on without it.
+    """
+    copy = Index(target.index_copy, parts.settings)
+    earlier = Index(target.index, parts.settings) if target.manifest.exists() else None
+    try:
+        return retain(copy, earlier)
+    except Damaged as error:
+        raise Damaged(
+            f"the backup in {target.root} may alone have what this store lost, and its index is damaged ({error}); "
+            f"run cas fsck --rebuild-index --force --root {target.root}, or choose another folder"
+        ) from error
+    finally:
+        copy.close()
+        if earlier is not None:
+            earlier.close()
 
 
 def _publish(source: Layout, target: Layout, moment: _Moment, disk: Disk) -> None:
@@ -170,7 +197,7 @@ def _copy_index(source: Layout, target: Layout, settings: EngineSettings, disk: 
 
 
 def _moment(view: View) -> _Moment:
-    return _Moment(view.packs(), view.number(JOURNAL_SEQ))
+    return _Moment(view.packs(), view.number(JOURNAL_SEQ), view.count("lost"))
 
 
 def _proven_moment(view: View) -> _Moment:

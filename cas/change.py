@@ -74,6 +74,10 @@ class Reads:
         found = self._view.holders(digest, Name(kind, "").key(), limit)
         return [Name.from_key(key).path for key in found]
 
+    def names_of(self, digest: Digest) -> list[Name]:
+        """Return the names of every kind that hold a blob, in byte order."""
+        return [Name.from_key(key) for key in self._view.holders(digest)]
+
     def stat(self, digest: Digest) -> Blob | None:
         """Return what is known of a blob, or None if it is not stored here."""
         entry = find_blob(self._view, digest)

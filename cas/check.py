@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from cas import tallies
 from cas.audit import Audit, about
 from cas.environment import inspect
 from cas.errors import Damaged, DiskFailed
-from cas.finding import PUSH, REBUILD, Depth, Finding
+from cas.finding import LOST, PUSH, REBUILD, Depth, Finding
 from cas.layout import Layout
 from cas.names import Name
 from cas.reader import Reader
@@ -193,4 +194,4 @@ def _lost(parts: Parts) -> Iterator[Finding]:
         last = blobs[-1].digest
         for blob in blobs:
             text = "it was found damaged before and is answered as missing"
-            yield about("lost", text, f"blob {blob.digest}", parts, {blob.digest})
+            yield replace(about("lost", text, f"blob {blob.digest}", parts, {blob.digest}), remedy=LOST)

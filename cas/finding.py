@@ -33,6 +33,7 @@ CHECKS: Final = {  # name → the invariant it guards
 }
 REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
 PUSH: Final = "push the same content again"
+LOST: Final = "push the same content again, or bring it back from a backup: cas fsck --repair --from BACKUP"
 REPAIR: Final = "run cas fsck --repair, then push the same content again"
 RESTATE: Final = "run cas fsck --repair, which records all names anew"
 DISK: Final = "nothing says that it is damaged: look at the system's log, see to the disk, then check again"

@@ -20,7 +20,7 @@ from cas.receive import begin
 from cas.tables import ChunkState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cas.commit import Draft
     from cas.digest import Digest
@@ -109,7 +109,7 @@ class Healing:
             return False
         for choice in range(found.choices):
             with contextlib.suppress(Mismatch, Damaged, FileNotFoundError):
-                if _bring_back(parts, blob, choice, self._go_on):
+                if bring_back(parts, blob.digest, _bytes(parts, blob, choice, self._go_on)):
                     self._outlook.pop(blob.digest, None)
                     return True
         self._outlook[blob.digest] = _Outlook(blob.recipe, tried=found.tried)
@@ -165,21 +165,20 @@ def _alike(view: View, key: bytes) -> list[ChunkRow]:
     return [row for row in view.chunks([key])[0] if row.state is ChunkState.GOOD]
 
 
-def _bring_back(parts: Parts, blob: BlobEntry, choice: int, go_on: Callable[[], None]) -> bool:
+def bring_back(parts: Parts, digest: Digest, pieces: Iterable[bytes]) -> bool:
     """Push a lost blob anew from what may be its bytes; say whether somebody still wanted it.
 
     Raises:
         Mismatch: they are not.
-        Damaged, FileNotFoundError: some cannot be read.
+        NoSpace, DiskFailed, ReadOnly, Busy: as for any upload.
     """
-    with begin(parts, blob.digest.algorithm, ()) as upload:
-        for data in _bytes(parts, blob, choice):
-            go_on()
+    with begin(parts, digest.algorithm, ()) as upload:
+        for data in pieces:
             upload.write(data)
-        staged = upload.finish(blob.digest)
+        staged = upload.finish(digest)
 
         def keep(edit: Edit, draft: Draft) -> bool:
-            held = edit.is_held(blob.digest)
+            held = edit.is_held(digest)
             if held:
                 staged.keep(edit, draft)
             return held
@@ -189,8 +188,13 @@ def _bring_back(parts: Parts, blob: BlobEntry, choice: int, go_on: Callable[[], 
         return held
 
 
-def _bytes(parts: Parts, blob: BlobEntry, choice: int) -> Iterator[bytes]:
-    """Yield what may be a blob's bytes; where several chunks stand in for one, the one of this number."""
+def _bytes(parts: Parts, blob: BlobEntry, choice: int, go_on: Callable[[], None]) -> Iterator[bytes]:
+    """Yield what may be a blob's bytes; where several chunks stand in for one, the one of this number.
+
+    Raises:
+        Damaged, FileNotFoundError: some cannot be read.
+        Closed: by `go_on`, called before each chunk.
+    """
     at = 0
     while at < blob.size:
         pin = parts.pins.take()
@@ -200,6 +204,7 @@ def _bytes(parts: Parts, blob: BlobEntry, choice: int) -> Iterator[bytes]:
                 raise Damaged(f"what blob {blob.digest} could be read from went meanwhile; it is tried again")
             window: list[bytes | bytearray] = []
             for ref, rows in segment:
+                go_on()
                 window.append(_raw(parts, rows[min(choice, len(rows) - 1)]))
                 at += ref.raw
                 if sum(map(len, window)) >= _WINDOW_BYTES:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from cas.digest import Digest
     from cas.disk import Disk
     from cas.layout import Layout
     from cas.tables import PackRow
@@ -44,6 +45,8 @@ class CopyReport:
         index_bytes: size of the index, which is copied whole every time.
         removed: packs of an earlier copy that are not needed any more.
         damaged: what is wrong with what was copied; it was copied all the same.
+        lost: blobs that the store has lost, and the copy does not have either.
+        kept: blobs that the store has lost, and the copy goes on having.
     """
 
     packs: int = 0
@@ -52,6 +55,8 @@ class CopyReport:
     index_bytes: int = 0
     removed: int = 0
     damaged: list[str] = field(default_factory=list)
+    lost: list[Digest] = field(default_factory=list)
+    kept: list[Digest] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -129,6 +134,16 @@ class Mirror:
         for folder in {self._target.pack(row.pack).parent for row in named} | {self._target.packs}:
             if folder.is_dir():
                 self._disk.sync_folder(folder)
+
+    def keep(self, rows: Sequence[PackRow], report: CopyReport) -> None:
+        """Count packs that are in this folder alone, and are to stay."""
+        for row in rows:
+            path = self._target.pack(row.pack)
+            if not path.exists():
+                report.damaged.append(f"pack {row.pack:016x} is missing in the copy, which alone had it")
+                continue
+            report.packs += 1
+            report.pack_bytes += path.stat().st_size
 
     def remove_others(self, rows: Sequence[PackRow], report: CopyReport) -> None:
         """Remove packs that these rows do not name."""

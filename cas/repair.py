@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cas.check import check, flaw
+from cas.recover import lost_blobs, recover
 from cas.restate import restate
 from cas.salvage import salvage
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cas.finding import Finding, Scope
     from cas.index import Edit
     from cas.parts import Parts
+    from cas.reader import Reader
 
 _AT_ONCE = 100  # blobs looked through in one transaction
 
@@ -33,28 +35,53 @@ class RepairReport:
     Attributes:
         found: everything that was not as promised.
         packs: those that were, or are to be, salvaged and set aside.
-        lost: blobs that are answered as missing from now on, until the same content is pushed.
-        left: what is still not as promised, but for those blobs.
+        lost: blobs that are answered as missing, since now or since before, until the same content is pushed.
+        left: what is still not as promised. A blob that was just found to be lost is not among it, unless it was to
+            come back from another store.
+        recovered: lost blobs that came back, from another store or because their bytes were here again.
     """
 
     found: tuple[Finding, ...]
     packs: tuple[int, ...]
     lost: tuple[Digest, ...]
     left: tuple[Finding, ...]
+    recovered: tuple[Digest, ...] = ()
 
 
-def repair(parts: Parts, scope: Scope, heal: Callable[[], list[Digest]], *, dry_run: bool) -> RepairReport:
+def repair(
+    parts: Parts,
+    scope: Scope,
+    heal: Callable[[], list[Digest]],
+    *,
+    dry_run: bool,
+    other: Callable[[Digest], Reader] | None = None,
+) -> RepairReport:
     """Mend what a check of this scope finds. The caller holds the maintenance lock.
+
+    Args:
+        parts: of the store.
+        scope: what is looked at.
+        heal: brings back what is here twice.
+        dry_run: change nothing, and say what would be done.
+        other: a reader of another store, from which lost blobs are brought back.
 
     Raises:
         NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
     """
     found = tuple(check(parts, scope))
+    before = {digest for finding in found if finding.check == "lost" for digest in finding.blobs}
     if dry_run:
-        return RepairReport(found, _packs(found), _suffering(found), found)
-    lost = mend(parts, found, heal)
-    left = (finding for finding in check(parts, scope) if finding.check != "lost")
-    return RepairReport(found, _packs(found), lost, tuple(left))
+        return RepairReport(found, _packs(found), tuple(sorted({*_suffering(found), *before})), found)
+    mend(parts, found, heal)
+    recovered = heal() if before else []  # who pushed what they lack may have died before it was used
+    if other is not None:
+        recovered += recover(parts, other)
+    left = (
+        finding
+        for finding in check(parts, scope)
+        if finding.check != "lost" or other is not None or before.issuperset(finding.blobs)
+    )
+    return RepairReport(found, _packs(found), tuple(lost_blobs(parts)), tuple(left), tuple(recovered))
 
 
 def mend(parts: Parts, found: Sequence[Finding], heal: Callable[[], list[Digest]]) -> tuple[Digest, ...]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cas.mirror import CopyReport
     from cas.names import Name
     from cas.parts import Parts
+    from cas.reader import Reader
 
 
 class Upkeep:
@@ -131,15 +132,26 @@ class Upkeep:
         """
         return self._healing.run()
 
-    def repair(self, scope: Depth | Scope = Depth.DATA, *, dry_run: bool = False) -> RepairReport:
+    def repair(
+        self,
+        scope: Depth | Scope = Depth.DATA,
+        *,
+        dry_run: bool = False,
+        other: Callable[[Digest], Reader] | None = None,
+    ) -> RepairReport:
         """Mend what a check finds: set damaged packs aside, and answer what was lost with them as missing.
+
+        Args:
+            scope: how much to look at.
+            dry_run: change nothing, and say what would be done.
+            other: `Store.reader` of another store, a backup say, from which lost blobs are brought back.
 
         Raises:
             InUse: a collection or backup is under way.
             NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
         """
         with at_work(self._parts.layout), maintenance_lock(self._parts.layout):
-            return repair(self._parts, _scope(scope), self._healing.run, dry_run=dry_run)
+            return repair(self._parts, _scope(scope), self._healing.run, dry_run=dry_run, other=other)
 
     def scrub(
         self, before: float, *, mends: bool = True, told: Callable[[int], object] = bool, wait_s: float = 600.0

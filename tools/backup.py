@@ -8,17 +8,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 import click
 
-from cas import CopyReport, Store
+from api.content.whereabouts import Whereabouts
+from cas import CopyReport, Digest, Store
 from tools import exits
 from tools.priority import give_way
 from tools.settings import Settings, SettingsCommand, with_settings
 from tools.units import human_size
+
+PUSH: Final = "push the same content again"
 
 
 @click.command(cls=SettingsCommand)
@@ -29,7 +34,8 @@ def backup(settings: Settings, dest: Path, *, as_json: bool) -> None:
     """Copy the store to a folder, or bring the copy there up to date.
 
     Works beside a live server. Only what is not in DEST yet is copied. Ended at any point, DEST holds a whole
-    backup, the old or the new one; call it again to go on.
+    backup, the old or the new one; call it again to go on. What the store has lost by damage, and DEST has still,
+    stays there; exits 1 as long as anything is lost or damaged, and names it.
 
     \b
     Examples:
@@ -39,7 +45,9 @@ def backup(settings: Settings, dest: Path, *, as_json: bool) -> None:
     with Store.open(settings.root, settings.engine, reading=True) as store, progress_bar("copying") as progress:
         give_way()
         report = store.backup(dest, progress)
-    show(report, f"backup of {settings.root} in {dest}", as_json=as_json)
+        places = Whereabouts(store)
+        names = {digest: places.of_blob(digest) for digest in (*report.lost, *report.kept)}
+    show(report, f"backup of {settings.root} in {dest}", as_json=as_json, names=names, dest=dest)
 
 
 @contextmanager
@@ -54,10 +62,29 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
         yield progress
 
 
-def show(report: CopyReport, what: str, *, as_json: bool) -> None:
-    """Tell what was copied; exit 1 if something of it is damaged."""
+def show(
+    report: CopyReport,
+    what: str,
+    *,
+    as_json: bool,
+    names: Mapping[Digest, list[str]] = MappingProxyType({}),
+    dest: Path | None = None,
+) -> None:
+    """Tell what was copied; exit 1 if something of it is damaged, or the store has lost something.
+
+    Args:
+        report: of the copy.
+        what: in words.
+        as_json: whether programs read it.
+        names: who needs what the store has lost.
+        dest: where that may be had still.
+    """
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report), indent=2))
+        missing = {
+            key: [{"blob": str(digest), "names": names[digest]} for digest in blobs]
+            for key, blobs in (("lost", report.lost), ("kept", report.kept))
+        }
+        click.echo(json.dumps(dataclasses.asdict(report) | missing, indent=2))
     else:
         click.echo(
             f"{what}: {report.packs:,} packs of {human_size(report.pack_bytes)} "
@@ -66,5 +93,10 @@ def show(report: CopyReport, what: str, *, as_json: bool) -> None:
         )
         for line in report.damaged:
             click.echo(f"damaged: {line}")
-    if report.damaged:
+        remedies = {PUSH: report.lost, f"the backup has it: cas fsck --repair --from {dest}": report.kept}
+        for remedy, blobs in remedies.items():
+            for digest in blobs:
+                whose = ", ".join(names[digest]) or "nothing that has a name"
+                click.echo(f"lost: blob {digest}, of {whose}; {remedy}")
+    if report.damaged or report.lost or report.kept:
         raise click.exceptions.Exit(exits.FINDINGS)

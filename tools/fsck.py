@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from cas import CasError, Damaged, Depth, Finding, RebuildReport, Scope, Store, inspect_index, rebuild_index
+from cas import CasError, Damaged, Depth, Finding, IndexUnfit, RebuildReport, Scope, Store, inspect_index, rebuild_index
 from tools import exits
 from tools.fsck_report import Report
 from tools.pace import MB
@@ -20,6 +23,7 @@ from tools.priority import give_way
 from tools.settings import Settings, SettingsCommand, with_settings
 
 _REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
+_FOLDER: Final = click.Path(path_type=Path, resolve_path=True)
 _FATAL: Final = (-signal.SIGBUS, -signal.SIGSEGV, -signal.SIGABRT)
 
 
@@ -56,6 +60,7 @@ class Part(click.ParamType[tuple[int, int]]):
 @click.option("--subset", type=Part(), metavar="N/T", help="Read only the N-th of T parts of the bytes and blobs.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="MB/s", help="Read no faster than that.")
 @click.option("--repair", is_flag=True, help="Set damaged packs aside; what is lost with them answers 404.")
+@click.option("--from", "source", type=_FOLDER, metavar="DIR", help="With --repair: a backup that has it still.")
 @click.option("--dry-run", is_flag=True, help="With --repair: say what it would do, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object for each finding, and a last one that sums up.")
 @click.option("--rebuild-index", "rebuild", is_flag=True, help="Make index/ anew from packs/ instead.")
@@ -67,6 +72,7 @@ def fsck(  # noqa: PLR0913 - a parameter a flag
     subset: tuple[int, int] | None,
     rate: float | None,
     repair: bool,
+    source: Path | None,
     dry_run: bool,
     as_json: bool,
     rebuild: bool,
@@ -77,7 +83,7 @@ def fsck(  # noqa: PLR0913 - a parameter a flag
     A check changes nothing but its note of what was read when, and exits 0 when all is well, 4 when something is not.
     --subset 1/7 today, 2/7 tomorrow and so on reads all of it in a week. --repair (which looks at every
     checksum unless --deep is given) keeps damaged packs in quarantine/ and exits 1 when all was mended: blobs that
-    were lost answer 404, and a push of the same content brings them back.
+    were lost answer 404, and a push of the same content, or --from with a backup that has them, brings them back.
     --rebuild-index needs the store for itself: stop the server first. Everything that was ever acknowledged
     comes back: blobs, images, tags, repositories. Exits 1 when something in the packs is damaged, and names it.
 
@@ -86,7 +92,7 @@ def fsck(  # noqa: PLR0913 - a parameter a flag
       cas fsck --root /srv/cas
       cas fsck --deep --json --root /srv/cas
       cas fsck --data --subset 1/7 --rate 50 --root /srv/cas
-      cas fsck --repair --root /srv/cas
+      cas fsck --repair --from /mnt/backup/cas --root /srv/cas
       cas fsck --rebuild-index --root /srv/cas
       cas fsck --rebuild-index --force --root /srv/cas   # the index is there, but not to be trusted
     """
@@ -94,6 +100,9 @@ def fsck(  # noqa: PLR0913 - a parameter a flag
         {
             "--force goes with --rebuild-index": force and not rebuild,
             "--dry-run goes with --repair": dry_run and not repair,
+            "--from goes with --repair": bool(source) and not repair,
+            "--from and --dry-run are two things": bool(source) and dry_run,
+            "--from names another folder than --root": source == settings.root.resolve(),
             "--subset and --rate go with a check": bool(subset or rate) and (repair or rebuild),
             "--repair and --rebuild-index are two things": repair and rebuild,
         }
@@ -104,11 +113,8 @@ def fsck(  # noqa: PLR0913 - a parameter a flag
     wanted = Depth.DATA if repair and depth == "quick" else Depth[depth.upper()]
     report = Report(wanted, as_json=as_json, bytes_per_s=rate and rate * MB)
     scope = Scope(wanted, *(subset or (1, 1)), report.read)
-
-    def work(store: Store) -> int:
-        return report.mend(store, dry_run=dry_run) if repair else report.look(store, scope)
-
-    _guarded(work, settings, report, reading=not repair or dry_run)
+    mend, look = partial(_mend, settings, report, source, dry_run=dry_run), partial(report.look, scope=scope)
+    _guarded(mend if repair else look, settings, report, reading=not repair or dry_run)
 
 
 def _check_usage(mistakes: dict[str, bool]) -> None:
@@ -156,6 +162,27 @@ def _opened(work: Callable[[Store], int], settings: Settings, report: Report, *,
     except CasError as error:
         click.echo(f"cas: {error}", err=True)
         return exits.COULD_NOT_RUN
+
+
+def _mend(settings: Settings, report: Report, source: Path | None, store: Store, *, dry_run: bool) -> int:
+    with nullcontext() if source is None else _other(source, settings) as other:
+        return report.mend(store, dry_run=dry_run, other=other)
+
+
+def _other(folder: Path, settings: Settings) -> Store:
+    """Open the store that has what this one lost.
+
+    Raises:
+        OpenError: it cannot be.
+    """
+    try:
+        finding = inspect_index(folder, settings.engine, reading=True)
+        if finding is None:
+            return Store.open(folder, settings.engine, reading=True)
+        what = finding.what
+    except Damaged as error:
+        what = str(error)
+    raise IndexUnfit(f"{folder} cannot be read: {what}; cas fsck --rebuild-index --force --root {folder} mends that")
 
 
 def _rebuild(settings: Settings, *, force: bool) -> None:

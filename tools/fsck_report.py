@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, final
 import click
 
 from api.content.whereabouts import Whereabouts
-from cas import Depth, Finding, Scope, Store
+from cas import Depth, Finding, RepairReport, Scope, Store
 from tools import exits
 from tools.pace import Pace
 from tools.units import human_size
@@ -60,28 +60,30 @@ class Report:
         self._sum_up(found, {**part, "blobs": blobs, "exit": code}, f"{what}: {said}")
         return code
 
-    def mend(self, store: Store, *, dry_run: bool) -> int:
-        """Repair, tell, and return the exit code."""
+    def mend(self, store: Store, *, dry_run: bool, other: Store | None = None) -> int:
+        """Repair, tell, and return the exit code.
+
+        Args:
+            store: what is mended.
+            dry_run: whether it is only said what would be done.
+            other: where lost blobs may be had.
+        """
         places = Whereabouts(store)
-        report = store.repair(Scope(self._depth, told=self.read), dry_run=dry_run)
+        scope = Scope(self._depth, told=self.read)
+        report = store.repair(scope, dry_run=dry_run, other=None if other is None else other.reader)
         for finding in report.found:
             self._say(finding, places)
         left = () if dry_run else report.left
         code = exits.OK if not report.found else exits.UNMENDED if left or dry_run else exits.MENDED
-        would = "would be " if dry_run else ""
-        text = (
-            f"repair: {len(report.found):,} findings; {len(report.packs):,} packs {would}set aside in quarantine/, "
-            f"{len(report.lost):,} blobs {would}answered as missing until they are pushed again, "
-            f"{len(left):,} not mended"
-        )
         more = {
             "packs": [f"{pack:016x}" for pack in report.packs],
             "lost": [str(digest) for digest in report.lost],
+            "recovered": [str(digest) for digest in report.recovered],
             "left": len(left),
             "dry_run": dry_run,
             "exit": code,
         }
-        self._sum_up(report.found, more, text)
+        self._sum_up(report.found, more, _mended(report, len(left), dry_run=dry_run))
         for finding in () if self._json else left:
             click.echo(f"not mended: {finding.where}: {finding.what}; {finding.remedy}")
         return code
@@ -130,3 +132,12 @@ class Report:
 def _line(said: dict[str, Any]) -> str:
     whose = "".join(f"\n    {text}" for text in (*said["blobs"], *said["names"]))
     return f"{said['check']} ({said['invariant']}): {said['where']}: {said['what']}; {said['remedy']}{whose}"
+
+
+def _mended(report: RepairReport, left: int, *, dry_run: bool) -> str:
+    would = "would be " if dry_run else ""
+    came = f"{len(report.recovered):,} blobs brought back, " if report.recovered else ""
+    return (
+        f"repair: {len(report.found):,} findings; {len(report.packs):,} packs {would}set aside in quarantine/, {came}"
+        f"{len(report.lost):,} blobs {would}answered as missing until they are pushed again, {left:,} not mended"
+    )

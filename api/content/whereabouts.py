@@ -33,6 +33,10 @@ class Whereabouts:
             told |= tags or {name.path if name.kind in _SEPARATORS else f"{name.kind} {name.path}"}
         return sorted(told)
 
+    def of_blob(self, digest: Digest) -> list[str]:
+        """Return the same of one blob, here or lost."""
+        return self.of([digest], self._store.read(lambda reads: reads.names_of(digest)))
+
     def _homes(self, name: Name) -> set[str]:
         if name.kind == "v1.image":
             prefix = f"{name.path}:"

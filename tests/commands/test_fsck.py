@@ -170,6 +170,8 @@ def test_a_check_that_cannot_run_says_so(tmp_path: Path) -> None:
         ("--rate", "0"),
         ("--rate", "fast"),
         ("--dry-run",),
+        ("--from", "elsewhere"),
+        ("--repair", "--from", "elsewhere", "--dry-run"),
         ("--repair", "--subset", "1/2"),
         ("--rebuild-index", "--rate", "5"),
         ("--repair", "--rebuild-index"),
