@@ -1,17 +1,18 @@
 """Manifests on their way from a folder into a repository, with everything they need, in that order.
 
 Holds the folder to what the API holds a client to: every byte is hashed before it counts, a repository shows a blob
-only once its bytes were seen, and nothing comes before what it names. What is there already is not read again. Refuses
-to know how folders are laid out.
+only once its bytes were seen, and nothing comes before what it names. What is there already is not read again; what
+was lost of it by damage is, and so comes back. Refuses to know how folders are laid out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol, final
 
 from api import strict
-from api.content import marks, removal, repositories, tags
+from api.content import marks, named, removal, repositories, tags
 from api.content.repository import Repository
 from api.errors import ApiError
 from api.porting import fallback
@@ -24,7 +25,7 @@ from api.v2.document import OCI_INDEX, OCI_MANIFEST, Document, Place
 from api.v2.manifest import Manifest
 from api.v2.push import Conditions, Push
 from api.v2.uploads import Uploads
-from cas import Digest, Mismatch, Name, Names, Reads, Store
+from cas import Damaged, Digest, InvalidDigest, Mismatch, Missing, Name, Names, Reads, Store
 
 IMPORTED: Final = "imported"  # in what is remembered of a tag, until a client sets it
 
@@ -76,6 +77,11 @@ class Incoming:
             digest, are_children_done = to_do.pop()
             if digest in self._here or digest in self._left:
                 continue
+            if (body := self._body(source.repository, digest)) is not None:
+                self._report.counts.unchanged += 1
+                self._here.add(digest)
+                to_do += [(child, False) for child in self._heal(source, digest, body)]
+                continue
             try:
                 children = self._try(source, digest)
                 if children and are_children_done:
@@ -91,16 +97,45 @@ class Incoming:
         return wanted in self._here
 
     def _try(self, source: Source, digest: Digest) -> list[Digest]:
-        """Store a manifest unless it is there; or return the manifests that have to come before it."""
-        if self._find(source.repository, digest) is not None:
-            self._report.counts.unchanged += 1
-            return []
+        """Store a manifest; or return the manifests that have to come before it."""
         body, read = self._document(source, digest)
-        named = (each.digest for each in read.references if each.place is Place.MANIFEST)
-        children = [child for child in named if self._find(source.repository, child) is None]
+        needed = (each.digest for each in read.references if each.place is Place.MANIFEST)
+        children = [child for child in needed if self._body(source.repository, child) is None]
         if not children:
             self._take(source, digest, body, read)
         return children
+
+    def _body(self, repository: Repository, digest: Digest) -> bytes | None:
+        """Return the bytes of a manifest that is there; None if it is not, or they were lost."""
+        found = self._find(repository, digest)
+        if found is None or found.blob is None:
+            return None if found is None else found.body
+        with suppress(Missing, Damaged), self._store.reader(found.blob) as reader:
+            return reader.read()
+        return None
+
+    def _heal(self, source: Source, digest: Digest, body: bytes) -> list[Digest]:
+        """Bring back what a manifest names and the repository shows, but damage took; return other manifests it names.
+
+        What is not shown was deleted on request, and stays so.
+        """
+        others: list[Digest] = []
+        for each in _named(body):
+            if self._find(source.repository, each) is not None:
+                others.append(each)
+            elif self._is_lost(source.repository, each):
+                try:
+                    self.blob(source, each)
+                except Unusable as error:
+                    why = f"blob {each} is lost here, and {error}"
+                    self._report.skip(f"{source.repository.short}@{digest}", Unusable(why))
+        return others
+
+    def _is_lost(self, repository: Repository, digest: Digest) -> bool:
+        def look(reads: Reads) -> bool:
+            return reads.stat(digest) is None and links.find(reads, repository, digest) is not None
+
+        return self._store.read(look)
 
     def blob(self, source: Source, digest: Digest) -> None:
         """See to it that a blob is there and shown in the repository.
@@ -253,6 +288,12 @@ def _may_set(before: tags.Tag | None, wanted: tags.Manifest | tags.Image) -> boo
     if not before.meta.get(IMPORTED):
         raise Unusable("the tag is here already, and was pushed by a client; it stays as it is")
     return True
+
+
+def _named(body: bytes) -> Iterator[Digest]:
+    for text in sorted(named.digests(body)):
+        with suppress(InvalidDigest):  # it only looks like one
+            yield Digest.parse(text)
 
 
 def _other_digest(path: str) -> str:

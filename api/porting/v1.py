@@ -32,7 +32,7 @@ from api.v1 import repositories as lists
 from api.v1.image import find_complete
 from api.v1.images import Claim, LayerUpload, Place
 from api.v1.tarsum import TARSUM
-from cas import Names, Reads, Store
+from cas import Digest, Mismatch, Names, Reads, Store
 
 _IMAGES: Final = "images"
 _REPOSITORIES: Final = "repositories"
@@ -110,6 +110,7 @@ class _Old:
     def __init__(self, folder: Folder, store: Store, terms: Terms, report: Report) -> None:
         self._folder, self._store, self._terms, self._report = folder, store, terms, report
         self._proven: set[str] = set()
+        self._whole: set[str] = set()  # images that are there, and of which nothing is lost, nor of their ancestors
 
     def repository(self, source: _Source) -> None:
         """Import one: its list, its images, its tags."""
@@ -188,7 +189,38 @@ class _Old:
                 return []
         if not line:
             self._report.counts.unchanged += 1
+        self._heal(home, source, above)
         return line
+
+    def _heal(self, home: _Home, source: _Source, image_id: str | None) -> None:
+        """Bring back what damage took of an image that is there, and of its ancestors; name what cannot be had."""
+        while image_id is not None and image_id not in self._whole:
+            self._whole.add(image_id)
+            image = self._store.read(lambda reads, each=image_id: home.place.find(reads, each))  # type: ignore[misc]
+            if image is None:
+                return
+            bodies = {"json": image.json, "layer": image.layer}
+            for name, digest in bodies.items():
+                if digest is not None and self._store.read(lambda reads, digest=digest: reads.stat(digest)) is None:  # type: ignore[misc]
+                    with reporting(self._report, f"{source.repository.short}: image {image_id}"):
+                        self._bring_back(f"{_IMAGES}/{image_id}/{name}", name, digest)
+            image_id = image.parent
+
+    def _bring_back(self, path: str, name: str, digest: Digest) -> None:
+        """Store the bytes of a file again that an image holds already.
+
+        Raises:
+            Unusable: they are not there.
+        """
+        try:
+            with self._folder.open(path) as file, self._store.upload(algorithm=digest.algorithm) as upload:
+                for block in file.blocks():
+                    upload.write(block)
+                    self._report.block(len(block))
+                upload.keep(digest, lambda _names, _staged: None)
+        except (Unusable, Mismatch) as error:
+            raise Unusable(f"its {name} {digest} is lost here, and cannot be had from {path}: {error}") from None
+        self._report.counts.blobs += 1
 
     def _leave(self, home: _Home, source: _Source, image_id: str, why: str) -> None:
         if image_id not in home.left:

@@ -33,12 +33,14 @@ class Old:
         for name in ("images", "repositories"):
             (folder / name).mkdir(parents=True)
 
-    def image(self, image_id: str, parent: str | None = None, *, checksum: str = "payload") -> Path:
+    def image(
+        self, image_id: str, parent: str | None = None, *, checksum: str = "payload", layer_bytes: int = 3000
+    ) -> Path:
         """Add an image; `checksum` is what was kept of it."""
         path = self.folder / "images" / image_id
         path.mkdir()
         said = {"id": image_id, "created": "2014-01-01T00:00:00Z"} | ({} if parent is None else {"parent": parent})
-        text, layer = json.dumps(said).encode(), gzip.compress(images.layer(image_id[:8], 3000), mtime=0)
+        text, layer = json.dumps(said).encode(), gzip.compress(images.layer(image_id[:8], layer_bytes), mtime=0)
         (path / "json").write_bytes(text)
         (path / "layer").write_bytes(layer)
         payload = "sha256:" + hashlib.sha256(text + b"\n" + layer).hexdigest()
