@@ -48,13 +48,20 @@ _NOBODY = bytes(16)
 
 @dataclass(slots=True)
 class RebuildReport:
-    """What came back, and what could not."""
+    """What came back, and what could not.
+
+    Attributes:
+        packs, chunks, blobs, names: how many there are.
+        damaged: what is wrong, a line each.
+        concerned: of the lines that tell of a blob, which one it is.
+    """
 
     packs: int = 0
     chunks: int = 0
     blobs: int = 0
     names: int = 0
     damaged: list[str] = field(default_factory=list)
+    concerned: dict[str, Digest] = field(default_factory=dict)
 
 
 class _Packed(NamedTuple):
@@ -321,9 +328,10 @@ def _file_recipes(index: Index, harvest: _Harvest, chains: dict[int, bytes], rep
     _in_slices(index, blobs, put)
     report.blobs = len(whole)
     sizes = {blob.digest: blob.size for blob, _ in blobs}
-    report.damaged += [
-        f"blob {digest} is incomplete from byte {at} on" for digest, at in whole.items() if at != sizes[digest]
-    ]
+    report.concerned = {
+        f"blob {digest} is incomplete from byte {at} on": digest for digest, at in whole.items() if at != sizes[digest]
+    }
+    report.damaged += report.concerned
 
 
 def _put_segments(edit: Edit, segments: Sequence[Segment], harvest: _Harvest) -> int:

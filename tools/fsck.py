@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import click
 
+from api.content.whereabouts import Whereabouts
 from cas import CasError, Damaged, Depth, Finding, IndexUnfit, RebuildReport, Scope, Store, inspect_index, rebuild_index
 from tools import exits
 from tools.fsck_report import Report
@@ -23,6 +24,7 @@ from tools.priority import give_way
 from tools.settings import Settings, SettingsCommand, with_settings
 
 _REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
+_LOST: Final = "push the same content again, or bring it back from a backup: cas fsck --repair --from BACKUP"
 _FOLDER: Final = click.Path(path_type=Path, resolve_path=True)
 _FATAL: Final = (-signal.SIGBUS, -signal.SIGSEGV, -signal.SIGABRT)
 
@@ -188,10 +190,21 @@ def _other(folder: Path, settings: Settings) -> Store:
 def _rebuild(settings: Settings, *, force: bool) -> None:
     report = rebuild_index(settings.root, settings.engine, force=force)
     click.echo(_summary(report))
+    names = _concerned(settings, report)
     for line in report.damaged:
-        click.echo(f"damaged: {line}")
+        whose = f"; it concerns {', '.join(names[line])}; {_LOST}" if line in names else ""
+        click.echo(f"damaged: {line}{whose}")
     if report.damaged:
         raise click.exceptions.Exit(exits.FINDINGS)
+
+
+def _concerned(settings: Settings, report: RebuildReport) -> dict[str, list[str]]:
+    """Return who needs the blobs that lines of a report tell of."""
+    if not report.concerned:
+        return {}
+    with Store.open(settings.root, settings.engine) as store:
+        places = Whereabouts(store)
+        return {line: places.of_blob(digest) for line, digest in report.concerned.items()}
 
 
 def _summary(report: RebuildReport) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from cas import Depth, Store
+from api.content.whereabouts import Whereabouts
+from cas import Depth, Finding, Store
 from cas import restore as restore_store
 from tools.backup import progress_bar, show
 from tools.settings import Settings, SettingsCommand, with_settings
@@ -34,6 +35,12 @@ def restore(settings: Settings, src: Path, *, as_json: bool) -> None:
     with progress_bar("copying") as progress:
         report = restore_store(src, settings.root, settings.engine, progress=progress)
     with Store.open(settings.root, settings.engine) as store:  # puts in order what processes of then left behind
-        found = [f"{each.where}: {each.what}; {each.remedy}" for each in store.check(Depth.QUICK)]
+        places = Whereabouts(store)
+        found = [_said(each, places.of(each.blobs, each.names)) for each in store.check(Depth.QUICK)]
     report = replace(report, damaged=[*report.damaged, *found])
     show(report, f"{settings.root} restored from {src}", as_json=as_json)
+
+
+def _said(finding: Finding, names: list[str]) -> str:
+    whose = f"; it concerns {', '.join(names)}" if names else ""
+    return f"{finding.where}: {finding.what}{whose}; {finding.remedy}"

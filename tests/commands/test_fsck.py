@@ -86,6 +86,7 @@ def test_damage_is_named_and_the_rest_comes_back(root: Path) -> None:
     assert f"{before['names']} names" in summary
     assert len(rest) == before["blobs"]
     assert all(line.startswith("damaged: blob sha256:") for line in rest)
+    assert sorted(line.split("; ")[1] for line in rest) == ["it concerns test layer-0", "it concerns test layer-1"]
 
 
 def test_a_sound_store_is_clean_beside_a_live_server(server: StartServer, root: Path) -> None:

@@ -70,10 +70,15 @@ def test_a_backup_says_what_is_lost_and_keeps_it(lossy: Lossy) -> None:
 
 
 def test_a_backup_says_what_it_has_not_got_either(lossy: Lossy, tmp_path: Path) -> None:
-    """One that was first made too late."""
+    """One that was first made too late; nor has what is restored from it."""
     code, text = lossy.cas("backup", tmp_path / "late")
     assert code == 1
     assert text.splitlines()[1:] == [f"lost: blob {lossy.layer}, of team/app:1.0; push the same content again"]
+    ended = run_cas("restore", tmp_path / "late", "--root", tmp_path / "new")
+    assert ended.returncode == 1
+    (said,) = ended.stdout.splitlines()[1:]
+    assert said.startswith(f"damaged: blob {lossy.layer}: ")
+    assert "; it concerns team/app:1.0; " in said
 
 
 def test_a_backup_brings_back_what_was_lost_beside_a_live_server(lossy: Lossy) -> None:
@@ -109,6 +114,16 @@ def test_a_repair_that_cannot_bring_back_what_was_lost_before_says_so(lossy: Los
     assert (told["exit"], told["lost"], told["recovered"], told["left"]) == (4, [lossy.layer], [], 1)
     push_image(lossy.client, LAYER)
     assert lossy.cas("fsck", "--repair")[0] == 0
+
+
+def test_a_rebuild_names_what_is_lost_as_people_know_it(lossy: Lossy) -> None:
+    """REPO:TAG, which is known once the names are back."""
+    assert lossy.running.stop() == 0
+    code, text = lossy.cas("fsck", "--rebuild-index", "--force")
+    line = f"damaged: blob {lossy.layer} is incomplete from byte "
+    (said,) = [each for each in text.splitlines() if each.startswith(line)]
+    assert code == 1
+    assert "; it concerns team/app:1.0; push the same content again, or bring it back from a backup: " in said
 
 
 def test_a_folder_that_is_no_help_is_refused(lossy: Lossy, tmp_path: Path) -> None:
