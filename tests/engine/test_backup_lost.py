@@ -19,7 +19,12 @@ from tests.engine.test_damage import chunks_of, spoil
 from tests.support.engine import KIB, SMALL, flip, noise, opened, packs_of, prose, push, read
 
 COMMON = prose(600 * KIB)
-DATA = {"one": COMMON + noise(300 * KIB, 1), "two": COMMON + noise(300 * KIB, 2), "other": noise(500 * KIB, 3)}
+DATA = {
+    "beside": noise(60 * KIB, 4),  # in the pack of what is damaged, and moved out of it
+    "one": COMMON + noise(300 * KIB, 1),
+    "two": COMMON + noise(300 * KIB, 2),
+    "other": noise(500 * KIB, 3),
+}
 LOST = [Digest.of(DATA["one"]), Digest.of(DATA["two"])]
 
 
@@ -213,7 +218,7 @@ def test_only_true_bytes_that_a_name_holds_come_back(tmp_path: Path) -> None:
         with Store.open(tmp_path / "third", SMALL, create=True) as third:
             push(third, "anything", DATA["two"])
             assert store.repair(other=third.reader).recovered == (LOST[1],)
-        assert contents(store) == {"two": DATA["two"], "other": DATA["other"]}
+        assert contents(store) == {name: data for name, data in DATA.items() if name != "one"}
 
 
 def test_a_damaged_index_of_the_backup_ends_the_backup(tmp_path: Path) -> None:
