@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from cas import Damaged, Depth, Digest, Name, Store, rebuild_index, restore
+from cas.disk import Disk
 from cas.mirror import CopyReport
 from cas.tables import ChunkState
-from tests.engine.test_backup import contents, contents_of
+from tests.engine.test_backup import BreakingDisk, Ends, contents, contents_of, each_step, use
 from tests.engine.test_damage import chunks_of, spoil
 from tests.support.engine import KIB, SMALL, flip, noise, opened, packs_of, prose, push, read
 
@@ -243,3 +244,29 @@ def spoil_blob(root: Path) -> None:
     data = root / "index" / "data.mdb"
     for at in (match.start() for match in re.finditer(re.escape(LOST[0].pack()), data.read_bytes())):
         flip(data, at + len(LOST[0].pack()) + 1)
+
+
+def test_a_backup_that_ends_anywhere_has_what_was_lost(tmp_path: Path) -> None:
+    """At each change of the disk in turn: never is there a moment at which nobody has it."""
+    root, first, backup, seen = (tmp_path / name for name in ("root", "first", "backup", "seen"))
+    fill(root, first)
+    with opened(root) as store:
+        rot(store)
+
+        def work(disk: BreakingDisk) -> None:
+            shutil.rmtree(backup, ignore_errors=True)
+            shutil.copytree(first, backup)
+            try:
+                use(store, disk)
+                store.backup(backup)
+            except Ends:
+                shutil.copytree(backup, seen)
+                assert contents_of(seen) == DATA
+                shutil.rmtree(seen)
+                use(store, Disk())
+                assert told(store.backup(backup)) == ([], [], sorted(LOST))
+                assert contents_of(backup) == DATA
+                raise
+
+        assert each_step(work, Ends) > 10
+        use(store, Disk())
