@@ -39,6 +39,8 @@ class Source(Protocol):
 
     def plan(self, start: int, stop: int, /) -> Iterator[FileRange | Packed | bytes]: ...
 
+    def ends_early(self, fd: int, missing: int, /) -> Damaged: ...
+
     def close(self) -> None: ...
 
 
@@ -119,7 +121,12 @@ class BlobResponse:
     async def _by_sendfile(self, send: Send, piece: FileRange | bytes) -> None:
         if isinstance(piece, FileRange):
             message = {"file": piece.fd, "offset": piece.offset, "count": piece.count}
-            await send({"type": ZERO_COPY, **message, "more_body": True})
+            try:
+                await send({"type": ZERO_COPY, **message, "more_body": True})
+            except ClientGone:
+                if missing := max(piece.offset + piece.count - os.fstat(piece.fd).st_size, 0):
+                    self._reader.ends_early(piece.fd, missing)  # then we left; the connection said why
+                raise
         else:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
@@ -127,7 +134,7 @@ class BlobResponse:
         if not isinstance(piece, FileRange):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             return
-        async with aclosing(self._threads.batches(_blocks(piece), bool)) as blocks:
+        async with aclosing(self._threads.batches(_blocks(piece, self._reader), bool)) as blocks:
             async for (data,) in blocks:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
 
@@ -146,13 +153,13 @@ async def close(source: Source | Held, threads: Threads) -> None:
         await outlive(asyncio.ensure_future(threads.run(source.close)))
 
 
-def _blocks(piece: FileRange) -> Iterator[bytes]:
-    """Read a range of a file a block at a time."""
+def _blocks(piece: FileRange, source: Source | Held) -> Iterator[bytes]:
+    """Read a range of a file of a source, a block at a time."""
     at, stop = piece.offset, piece.offset + piece.count
     while at < stop:
         data = os.pread(piece.fd, min(_READ_BYTES, stop - at), at)
         if not data:
-            raise Damaged(f"A stored file ends {stop - at} bytes too early; push the same content again to heal it.")
+            raise source.ends_early(piece.fd, stop - at)
         yield data
         at += len(data)
 

@@ -33,6 +33,7 @@ from hypercorn.utils import suppress_body
 from api.config import KIB, HttpSettings
 from api.refusals import AnsweredStream
 from api.threads import Threads
+from cas import REPAIR
 
 EXTENSION: Final = "http.response.zerocopysend"
 
@@ -269,7 +270,7 @@ class _Range:
     def _move(self, out: socket.socket, wanted: int) -> int:
         moved = os.sendfile(out.fileno(), self._fd, self.offset, wanted)
         if not moved:
-            raise ShortFile(f"A stored file ends {self._stop - self.offset} bytes too early.")
+            raise ShortFile(f"a stored file ends {self._stop - self.offset} bytes early; {REPAIR}")
         self.offset += moved
         sent.sendfile_bytes += moved
         sent.sendfile_calls += 1

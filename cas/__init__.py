@@ -40,7 +40,7 @@ from cas.errors import (
     UnsafeFilesystem,
 )
 from cas.extent import FileRange
-from cas.finding import CHECKS, Depth, Finding, Scope
+from cas.finding import CHECKS, REPAIR, Depth, Finding, Scope
 from cas.hashing import Tap
 from cas.held import Held, Places
 from cas.mirror import CopyReport
@@ -58,6 +58,7 @@ from cas.usage import Holder, Usage
 
 __all__ = [
     "CHECKS",
+    "REPAIR",
     "Blob",
     "Busy",
     "CasError",

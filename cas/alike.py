@@ -68,8 +68,11 @@ class Alike:
             if extent.codec is Codec.RAW:
                 return stored
             return bytearray(self._parts.codec.decode(stored, extent.raw))
-        except (FileNotFoundError, Damaged, DiskFailed):
-            return None  # then these bytes are stored anew; a blob is healed when it is pushed itself
+        except Damaged:
+            self._parts.files.doubt([extent.pack])
+        except (FileNotFoundError, DiskFailed):
+            pass
+        return None  # then these bytes are stored anew; a blob is healed when it is pushed itself
 
     def _compare(self, chunks: Sequence[memoryview], rows: Sequence[ChunkRow], *, past_cache: bool) -> list[bool]:
         pack, start = rows[0].extent.pack, rows[0].extent.offset

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cas.errors import DiskFailed
+from cas.errors import Damaged, DiskFailed
 from cas.extent import Codec, FileRange, overlap
+from cas.finding import REPAIR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,6 +59,11 @@ class Held:
             yield FileRange(self._held[extent.pack], extent.offset + first, last - first)
 
     plan = pieces  # as a reader's
+
+    def ends_early(self, fd: int, missing: int) -> Damaged:
+        """Return the error for whoever finds so many bytes of a `FileRange` missing in its file; as a reader's."""
+        self._files.doubt([pack for pack, held in self._held.items() if held == fd])
+        return Damaged(f"blob {self.digest} is damaged: a pack ends {missing} bytes early; {REPAIR}")
 
     def again(self) -> Held | None:
         """Return the same blob held once more, also after `close`; None if a file of it is not open any more."""

@@ -16,6 +16,7 @@ import xxhash
 
 from cas.doomed import Doomed
 from cas.errors import Damaged
+from cas.finding import REPAIR
 from cas.records import FOOTER_ENTRY_SIZE, HEADER_SIZE, TRAILER_SIZE, Body, ChunkRef, encode_record
 from cas.scan import extent_of, scan_pack
 from cas.tables import PackRow, PackState
@@ -221,5 +222,6 @@ def read_chunk(parts: Parts, pack: int, entry: ChunkEntry) -> bytearray:
     """
     data = parts.files.read(pack, entry.offset, entry.stored)
     if xxhash.xxh3_64_intdigest(data) != entry.checksum:
-        raise Damaged(f"pack {pack:016x}: the chunk at byte {entry.offset} is damaged; run cas fsck")
+        parts.files.doubt([pack])
+        raise Damaged(f"pack {pack:016x}: the chunk at byte {entry.offset} is damaged; {REPAIR}")
     return data

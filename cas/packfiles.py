@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cas.errors import Damaged
+from cas.finding import REPAIR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cas.disk import Disk
     from cas.layout import Layout
@@ -29,8 +30,16 @@ class _Open:
 class PackFiles:
     """The packs that one process has open for reading."""
 
-    def __init__(self, disk: Disk, layout: Layout, limit: int) -> None:
+    def __init__(self, disk: Disk, layout: Layout, limit: int, doubt: Callable[[Iterable[int]], object]) -> None:
+        """Begin.
+
+        Args:
+            disk, layout: of the store.
+            limit: how many packs to keep open.
+            doubt: to be told packs in which whoever reads sees damage; returns at once.
+        """
         self._disk, self._layout, self._limit = disk, layout, limit
+        self.doubt = doubt
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._lock = threading.RLock()  # a blob may be forgotten, and give its packs back, at any moment on any thread
 
@@ -95,8 +104,7 @@ class PackFiles:
         finally:
             self.release(pack)
         if done != len(memory):
-            end = offset + len(memory)
-            raise Damaged(f"pack {pack:016x} ends before byte {end}; push the same content again to heal it")
+            raise Damaged(f"pack {pack:016x} ends before byte {offset + len(memory)}; {REPAIR}")
 
     def forget_unlinked(self) -> None:
         """Close packs whose file is gone and that nobody reads: only then is their space free."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from cas.errors import Damaged
 from cas.extent import Codec, Extent, FileRange, adjacent, coalesce, overlap
+from cas.finding import REPAIR
 from cas.pins import current
 from cas.tables import ChunkState
 
@@ -134,8 +135,12 @@ class Reader:
     def _load(self, piece: FileRange) -> bytearray:
         data = self._parts.disk.read(piece.fd, piece.count, piece.offset)
         if len(data) != piece.count:
-            raise self._damage(f"a pack ends {piece.count - len(data)} bytes early")
+            raise self.ends_early(piece.fd, piece.count - len(data))
         return data
+
+    def ends_early(self, fd: int, missing: int) -> Damaged:
+        """Return the error for whoever finds so many bytes of a `FileRange` missing in its file."""
+        return self._damage(f"a pack ends {missing} bytes early", *(p for p, held in self._held.items() if held == fd))
 
     def _stretch(self, at: int) -> Stretch:
         def look(view: View) -> Stretch | None:
@@ -206,7 +211,7 @@ class Reader:
         try:
             return self._parts.codec.decode(stored, extent.raw)
         except Damaged as error:
-            raise self._damage(f"{error} (pack {extent.pack:016x}, byte {extent.offset})") from error
+            raise self._damage(f"{error} (pack {extent.pack:016x}, byte {extent.offset})", extent.pack) from error
 
     def _open(self, pack: int) -> bool:
         if pack in self._held:
@@ -218,14 +223,17 @@ class Reader:
         return True
 
     def _resolve(self, stretch: Stretch) -> list[Extent]:
+        gone: list[int] = []
         for _ in range(_LOOKS):
             rows = self._parts.index.read(lambda view: [view.chunk(ref) for ref in stretch.refs])
             extents = [row.extent for row in rows if row is not None and row.state is not ChunkState.BAD]
             if len(extents) < len(rows):
                 break
-            if all(self._open(extent.pack) for extent in {extent.pack: extent for extent in extents}.values()):
+            gone = [pack for pack in {extent.pack for extent in extents} if not self._open(pack)]
+            if not gone:
                 return coalesce(extents)
-        raise self._damage("a chunk of it is missing")
+        raise self._damage("a chunk of it is missing", *gone)
 
-    def _damage(self, what: str) -> Damaged:
-        return Damaged(f"blob {self.digest} is damaged: {what}; push the same content again to heal it")
+    def _damage(self, what: str, *packs: int) -> Damaged:
+        self._parts.files.doubt(packs)
+        return Damaged(f"blob {self.digest} is damaged: {what}; {REPAIR}")

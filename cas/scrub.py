@@ -22,6 +22,7 @@ from cas.lease import OthersAtWork, maintenance_lock
 from cas.locks import try_lock
 from cas.repair import mend
 from cas.stats import last_read
+from cas.tables import DOUBTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from cas.tables import PackRow
 
 _BATCH_BYTES: Final = 16 << 30  # read between two walks over all rows of chunks
+_HEED_BYTES: Final = 256 << 20  # read between two looks whether something became more urgent
 _LOOK_S: Final = 0.5  # between two looks whether others are done
 _PATIENCE_S: Final = 3600.0  # whoever is at work for longer was stopped, or reads as slowly as we do
 
@@ -67,15 +69,64 @@ def scrub(
         if wrong := tuple(index(parts)):
             yield Scrubbed(wrong)
             return
-        for batch in _batches(due(parts, before)):
-            audit = Audit(parts, Scope(Depth.DATA, told=behind.after(told)), {row.pack for row in batch})
-            if list(audit.findings()):
-                try:
+        work = _Work(parts, before)
+        while batch := work.next():
+            audit = Audit(parts, Scope(Depth.DATA, told=work.heeding(behind.after(told))), batch)
+            try:
+                if list(audit.findings()):
                     yield from _dealt_with(parts, audit, wait_s, heal if mends else None)
-                except (InUse, Busy) as error:
-                    yield Scrubbed((), left=str(error))
-                    continue
-            audit.note()
+            except _MoreUrgent:  # what was found wanting so far has no mark, and is found again
+                continue
+            except (InUse, Busy) as error:
+                yield Scrubbed((), left=str(error))
+            else:
+                audit.note()
+            work.done()
+
+
+class _MoreUrgent(Exception):
+    """Somebody who read saw damage, which is more urgent than what is being read."""
+
+
+class _Work:
+    """Which packs to read, looked up anew before each batch: those doubted first, and by themselves."""
+
+    def __init__(self, parts: Parts, before: float) -> None:
+        self._parts, self._before = parts, before
+        self._batch: dict[int, float] = {}  # pack → when it was last read
+        self._done: dict[int, float] = {}  # those that keep their mark, whatever it is that keeps them from a new one
+
+    def next(self) -> set[int]:
+        """Return the next batch; an empty one when all is done."""
+        self._batch, size = {}, 0
+        for when, row in self._left(self._before):
+            if size >= _BATCH_BYTES or (when and not all(self._batch.values())):
+                break
+            self._batch[row.pack] = when
+            size += row.committed
+        return set(self._batch)
+
+    def done(self) -> None:
+        """The batch was dealt with, or cannot be now."""
+        self._done |= self._batch
+
+    def heeding(self, told: Callable[[int], object]) -> Callable[[int], None]:
+        """Return what tells, and now and then looks whether something became more urgent than this batch."""
+        unseen = 0
+
+        def tell(count: int) -> None:
+            nonlocal unseen
+            told(count)
+            unseen += count
+            if unseen >= _HEED_BYTES and all(self._batch.values()):
+                unseen = 0
+                if self._left(DOUBTED + 1):
+                    raise _MoreUrgent
+
+        return tell
+
+    def _left(self, before: float) -> list[tuple[float, PackRow]]:
+        return [(when, row) for when, row in due(self._parts, before) if self._done.get(row.pack) != when]
 
 
 class _Behind:
@@ -121,12 +172,15 @@ def _dealt_with(
         yield Scrubbed(found, lost)
 
 
-def due(parts: Parts, before: float) -> list[PackRow]:
-    """Return the packs that were last read through, or else written, before a time, those of longest ago first."""
+def due(parts: Parts, before: float) -> list[tuple[float, PackRow]]:
+    """Return the packs that were last read through, or else written, before a time, and when that was.
+
+    Those of longest ago come first, and before these those that are doubted.
+    """
     since = last_read(parts)
     rows = parts.index.read(lambda view: {row.pack: row for row in view.packs()})
     wanted = sorted((when, pack) for pack, when in since.items() if when < before and pack in rows)
-    return [rows[pack] for _, pack in wanted]
+    return [(when, rows[pack]) for when, pack in wanted]
 
 
 def is_under_way(layout: Layout) -> bool:
@@ -146,14 +200,3 @@ def _alone(layout: Layout) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def _batches(rows: list[PackRow]) -> Iterator[list[PackRow]]:
-    batch: list[PackRow] = []
-    for row in rows:
-        batch.append(row)
-        if sum(one.committed for one in batch) >= _BATCH_BYTES:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -25,6 +25,7 @@ class Stats:
         lost: blobs that were found damaged, and are answered as missing until their bytes are pushed again.
         checked: every pack was read through, or else written, after this (Unix seconds); 0 where there is none.
         unchecked_packs: packs that nobody read through since they were written.
+        doubted: packs in which somebody who read saw damage, or that are missing, and that nobody looked into since.
     """
 
     blobs: int
@@ -37,6 +38,7 @@ class Stats:
     lost: int = 0
     checked: int = 0
     unchecked_packs: int = 0
+    doubted: int = 0
 
     @property
     def stored_bytes(self) -> int:
@@ -54,7 +56,7 @@ def stats(parts: Parts) -> Stats:
 
     def counts(view: View) -> tuple[int, ...]:
         counted = map(view.count, ("blobs", "chunks", "packs", "refs", "lost"))
-        return (*counted, view.number("logical_bytes"), len(view.checked()))
+        return (*counted, view.number("logical_bytes"), sum(map(bool, view.checked().values())))
 
     blobs, chunks, packs, names, lost, logical, checked = parts.index.read(counts)
     pack_bytes = 0
@@ -72,19 +74,21 @@ def stats(parts: Parts) -> Stats:
         pack_bytes,
         index_bytes,
         lost,
-        int(min(since.values(), default=0)),
+        int(min(filter(None, since.values()), default=0)),
         max(len(since) - checked, 0),
+        sum(not when for when in since.values()),
     )
 
 
 def last_read(parts: Parts) -> dict[int, float]:
-    """Return of each pack when it was last read through, or else written, in Unix seconds."""
+    """Return of each pack when it was last read through, or else written, in Unix seconds; of a doubted one, 0."""
     rows, checked = parts.index.read(lambda view: (view.packs(), view.checked()))
     found: dict[int, float] = {}
     for row in rows:
         if row.committed and row.state is not PackState.DYING:
             try:
-                found[row.pack] = checked.get(row.pack) or parts.layout.pack(row.pack).stat().st_mtime
+                marked = checked.get(row.pack)
+                found[row.pack] = parts.layout.pack(row.pack).stat().st_mtime if marked is None else marked
             except OSError:
                 found[row.pack] = 0  # gone: not a matter of time
     return found

@@ -17,6 +17,7 @@ from cas.commit import JOURNAL_SEQ, Committer
 from cas.config import EngineSettings
 from cas.direct import Buffers
 from cas.disk import Disk
+from cas.doubts import Doubts
 from cas.enrol import PackRows
 from cas.errors import Busy, Missing, NoSpace
 from cas.hands import Hands
@@ -83,6 +84,7 @@ class Store(Upkeep):
         self._healing = Healing()
         committer = Committer(index, layout, settings, owner)
         rows = PackRows(index, committer, owner)
+        self._doubts = Doubts(committer)
         packs = PackPool(
             disk,
             layout,
@@ -103,7 +105,7 @@ class Store(Upkeep):
             codec=ChunkCodec(settings.zstd_level, settings.zstd_min_saving),
             committer=committer,
             packs=packs,
-            files=PackFiles(disk, layout, settings.open_packs),
+            files=PackFiles(disk, layout, settings.open_packs, self._doubts.note),
             owner=owner,
             clock=clock,
             hashers=ThreadPoolExecutor(settings.hash_threads, "cas-hash"),
@@ -346,6 +348,7 @@ class Store(Upkeep):
         self._parts.files.forget_unlinked()
         self._parts.packs.forget_unlinked()
         self._parts.committer.forget_unlinked()
+        self._doubts.catch_up()
         now, settings = self._parts.clock(), self._parts.settings
         self.expire_uploads(now - settings.upload_life_s, now - settings.upload_tombstone_s)
         if self._parts.index.read(lambda view: view.count("lost")):

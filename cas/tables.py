@@ -28,9 +28,10 @@ TABLES = {  # name → whether a key has several values
     "uploads": False,  # recipe 8 → owner: segments whose blob is still arriving, in one request
     "sessions": False,  # number 8 → a resumable upload; number 8 and a zero byte → all of its bytes while they are few
     "touched": False,  # recipe 8 | raw offset 8 → nothing: segments filed while a collection marks what is in use
-    "checked": False,  # id of a pack 8 → when all of its bytes were last looked at, Unix seconds
+    "checked": False,  # id of a pack 8 → when all of its bytes were last looked at, Unix seconds; or DOUBTED
     "lost": False,  # digest → the row it had in `blobs`: bytes of it are damaged, so it is not here until it is whole
 }
+DOUBTED = 0  # in place of a time: somebody saw damage in a pack, and nobody has read it through since
 MARKING = "marking"  # counter: whether a collection marks what is in use
 MOST_CANDIDATES = 16  # chunks of one key that a push compares itself with; beyond, it is stored once more
 U64 = struct.Struct(">Q")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cas.digest import Digest
     from cas.doomed import Doomed
+    from cas.doubts import Doubts
     from cas.heal import Healing
     from cas.mirror import CopyReport
     from cas.names import Name
@@ -37,6 +38,7 @@ class Upkeep:
 
     _parts: Parts
     _healing: Healing
+    _doubts: Doubts
 
     def stats(self) -> Stats:
         """Return what the store holds and what that takes on the disk."""
@@ -158,6 +160,7 @@ class Upkeep:
     ) -> Iterator[Scrubbed]:
         """Read through all packs that were not for long, one after the other; yield what is found, as it is.
 
+        Those in which somebody who read saw damage are due at once and come first, also while it is under way.
         Everybody goes on meanwhile; while others check, collect, mend or copy, it waits, for an hour at most. Ended
         anywhere, the next one goes on.
 
@@ -174,8 +177,15 @@ class Upkeep:
         return scrub(self._parts, before, mends=mends, told=told, wait_s=wait_s, heal=self._healing.run)
 
     def is_scrub_due(self, before: float) -> bool:
-        """Whether some pack was last read through, or else written, before a time, and no process is at it."""
+        """Whether some pack was last read through, or else written, before a time, and no process is at it.
+
+        So is one in which somebody who read saw damage, or that is missing, whenever that was.
+        """
         return bool(due(self._parts, before)) and not is_under_way(self._parts.layout)
+
+    def when_doubted(self, call: Callable[[], object]) -> None:
+        """Have this called, on any thread, when a reader of this process saw damage, so that a scrub is due."""
+        self._doubts.marked = call
 
     def backup(self, folder: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> CopyReport:
         """Make a copy of the store as of this moment, or bring one up to date; it can be opened, or restored.

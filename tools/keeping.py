@@ -41,7 +41,8 @@ def collecting(
             collect(done)
         return look_s
 
-    with _watching("collect", "a collection", look, look_s, wanted=settings.gc_interval_s > 0):
+    wanted, soon = settings.gc_interval_s > 0, threading.Event()
+    with _watching("collect", "a collection", look, look_s, wanted=wanted, soon=soon):
         yield
 
 
@@ -53,7 +54,7 @@ def scrubbing(
     *,
     look_s: float = LOOK_S,
 ) -> Iterator[None]:
-    """Call `scrub` on schedule in the same way; it returns how its process ended."""
+    """Call `scrub` on schedule in the same way, and once a reader here saw damage; it returns how its process ended."""
 
     def look(done: threading.Event) -> float:
         if not store.is_scrub_due(time.time() - settings.scrub_interval_s):
@@ -63,15 +64,23 @@ def scrubbing(
             logger.error("a check of stored bytes was killed by signal %d; if nobody did it, run cas fsck", -code)
         return AFTER_FAILURE_S if code else look_s
 
-    with _watching("scrub", "a check of stored bytes", look, look_s, wanted=settings.scrub_rate_bytes > 0):
+    soon = threading.Event()
+    store.when_doubted(soon.set)
+    with _watching("scrub", "a check of stored bytes", look, look_s, wanted=settings.scrub_rate_bytes > 0, soon=soon):
         yield
 
 
 @contextmanager
 def _watching(
-    name: str, what: str, look: Callable[[threading.Event], float], look_s: float, *, wanted: bool
+    name: str,
+    what: str,
+    look: Callable[[threading.Event], float],
+    look_s: float,
+    *,
+    wanted: bool,
+    soon: threading.Event,
 ) -> Iterator[None]:
-    """Call `look` until left; it returns after how many seconds to call it again."""
+    """Call `look` until left; it returns after how many seconds to call it again, unless that is to be `soon`."""
     if not wanted:
         yield
         return
@@ -79,7 +88,11 @@ def _watching(
 
     def watch() -> None:
         wait_s = look_s
-        while not done.wait(wait_s):
+        while True:
+            soon.wait(wait_s)
+            soon.clear()
+            if done.is_set():
+                return
             try:
                 wait_s = look(done)
             except Exception:  # a full disk or our own bug: serving goes on
@@ -91,6 +104,7 @@ def _watching(
         yield
     finally:
         done.set()
+        soon.set()
         thread.join()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import final
 
 from api.ranges import Part
-from cas import Digest, FileRange, Held, Packed, Reader
+from cas import Damaged, Digest, FileRange, Held, Packed, Reader
 
 
 @final
@@ -50,6 +50,10 @@ class Parts:
             yield head
             yield from self._reader.plan(part.start, part.stop)
         yield self._end
+
+    def ends_early(self, fd: int, missing: int, /) -> Damaged:
+        """Return the error for whoever finds so many bytes missing in a file of the blob."""
+        return self._reader.ends_early(fd, missing)
 
     def close(self) -> None:
         """Let go of the blob's files."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -9,16 +10,18 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from api.content.settings import KeepingSettings
-from cas import Missing, Store
+from cas import REPAIR, Damaged, Missing, Store
 from tests.commands.test_fsck import push_image
 from tests.commands.test_gc import order_for
+from tests.commands.test_modes import until
 from tests.commands.test_stats import push
-from tests.support.engine import flip, noise, read
-from tests.support.serving import StartServer
-from tests.wire.v2.pushing import Client
+from tests.support.engine import flip, noise, prose, read
+from tests.support.serving import StartServer, run_cas
+from tests.wire.v2.pushing import Client, sha256
 from tools import keeping, scrubber
 from tools.pace import Pace
 
@@ -71,6 +74,43 @@ def test_damage_is_said_by_repo_and_tag_and_set_aside(server: StartServer, caplo
         assert client.blob("team/app", digest).status_code == 404
         push_image(client, layer)
         assert client.blob("team/app", digest).content == layer
+
+
+@pytest.mark.parametrize("is_missing", [False, True])
+def test_what_a_client_saw_to_be_damaged_is_healed_by_its_next_push(server: StartServer, *, is_missing: bool) -> None:
+    """Beside a live server, soon and not in a month: until it is set aside, clients are told that it is there."""
+    layer = prose(3 << 20)
+    running = server(workers=2)
+    with closing(Client(running.url)) as client:
+        push_image(client, layer)
+    assert running.stop() == 0
+    path = max((running.root / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
+    if is_missing:
+        path.unlink()
+    else:
+        flip(path, 1000)
+    again = server(workers=2)
+    with closing(Client(again.url)) as client:
+        digest = sha256(layer)
+        assert client.blob("team/app", digest, "HEAD").status_code == 200
+        assert is_cut_short(client, digest)
+        until(lambda: client.blob("team/app", digest, "HEAD").status_code == 404)
+        assert (running.root / "quarantine" / path.name).exists() is not is_missing
+        push_image(client, layer)
+        assert client.blob("team/app", digest).content == layer
+    log = again.log()
+    assert log.count(f"; {REPAIR}\n") >= 2
+    assert "it concerns team/app:1.0" in log
+    assert "until they are pushed again, these answer 404" in log
+    assert run_cas("fsck", "--deep", "--root", running.root).returncode == 0
+
+
+def is_cut_short(client: Client, digest: str) -> bool:
+    """Pull a layer; say whether that ended as it should with a damaged one."""
+    try:
+        return client.blob("team/app", digest).status_code == 500
+    except httpx2.RemoteProtocolError:
+        return True
 
 
 def test_told_to_say_only_it_leaves_the_bytes_alone(root: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -130,6 +170,23 @@ def test_a_worker_begins_one_when_it_is_due_and_rests_after_one_that_failed(root
         with keeping.scrubbing(store, OFTEN, scrub, look_s=0.001):
             assert enough.wait(PATIENCE_S)
         assert next(tries) == 3  # after the one that failed it waits for an hour
+
+
+def test_a_worker_looks_at_once_when_a_reader_saw_damage(root: Path) -> None:
+    """However long it would have been until its next look, and also where nothing else is due."""
+    path = max((root / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
+    path.unlink()
+    asked = threading.Event()
+
+    def scrub(_: threading.Event) -> int:
+        asked.set()
+        return 0
+
+    with Store.open(root) as store, keeping.scrubbing(store, OFTEN, scrub, look_s=86400):
+        for _, record in store.scan("test"):
+            with contextlib.suppress(Damaged):
+                read(store, record.holds[0])
+        assert asked.wait(PATIENCE_S)
 
 
 def test_one_that_is_killed_is_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from cas import Name, Record, Store
 from tests.support.serving import StartServer, run_cas
 
 KEYS = {"blobs", "chunks", "packs", "names", "logical_bytes", "stored_bytes", "pack_bytes", "index_bytes"}
-KEYS |= {"lost", "checked", "unchecked_packs"}
+KEYS |= {"lost", "doubted", "checked", "unchecked_packs"}
 LAYER_BYTES = 3 << 20
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from cas import Damaged, Digest, Store, rebuild_index
 from cas.extent import Codec, Extent
+from cas.finding import REPAIR
 from cas.index import Edit
 from cas.records import ChunkRef, Segment
 from cas.tables import ChunkRow, PackRow
@@ -53,7 +54,7 @@ class TestBitFlips:
             spoil(store, tmp_path, row.extent)
             served = b""
             place = f"pack {row.extent.pack:016x}, byte {row.extent.offset}"
-            named = f"blob {digest} is damaged: .*{place}.*push the same content again"
+            named = f"blob {digest} is damaged: .*{place}.*{REPAIR}"
             with store.reader(digest) as reader, pytest.raises(Damaged, match=named):  # noqa: PT012 - in mid-way
                 for piece in reader.pieces():
                     assert isinstance(piece, bytes)
@@ -121,7 +122,7 @@ class TestLostPacks:
             if int(path.stem, 16) in lost:
                 path.unlink()
         with opened(tmp_path) as store:
-            with pytest.raises(Damaged, match=r"a chunk of it is missing; push the same content again"):
+            with pytest.raises(Damaged, match=f"a chunk of it is missing; {REPAIR}"):
                 read(store, digest)
             push(store, "a", data)
             assert read(store, digest) == data

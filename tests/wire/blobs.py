@@ -100,6 +100,9 @@ class Faulty:
         if self._error is not None:
             raise self._error
 
+    def ends_early(self, fd: int, missing: int, /) -> Damaged:
+        return Damaged(f"a pack ends {missing} bytes early")
+
     def close(self) -> None:
         self.closed.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import random
 import ssl
 import threading
@@ -19,7 +20,7 @@ from api.receiving import ClientGone
 from api.streaming import BlobResponse
 from api.threads import Threads
 from api.zerocopy import sent
-from cas import Damaged, Digest, FileRange, Reader, Store
+from cas import REPAIR, Damaged, Digest, FileRange, Places, Reader, Store
 from tests.wire.blobs import MIB, Faulty, application, damaged, keep, mixed, responding, trusting
 from tests.wire.harness import PATIENCE_S, Running, ask, body_of, open_descriptors, read_all, serving
 
@@ -153,6 +154,40 @@ def test_a_pack_shorter_than_its_index_says_ends_the_connection(
             assert len(body_of(got)) < 1000
     assert reader.closed.is_set()
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_pack_that_ends_early_is_looked_into_soon(
+    store: Store,
+    threads: Threads,
+    is_held: bool,
+    encrypted: bool,
+    tls: ssl.SSLContext,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By whichever way it was sent; the log says once what to do where nobody looks."""
+    data, marked = random.Random(5).randbytes(3 * MIB), threading.Event()
+    digest = keep(store, data)
+    places = store.read(lambda reads: reads.content(digest))
+    assert isinstance(places, Places)
+    source = store.hold(places) if is_held else store.reader(digest)
+    assert source is not None
+    pack = max((tmp_path / "root" / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
+    os.truncate(pack, pack.stat().st_size // 2)
+    store.when_doubted(marked.set)
+    app = responding(threads, lambda: cast("Faulty", source))
+    with serving(app, tls=tls if encrypted else None) as running:
+        sock = running.connect()
+        if encrypted:
+            sock = trusting().wrap_socket(sock, suppress_ragged_eofs=True)
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            assert len(body_of(read_all(sock))) < len(data)
+        assert marked.wait(PATIENCE_S)
+    assert store.stats().doubted == 1
+    assert [record.message.endswith(f"bytes early; {REPAIR}") for record in caplog.records] == [True]
 
 
 @pytest.mark.parametrize("encrypted", [False, True])

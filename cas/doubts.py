@@ -1,0 +1,66 @@
+"""Packs in which somebody who read saw damage: marked, so that the scrub reads them before all others.
+
+Layer: L6. A mark and no more: the scrub finds out whether it is rot, and deals with it. Nobody waits for the mark, and
+however many read what is damaged, each process marks a pack once.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cas.errors import Busy, CasError, NoSpace
+from cas.tables import DOUBTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
+
+    from cas.commit import Committer, Draft
+    from cas.index import Edit
+
+
+class Doubts:
+    """What this process saw of damage in packs."""
+
+    def __init__(self, committer: Committer) -> None:
+        self._committer = committer
+        self._known: set[int] = set()
+        self._owed: set[int] = set()  # of those known, what could not be marked
+        self._lock = threading.Lock()
+        self.marked: Callable[[], object] = bool  # called when some were
+
+    def note(self, packs: Iterable[int]) -> None:
+        """Let packs be marked that are not yet, soon; returns at once and never raises."""
+        with self._lock:
+            new = frozenset(packs) - self._known
+            self._known |= new
+        self._mark(new)
+
+    def catch_up(self) -> None:
+        """Try again where the disk was full, or somebody held the index."""
+        with self._lock:
+            owed, self._owed = frozenset(self._owed), set()
+        self._mark(owed)
+
+    def _mark(self, packs: frozenset[int]) -> None:
+        if packs:
+            try:
+                job = self._committer.submit(partial(_put, packs=packs))
+            except CasError:  # nothing is written any more; whoever reads is told what to do
+                return
+            job.future.add_done_callback(partial(self._over, packs))
+
+    def _over(self, packs: frozenset[int], written: Future[object]) -> None:
+        error = written.exception()
+        if error is None:
+            self.marked()
+        elif isinstance(error, Busy | NoSpace):  # a disk that failed is not asked again for so little
+            with self._lock:
+                self._owed |= packs
+
+
+def _put(edit: Edit, _draft: Draft, packs: frozenset[int]) -> None:
+    for pack in packs:
+        edit.put_checked(pack, DOUBTED)
