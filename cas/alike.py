@@ -118,7 +118,10 @@ class Alike:
                 if disk.read_direct(self._direct_of(pack), whole, start - ragged) >= ragged + size:
                     return ragged
             self._parts.files.read_into(pack, start, memory[:size])
-        except (FileNotFoundError, Damaged, DiskFailed):
+        except Damaged:
+            self._parts.files.doubt([pack])
+            return None
+        except (FileNotFoundError, DiskFailed):
             return None
         return 0
 

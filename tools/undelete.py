@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import click
@@ -17,7 +17,7 @@ from api.content import trash
 from api.content import undelete as content
 from api.content.trash import Deletion
 from api.content.undelete import Target
-from cas import Store
+from cas import Reads, Store
 from tools.settings import Settings, SettingsCommand, with_settings
 from tools.units import human_duration
 
@@ -33,7 +33,8 @@ def undelete(settings: Settings, what: str | None, *, listing: bool, as_json: bo
     """Bring back a deleted tag, manifest or repository.
 
     The last deletion of just that is undone, as long as undelete_s has not passed and no cas gc --grace 0 was
-    run since. What stands in its place by now is never touched: then this says what to do, and changes nothing.
+    run since; for a tag, that may be the deletion of its manifest, which comes back with it. What stands in its
+    place by now is never touched: then this says what to do, and changes nothing.
 
     \b
     Examples:
@@ -51,10 +52,11 @@ def undelete(settings: Settings, what: str | None, *, listing: bool, as_json: bo
         assert target is not None, "refused above"
         restored = content.undelete(store, target)
     left = [f"{name.kind} {name.path}" for name in restored.left]
+    along = [name.path for name in restored.back if name.path != target.what]
     if as_json:
-        click.echo(json.dumps({"what": target.what, "deleted": restored.deletion.at, "left": left}))
+        click.echo(json.dumps({"what": target.what, "deleted": restored.deletion.at, "with": along, "left": left}))
         return
-    click.echo(f"{target.what} is back")
+    click.echo(f"{target.what} is back" + (f", and with it {', '.join(along)}" if along else ""))
     for each in left:
         click.echo(f"left out: {each}: something stands there by now, or its blob was lost")
 
@@ -65,27 +67,38 @@ def _target(what: str) -> Target:
     return target
 
 
-def _deletions(store: Store, target: Target | None) -> Iterator[Deletion]:
-    """Yield every deletion, or those of a target and of what is in it."""
-    after = ""
-    while found := trash.deletions(store, "" if target is None else target.what, after=after, limit=_AT_ONCE):
-        yield from (each for each in found if target is None or _is_within(each.what, target))
-        after = found[-1].name.path
+def _deletions(store: Store, target: Target | None) -> Iterator[tuple[Deletion, list[str]]]:
+    """Yield every deletion, or those of a target and of what is in it, with the tags that each took along."""
+    prefix, after = "" if target is None else str(target.repository), ""
+    while found := store.read(lambda reads, after=after: _page(reads, prefix, after)):  # type: ignore[misc]
+        yield from ((each, along) for each, along in found if target is None or _is_within(each.what, along, target))
+        after = found[-1][0].name.path
 
 
-def _is_within(what: str, target: Target) -> bool:
-    return what == target.what or (target.kind == "repo" and what.removeprefix(target.what)[0] in ":@")
+def _page(reads: Reads, prefix: str, after: str) -> list[tuple[Deletion, list[str]]]:
+    found = trash.deletions(reads, prefix, after=after, limit=_AT_ONCE)
+    return [(each, trash.tags_with(reads, each)) for each in found]
 
 
-def _list(deletions: Iterator[Deletion], window_s: float, *, as_json: bool) -> None:
-    rows = sorted(deletions, key=lambda each: (each.at, each.what))
+def _is_within(what: str, along: Sequence[str], target: Target) -> bool:
+    if target.kind == "repo":
+        return what == target.what or what.removeprefix(target.what)[0] in ":@"
+    return target.what in (what, *along)
+
+
+def _list(deletions: Iterator[tuple[Deletion, list[str]]], window_s: float, *, as_json: bool) -> None:
+    rows = sorted(deletions, key=lambda row: (row[0].at, row[0].what))
     if as_json:
-        told = [{"what": each.what, "deleted": each.at, "until": int(each.at + window_s)} for each in rows]
+        told = [
+            {"what": each.what, "deleted": each.at, "until": int(each.at + window_s), "tags": along}
+            for each, along in rows
+        ]
         click.echo(json.dumps(told, indent=2))
         return
     if not rows:
         click.echo("nothing that was deleted can be brought back")
-    for each in rows:
+    for each, along in rows:
         left = each.at + window_s - time.time()
         until = f"{human_duration(left)} left" if left > 0 else "until the next collection"
-        click.echo(f"{datetime.fromtimestamp(each.at, UTC):%Y-%m-%d %H:%M}  {until:<25}  {each.what}")
+        took = f"  with {', '.join(along)}" if along else ""
+        click.echo(f"{datetime.fromtimestamp(each.at, UTC):%Y-%m-%d %H:%M}  {until:<25}  {each.what}{took}")

@@ -3,6 +3,7 @@
     trash.of    WHAT#ID         {"at": Unix seconds, "stamp": the repository's}
                                 one deletion: of `ns/repo:tag`, `ns/repo@digest` or `ns/repo`
     trash       ID/kind/path    the record as it was, holding the same blobs; one row of what the deletion took
+    trash.last  ids             {"id": the last one's}
 
 To the engine these are names like any other: what they hold is not collected. They stand for no logical bytes. Rows of
 an id that no deletion has, and no note of `removal`, are garbage. Blocking; no HTTP.
@@ -25,6 +26,7 @@ from cas import Damaged, Digest, Name, Names, Reads, Record, Store
 
 TRASH: Final = "trash"
 OF: Final = "trash.of"
+_LAST: Final = Name("trash.last", "ids")
 _STAMP: Final = 12  # hexadecimal digits of an id that say when
 _AFTER_SLASH: Final = "0"  # sorts behind every path that goes on with a slash
 
@@ -36,7 +38,7 @@ class Deletion:
     Attributes:
         what: was deleted.
         at: when, in Unix seconds.
-        id: under which its rows stand. Ids begin with the time in milliseconds and sort in the order of the deletions,
+        id: under which its rows stand. Ids begin with the time in milliseconds and sort in the order of all deletions,
             also where a clock was put back.
         stamp: of the repository it was made in; None for one that an earlier version made.
     """
@@ -53,7 +55,7 @@ class Deletion:
 
 
 def begin(names: Names, repository: Repository, what: str, now: float) -> Deletion:
-    """Enter a new deletion, the newest of its kind; what it takes follows.
+    """Enter a new deletion, the newest of all; what it takes follows.
 
     Raises:
         BeingRemoved: the rows of that repository are under way; `removal.change` sees to that.
@@ -61,11 +63,18 @@ def begin(names: Names, repository: Repository, what: str, now: float) -> Deleti
     info = repositories.find(names, repository)
     if info is None:
         raise BeingRemoved(repository)
-    before = newest(names, what)
-    stamp = int(now * 1000) if before is None else max(int(now * 1000), int(before.id[:_STAMP], 16) + 1)
-    deletion = Deletion(what, int(now), f"{stamp:0{_STAMP}x}{secrets.token_hex(4)}", info.stamp)
+    deletion = Deletion(what, int(now), _next_id(names, now), info.stamp)
     names.put(deletion.name, record({"at": deletion.at, "stamp": deletion.stamp}))
     return deletion
+
+
+def _next_id(names: Names, now: float) -> str:
+    last = names.get(_LAST)
+    before = [each.id for each in deletions(names)] if last is None else [content(last)["id"]]  # of an earlier version
+    stamp = max(int(now * 1000), *(int(each[:_STAMP], 16) + 1 for each in ["0", *before]))
+    found = f"{stamp:0{_STAMP}x}{secrets.token_hex(4)}"
+    names.put(_LAST, record({"id": found}))
+    return found
 
 
 def take(names: Names, deletion: Deletion, name: Name) -> bool:
@@ -80,7 +89,7 @@ def take_row(names: Names, deletion: str, name: Name) -> int:
         return 0
     held = tuple(digest for digest in found.holds if _is_stored(names, digest))
     whole = found.encode()
-    names.put(Name(TRASH, f"{deletion}/{name.kind}/{name.path}"), Record(whole, held))
+    names.put(_row(deletion, name), Record(whole, held))
     names.delete(name)
     return len(whole)
 
@@ -100,6 +109,10 @@ def give_back(names: Names, row: Name) -> tuple[Name, int]:
     return name, len(found.value)
 
 
+def _row(deletion: str, name: Name) -> Name:
+    return Name(TRASH, f"{deletion}/{name.kind}/{name.path}")
+
+
 def original(row: Name) -> Name:
     """Return where a row of the trash stood before."""
     _, kind, path = row.path.split("/", 2)
@@ -114,6 +127,18 @@ def deletions(reads: Reads | Store, what: str = "", *, after: str = "", limit: i
 def newest(reads: Reads, what: str) -> Deletion | None:
     """Return the last deletion of just this."""
     return next(reversed(deletions(reads, f"{what}#")), None)
+
+
+def newest_with(reads: Reads, what: str, name: Name, within: str) -> Deletion | None:
+    """Return the last deletion of just this, or of what begins with `within` if that took this name along."""
+    own = newest(reads, what)
+    found = [each for each in deletions(reads, within) if reads.get(_row(each.id, name)) is not None]
+    return max(found if own is None else [own, *found], key=lambda each: each.id, default=None)
+
+
+def tags_with(reads: Reads, deletion: Deletion) -> list[str]:
+    """List the tags, as `ns/repo:tag`, that the deletion of a manifest took along; none of any other deletion."""
+    return [original(row).path for row in rows(reads, deletion.id, "tag")] if "@" in deletion.what else []
 
 
 def rows(reads: Reads, deletion: str, kind: str = "", *, limit: int | None = None) -> list[Name]:

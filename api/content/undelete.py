@@ -7,6 +7,7 @@ Blocking; no HTTP. What is kept, and for how long: `trash`, and whoever collects
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from api.content import marks, removal, repositories, tags, trash
 from api.content.repositories import BeingRemoved, Info
@@ -14,6 +15,8 @@ from api.content.repository import Repository
 from api.content.trash import Deletion
 from api.errors import ApiError
 from cas import Name, Names, Store
+
+_MANIFEST: Final = "manifest"
 
 
 class NothingDeleted(ApiError):
@@ -44,7 +47,7 @@ class Target:
         head, at, digest = text.partition("@")
         if at:
             repository = Repository.of(head)
-            return cls(repository, "manifest", f"{repository}@{digest}")
+            return cls(repository, _MANIFEST, f"{repository}@{digest}")
         path, slash, last = text.rpartition("/")
         last, colon, tag = last.partition(":")
         repository = Repository.of(path + slash + last)
@@ -53,14 +56,21 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What came back; `left` are names in whose place something stands by now, or whose blobs were lost."""
+    """What came back.
+
+    Attributes:
+        deletion: the one that was undone.
+        back: the tags and manifests that came back, whichever of them was asked for; of a repository, nothing is said.
+        left: names in whose place something stands by now, or whose blobs were lost.
+    """
 
     deletion: Deletion
+    back: tuple[Name, ...] = ()
     left: tuple[Name, ...] = ()
 
 
 def undelete(store: Store, target: Target) -> Restored:
-    """Undo the last deletion of something.
+    """Undo the last deletion of something; that of a manifest is one of all tags that it took along.
 
     Raises:
         NothingDeleted: there is none.
@@ -95,7 +105,8 @@ def _within(names: Names, target: Target) -> Restored:
         raise StandsInTheWay(f"{target.repository} was made anew since, and has nothing of what it was before")
     if names.get(Name(target.kind, target.what)) is not None:
         raise StandsInTheWay(f"there is a {target.what} again; delete that first if you want the one from before")
-    left = [name for row in trash.rows(names, deletion.id) for name, size in [trash.give_back(names, row)] if not size]
+    moved = [trash.give_back(names, row) for row in trash.rows(names, deletion.id)]
+    left = tuple(name for name, size in moved if not size)
     if Name(target.kind, target.what) in left:
         raise StandsInTheWay(f"{target.what} needs a blob that was lost; push it again")
     if names.get(Name(target.kind, target.what)) is None:
@@ -105,7 +116,8 @@ def _within(names: Names, target: Target) -> Restored:
     names.delete(deletion.name)
     for mark in (str(target.repository), marks.TRASH, marks.V1):
         marks.disturb(names, mark)
-    return Restored(deletion, tuple(left))
+    back = (name for name, size in moved if size and name.kind in (tags.TAG, _MANIFEST))
+    return Restored(deletion, tuple(back), left)
 
 
 def _is_where(info: Info, deletion: Deletion) -> bool:
@@ -120,7 +132,7 @@ def _check_target(names: Names, target: Target) -> None:
     found = tags.find(names, target.repository, tag)
     match found and found.target:
         case tags.Manifest(digest=digest):
-            needed, name = f"{target.repository}@{digest}", Name("manifest", f"{target.repository}@{digest}")
+            needed, name = f"{target.repository}@{digest}", Name(_MANIFEST, f"{target.repository}@{digest}")
             remedy = f"bring it back first: cas undelete {needed}"
         case tags.Image(id=image):
             needed, name = f"the image {image}", Name("v1.in", f"{image}:{target.repository}")
@@ -132,7 +144,10 @@ def _check_target(names: Names, target: Target) -> None:
 
 
 def _newest(names: Names, target: Target) -> Deletion:
-    deletion = trash.newest(names, target.what)
+    if target.kind == tags.TAG:
+        deletion = trash.newest_with(names, target.what, Name(target.kind, target.what), f"{target.repository}@")
+    else:
+        deletion = trash.newest(names, target.what)
     if deletion is None:
         raise NothingDeleted(target.what)
     return deletion

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from api.content import named, repositories, tags
+from api.content import named, repositories, tags, trash
 from api.content.collect import walk
 from api.content.repository import Repository
 from api.content.values import content
@@ -21,6 +21,8 @@ from cas import Damaged, Digest, Holder, InvalidDigest, Missing, Name, Record, S
 
 UNTAGGED: Final = "(untagged)"  # no tag can be called so
 _AT_ONCE: Final = 1000
+
+Waiting = dict[str, set[Digest]]  # repository → blobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,12 @@ class _Owners:
         mask = self.masks.get(digest, 0) | bit
         self.masks[digest] = self._same.setdefault(mask, mask)
 
-    def report(self, store: Store) -> Report:
-        for _, found in walk(store, "trash"):
+    def report(self, store: Store, waiting: Waiting) -> Report:
+        for _, found in walk(store, trash.TRASH):
             for digest in found.holds:
+                self.hold(digest, Holder.KEPT)
+        for digests in waiting.values():
+            for digest in digests:
                 self.hold(digest, Holder.KEPT)
         whole = store.usage(self.masks, len(self.numbers))
         lines = (
@@ -76,12 +81,13 @@ def of_store(store: Store) -> Report:
         for repository, _ in found:
             owners.add(str(repository))
         after = str(found[-1][0])
-    for home, digest in _holdings(store):
+    waiting = _waiting(store)
+    for home, digest in _holdings(store, waiting):
         owners.hold(digest, Holder.OTHERS if home is None else owners.add(home))
     for name, record in walk(store, "manifest"):
         owner = name.path.partition("@")[0]
         owners.inline[owner] = owners.inline.get(owner, 0) + _inline_bytes(record)
-    return owners.report(store)
+    return owners.report(store, waiting)
 
 
 def of_repository(store: Store, repository: Repository, tag: str | None = None) -> Report:
@@ -107,17 +113,33 @@ def of_repository(store: Store, repository: Repository, tag: str | None = None) 
     rest = Holder.OTHERS if tag else owners.add(UNTAGGED)
     if not tag:
         owners.inline[UNTAGGED] = content_of.inline_bytes(content_of.manifests.keys() - tagged.keys())
-    for home, digest in _holdings(store):
+    waiting = _waiting(store)
+    for home, digest in _holdings(store, waiting):
         owners.hold(digest, tagged.get(digest, rest) if home == str(repository) else Holder.OTHERS)
-    return owners.report(store)
+    return owners.report(store, waiting)
 
 
-def _holdings(store: Store) -> Iterator[tuple[str | None, Digest]]:
+def _waiting(store: Store) -> Waiting:
+    """Return what each repository shows only because a manifest that was deleted there may come back."""
+    found: Waiting = {}
+    for head, _ in walk(store, trash.OF):
+        what, _, deletion = head.path.rpartition("#")
+        home, is_manifest, _ = what.partition("@")
+        for _, row in walk(store, trash.TRASH, f"{deletion}/manifest/") if is_manifest else ():
+            found.setdefault(home, set()).update(_named(store, Record.decode(row.value)))
+    for home, digests in found.items():
+        for _, manifest in walk(store, "manifest", f"{home}@"):
+            digests.difference_update(_named(store, manifest))
+    return found
+
+
+def _holdings(store: Store, waiting: Waiting) -> Iterator[tuple[str | None, Digest]]:
     """Yield every blob that a name holds, with its repository; None for what belongs to none."""
     for kind, separator in (("link", "@"), ("manifest", "@"), ("v1.upload", ":")):
         for name, found in walk(store, kind):
             home = name.path.partition(separator)[0]
-            for digest in found.holds:
+            idle = waiting.get(home, ()) if kind == "link" else ()
+            for digest in (digest for digest in found.holds if digest not in idle):
                 yield None if home.startswith("~") or not home else home, digest
     accounts = {name.path.rpartition(":")[2] for name, _ in walk(store, "v1.member", "~")}
     for name, found in walk(store, "v1.image"):
@@ -160,16 +182,10 @@ class Contents:
         return sum(self.manifests[digest].inline for digest in reached if digest in self.manifests)
 
     def _add(self, digest: Digest, found: Record) -> None:
-        head, _, body = found.value.partition(b"\n")
-        said: dict[str, Any] = json.loads(head)
+        said: dict[str, Any] = json.loads(found.value.partition(b"\n")[0])
         if "subject" in said:
             self._about.setdefault(Digest.parse(said["subject"]), set()).add(digest)
-        for blob in found.holds:
-            with suppress(Missing, Damaged), self._store.reader(blob) as reader:
-                body = bytes(reader.read())
-        self.manifests[digest] = _Manifest(
-            frozenset((*_parsed(named.digests(body)), *found.holds)), _inline_bytes(found)
-        )
+        self.manifests[digest] = _Manifest(_named(self._store, found), _inline_bytes(found))
 
     def _closure(self, digest: Digest) -> set[Digest]:
         reached, waiting = set[Digest](), [digest]
@@ -192,6 +208,15 @@ class Contents:
                 return
             yield from found.holds
             image_id = content(found)["parent"]
+
+
+def _named(store: Store, manifest: Record) -> frozenset[Digest]:
+    """Return what a manifest names, as far as it can be read, and the blob that it is."""
+    body = manifest.value.partition(b"\n")[2]
+    for blob in manifest.holds:
+        with suppress(Missing, Damaged), store.reader(blob) as reader:
+            body = bytes(reader.read())
+    return frozenset((*_parsed(named.digests(body)), *manifest.holds))
 
 
 def _parsed(digests: Iterable[str]) -> Iterator[Digest]:

@@ -15,7 +15,7 @@ from api.content.repositories import Access
 from api.content.repository import Repository
 from api.v1 import homes
 from api.v1.image import Image
-from api.v2 import links
+from api.v2 import links, push
 from api.v2.document import OCI_INDEX, OCI_MANIFEST
 from api.v2.push import Conditions, Push
 from cas import Digest, Name, Names, Record, Store
@@ -170,6 +170,39 @@ def test_what_was_deleted_and_can_come_back_is_a_line_of_its_own(root: Path) -> 
     found = du(root)
     assert found["disk"]["kept"] == 100 * KIB
     assert lines(found) == {"acme/app": (430 + 300, 0), "acme/web": (0, 0)}
+
+
+def test_what_a_manifest_deleted_by_its_digest_needs_waits_with_it(root: Path) -> None:
+    """Its layers are still shown by the repository, and only so that it can come back."""
+    with Store.open(root) as store:
+        found = store.read(lambda reads: tags.find(reads, Repository.of("acme/app"), "1.0"))
+        assert found is not None
+        assert found.manifest is not None
+        push.delete(store, Repository.of("acme/app"), found.manifest.digest, NOW)
+    whole, app, web = du(root), du(root, "acme/app"), du(root, "acme/web")
+    assert [each["disk"]["kept"] for each in (whole, app, web)] == [200 * KIB] * 3
+    assert lines(whole) == {"acme/app": (150 + 80, 300), "acme/web": (100, 300)}
+    assert lines(app) == {"2.0": (0, 450), "latest": (0, 450), "(untagged)": (80, 0)}
+    for each in (whole, app, web):
+        assert sum(each["disk"].values()) == each["disk_bytes"]
+    assert run_cas("undelete", "acme/app:1.0", "--root", root).returncode == 0
+    assert du(root)["disk"]["kept"] == 0
+    assert lines(du(root, "acme/app"))["1.0"] == (200, 300)
+
+
+def test_what_waits_is_what_a_collection_without_grace_frees(root: Path) -> None:
+    """To the byte, apart from what packs note about it."""
+    with Store.open(root) as store:
+        for name, _ in store.scan("manifest"):
+            repository, _, digest = name.path.partition("@")
+            push.delete(store, Repository.of(repository), Digest.parse(digest), NOW)
+    kept = du(root)["disk"]["kept"]
+    assert kept == (300 + 200 + 150 + 100) * KIB
+    before = du(root)["disk"]
+    assert run_cas("gc", "--grace", "0", "--root", root).returncode == 0
+    after = du(root)["disk"]
+    assert (after["kept"], after["unique"]) == (0, 0)
+    assert before["unique"] == 80 * KIB
 
 
 def test_people_read_a_table(root: Path) -> None:

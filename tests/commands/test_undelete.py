@@ -38,8 +38,33 @@ def test_what_was_deleted_is_listed_and_brought_back_beside_a_live_server(runnin
             assert told[0]["until"] - told[0]["deleted"] == 7 * 86400
             assert abs(told[0]["deleted"] - time.time()) < 600
             ended = run_cas("undelete", what, "--root", running.root)
-            assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{what} is back\n", "")
+            along = f", and with it {name}:some" if "@" in what else ""
+            assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{what} is back{along}\n", "")
             assert home.get("some").content == image.body
+
+
+def test_a_tag_that_went_with_its_manifest_is_listed_and_found_by_its_name(running: Server) -> None:
+    """As most clients delete: by digest, whatever name they were given."""
+    with closing(Client(running.url)) as client:
+        home = Home(client, "some/repo")
+        image = home.push(home.numbered(1), "1.0")
+        home.put(image, "latest")
+        home.push(home.numbered(2), "2.0")
+        assert home.delete(image.digest) == home.delete("2.0") == 202
+        what, tags = f"some/repo@{image.digest}", ["some/repo:1.0", "some/repo:latest"]
+        told = json.loads(run_cas("undelete", "--list", "--json", "--root", running.root).stdout)
+        assert {each["what"]: each["tags"] for each in told} == {what: tags, "some/repo:2.0": []}
+        for asked in (["some/repo:1.0"], ["some/repo:latest"], [what]):
+            (line,) = run_cas("undelete", *asked, "--list", "--root", running.root).stdout.splitlines()
+            assert line.endswith(f"  {what}  with some/repo:1.0, some/repo:latest")
+        assert len(run_cas("undelete", "--list", "--root", running.root).stdout.splitlines()) == 2
+        ended = run_cas("undelete", "some/repo:1.0", "--root", running.root)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout == f"some/repo:1.0 is back, and with it {what}, some/repo:latest\n"
+        assert [home.get(tag).content for tag in ("1.0", "latest")] == [image.body] * 2
+        home.delete(image.digest)
+        ended = run_cas("undelete", "some/repo:latest", "--json", "--root", running.root)
+        assert json.loads(ended.stdout)["with"] == [what, "some/repo:1.0"]
 
 
 def test_a_list_shows_what_is_in_a_repository_with_how_long_it_can_come_back(running: Server) -> None:

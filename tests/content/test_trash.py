@@ -222,6 +222,78 @@ def without_stamp(found: Record, **more: int) -> Record:
     return record({key: value for key, value in (content(found) | more).items() if key != "stamp"})
 
 
+class TestTagsTakenAlong:
+    """Most clients delete an image by its digest, and people ask for the tag that went with it."""
+
+    def test_a_tag_comes_back_with_the_manifest_that_took_it_along(self, registry: Pushed, home: Home) -> None:
+        """And so do the others that went with it; afterwards there is nothing left to undo."""
+        image = home.push(home.numbered(1), "some")
+        assert home.put(image, "other").status_code == 201
+        before = names_of(registry.store)
+        assert home.delete(image.digest) == 202
+        restored = back(registry, f"{home.name}:some")
+        assert names_of(registry.store) == before
+        assert sorted(name.path for name in restored.back) == [
+            f"{home.name}:other",
+            f"{home.name}:some",
+            f"{home.name}@{image.digest}",
+        ]
+        assert trashed(registry.store) == 0
+
+    def test_of_several_deletions_the_last_one_that_took_the_tag_is_undone(self, registry: Pushed, home: Home) -> None:
+        """Whichever way it was deleted, and whatever the clock did meanwhile."""
+        days = [400, 1, 300, 0, 200]
+        for number, day in enumerate(days):
+            home.push(index([], annotations={"number": str(number)}), "some")
+            registry.clock.now = NOW + day * 86400
+            assert home.delete("some" if number % 2 else home.get("some").headers["docker-content-digest"]) == 202
+        for number in reversed(range(len(days))):
+            back(registry, f"{home.name}:some")
+            assert home.get("some").content == index([], annotations={"number": str(number)}).body
+            push.delete(registry.store, Repository.of(home.name), "some", NOW)
+            newest = trash.newest(registry.store, f"{home.name}:some")  # type: ignore[arg-type]
+            assert newest is not None
+            registry.store.change(lambda names, name=newest.name: names.delete(name))  # type: ignore[misc]
+
+    def test_what_was_deleted_by_an_earlier_version_is_found_too(self, registry: Pushed, home: Home) -> None:
+        """It noted no last deletion; what follows it sorts behind it all the same."""
+        registry.clock.now = NOW + 400 * 86400
+        image = home.push(home.numbered(1), "some")
+        home.delete(image.digest)
+        registry.store.change(lambda names: names.delete(Name("trash.last", "ids")))
+        registry.clock.now = NOW
+        newer = home.push(home.numbered(2), "some")
+        home.delete("some")
+        back(registry, f"{home.name}:some")
+        assert home.get("some").content == newer.body
+
+    def test_what_stands_there_now_stays(self, registry: Pushed, home: Home) -> None:
+        """The tag itself is in the way; a manifest that was pushed again, or another tag set anew, is only told."""
+        image = home.push(home.numbered(1), "some")
+        home.put(image, "other")
+        home.delete(image.digest)
+        home.push(home.numbered(2), "some")
+        with pytest.raises(StandsInTheWay, match=":some again; delete that first"):
+            back(registry, f"{home.name}:some")
+        assert back(registry, f"{home.name}:other").left == (Name("tag", f"{home.name}:some"),)
+        assert home.get("other").content == image.body
+        home.delete(image.digest)
+        home.put(image)
+        assert back(registry, f"{home.name}:other").left == (Name("manifest", f"{home.name}@{image.digest}"),)
+        assert home.get("other").content == image.body
+
+    def test_a_tag_that_was_gone_before_is_not_among_them(self, registry: Pushed, home: Home) -> None:
+        """It pointed elsewhere, or had a deletion of its own."""
+        image = home.push(home.numbered(1), "some")
+        home.push(home.numbered(2), "another")
+        home.delete("some")
+        home.delete(image.digest)
+        (deletion,) = trash.deletions(registry.store, f"{home.name}@")
+        assert registry.store.read(lambda reads: trash.tags_with(reads, deletion)) == []
+        with pytest.raises(NothingDeleted):
+            back(registry, f"{home.name}:another")
+
+
 def failing_after(store: Store, changes: int) -> Callable[..., object]:
     """Make the change after so many fail for a full disk."""
     real, left = store.change, iter(range(changes))
