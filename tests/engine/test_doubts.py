@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -127,6 +128,16 @@ def test_whoever_pushes_what_is_damaged_sees_it_too(store: Store) -> None:
     assert doubted(store) == {pack}
     assert [done.lost for done in store.scrub(1)] == [()]
     assert read(store, TEXT_DIGEST) == TEXT
+
+
+def test_whoever_pushes_what_lies_in_a_pack_that_ends_early_sees_it_too(store: Store) -> None:
+    """What is stored as it came is compared where it lies, many chunks at once."""
+    pack = pack_of(store, NOISE_DIGEST)
+    path_of(store, pack).chmod(0o640)
+    os.truncate(path_of(store, pack), path_of(store, pack).stat().st_size // 2)
+    push(store, "again", NOISE)
+    assert read(store, NOISE_DIGEST) == NOISE
+    assert doubted(store) == {pack}
 
 
 def test_whoever_empties_a_pack_sees_it_too(tmp_path: Path) -> None:
