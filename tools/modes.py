@@ -14,13 +14,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from api.access import htpasswd, users
+from api.access import grants, htpasswd, users
 from api.access.settings import Mode
+from api.content import repositories
 from api.tls import Files, complaint
 from cas import Store
 from tools.errors import CannotLog, Contradiction, OpenToAll
 from tools.listen import Address, is_public
-from tools.settings import Settings
+from tools.settings import Settings, was_said
 
 OUTPUT: Final = "-"
 logger = logging.getLogger("cas.serve")
@@ -81,11 +82,12 @@ def check(settings: Settings, address: Address, sockets: list[socket.socket]) ->
 
     Raises:
         BadPasswordFile: the password file cannot be used.
-        OpenToAll: anybody could reach a server that asks nobody who they are.
+        OpenToAll: anybody could reach a server that asks nobody who they are, or accounts would be asked for by nobody.
         Contradiction: the mode needs a setting that is missing.
     """
     if settings.access.htpasswd is not None:
         htpasswd.read(Path(settings.access.htpasswd))
+        _check_is_meant(settings, settings.access.htpasswd)
     mode, public_url = settings.access.mode, settings.http.public_url or ""
     if mode is Mode.TOKEN and settings.access.index_url is None:
         raise Contradiction("--mode token needs --index-url: the index that vouches for those who come")
@@ -106,8 +108,34 @@ def check(settings: Settings, address: Address, sockets: list[socket.socket]) ->
 
 
 def check_accounts(settings: Settings, store: Store) -> None:
-    """Say how to go on where nobody can log in yet."""
-    if settings.access.htpasswd is not None or settings.access.mode is not Mode.AUTH:
-        return
-    if not store.read(users.list_all):
+    """Refuse to open to all what has accounts, and say how to go on where nobody can log in yet, or anybody may.
+
+    Raises:
+        OpenToAll: the store has accounts, which nobody would be asked for.
+    """
+    mode = settings.access.mode
+    accounts = store.read(users.list_all)
+    granted = store.read(grants.are_any)  # accounts of a password file have nothing else here
+    if accounts or granted:
+        _check_is_meant(settings, settings.root)
+    if mode is Mode.AUTH and settings.access.htpasswd is None and not accounts:
         logger.warning("there is no account yet; make one: cas user add NAME --admin --root %s", settings.root)
+    if mode is Mode.OPEN and not settings.allow_open and store.read(repositories.any_private):
+        logger.warning(
+            "in open mode everybody may pull what is private in %s, and push there and delete it: say --mode auth, "
+            "or --allow-open if that is what you want",
+            settings.root,
+        )
+    if mode is Mode.AUTH and settings.access.signup and not was_said("signup"):
+        logger.warning(
+            "anybody who reaches this server may make an account of their own: --signup false ends that, "
+            "--signup true says that it is meant"
+        )
+
+
+def _check_is_meant(settings: Settings, place: object) -> None:
+    if settings.access.mode is Mode.OPEN and not settings.allow_open:
+        raise OpenToAll(
+            f"{place} has accounts, and in open mode nobody is asked for one: whoever reaches the port may push and "
+            "delete everything; say --mode auth, or --allow-open if that is what you want"
+        )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from api.access.settings import AccessSettings
 from api.config import HttpSettings
@@ -181,6 +182,11 @@ def with_settings(*shown: Section) -> Callable[[Callable[..., Any]], Callable[..
         return run
 
     return decorate
+
+
+def was_said(name: str) -> bool:
+    """Tell whether the command that runs got a setting from somewhere, be it what the default is."""
+    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def _assemble(told: dict[str, Any]) -> Settings:

@@ -50,7 +50,9 @@ NO_LIMIT = "none"  # how "no limit" is written for the settings that allow it
 COMMAND: dict[str, Row] = {
     "root": Row("Folder of the store. `serve` makes one that does not exist yet."),
     "bind": Row("HOST:PORT to listen on. Port 0 takes a free one, told in the ready line."),
-    "allow_open": Row("In `open` mode, serve others than this machine: whoever reaches the port may do everything."),
+    "allow_open": Row(
+        "In `open` mode, serve other machines too, or a store that has accounts: whoever comes may do everything."
+    ),
     "tls_cert": Row("PEM file of the certificate and its chain; makes the port speak https. Needs `tls_key`."),
     "tls_key": Row("PEM file of its private key, without a passphrase."),
     "workers": Row("Processes that serve. Hashing takes a core a push; more than cores gain nothing."),

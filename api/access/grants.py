@@ -72,6 +72,11 @@ def find(reads: Reads, user: str, pattern: str) -> frozenset[Action] | None:
     return None if found is None else _actions(content(found)["actions"])
 
 
+def are_any(reads: Reads) -> bool:
+    """Tell whether any account was ever granted anything, and still is."""
+    return bool(reads.paths(GRANT, limit=1))
+
+
 def of_user(reads: Reads, user: str) -> dict[str, frozenset[Action]]:
     """Return every grant of an account, by pattern."""
     prefix = f"{user}:"

@@ -86,6 +86,11 @@ def _size(lines: list[str]) -> int:
     return sum(map(len, lines)) + len(lines)
 
 
+def any_of(reads: Reads, access: str) -> bool:
+    """Tell whether there is any name in one of the two lists."""
+    return bool(reads.paths(_kind(access), limit=1))
+
+
 def search(reads: Reads, sight: Sight, term: str = "") -> Iterator[str]:
     """Yield the full names that contain a term and may be seen, in byte order."""
     if sight.everything:

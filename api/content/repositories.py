@@ -71,6 +71,11 @@ def any_below(reads: Reads, namespace: str) -> bool:
     return bool(reads.paths(REPO, f"{namespace}/", limit=1))
 
 
+def any_private(reads: Reads) -> bool:
+    """Tell whether there is any repository that not everybody may see."""
+    return catalogue.any_of(reads, str(Access.PRIVATE))
+
+
 def ensure(names: Names, repository: Repository, now: float, access: Access) -> bool:
     """Make a repository unless it is there; say whether it was made.
 

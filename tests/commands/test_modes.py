@@ -12,6 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from api.access import grants
+from api.access.accounts import Accounts
+from api.access.principal import ALL
+from api.access.settings import AccessSettings
+from api.content import repositories
+from api.content.repositories import Access
+from api.content.repository import Repository
+from cas import Store
 from tests.support.certificates import Authority, loopback_authority
 from tests.support.serving import Server, StartServer, run_cas
 from tools.listen import Address, is_public, listen
@@ -50,6 +58,72 @@ def test_an_operator_may_open_a_server_to_all(server: StartServer) -> None:
         assert running.get(PING)[0] == 200
         assert running.stop() == 0
         assert running.log() == ""
+
+
+@pytest.fixture
+def owned(tmp_path: Path) -> Path:
+    """A store that somebody has an account in."""
+    with Store.open(tmp_path / "owned", create=True) as store:
+        Accounts(store, AccessSettings(), lambda: 0.0).add("ann", "secret")
+    return tmp_path / "owned"
+
+
+def test_a_store_with_accounts_is_not_opened_to_all_by_a_forgotten_flag(tmp_path: Path, owned: Path) -> None:
+    """On loopback too, where a proxy may stand before it; so is one whose accounts are in a password file."""
+    blank = tmp_path / "htpasswd"
+    blank.touch()
+    granted = tmp_path / "granted"
+    with Store.open(granted, create=True) as store:
+        store.change(lambda names: grants.put(names, "bob", "acme/app", ALL))
+    cases: list[tuple[Path, list[str | Path]]] = [
+        (owned, ["--root", owned]),
+        (owned, ["--root", owned, "--mode", "open"]),
+        (granted, ["--root", granted]),
+        (blank, ["--htpasswd", blank]),
+    ]
+    for place, flags in cases:
+        told = refused("--bind", "127.0.0.1:0", *flags, cwd=tmp_path)
+        assert f"{place} has accounts" in told
+        for way in ("--mode auth", "--allow-open"):
+            assert way in told
+
+
+def test_a_store_with_accounts_is_opened_by_who_means_it(server: StartServer, owned: Path) -> None:
+    """Without a word, for it was said once."""
+    running = server(owned, flags=["--allow-open"])
+    assert running.get("/v2/")[0] == 200
+    assert running.stop() == 0
+    assert running.log() == ""
+
+
+def test_private_repositories_that_everybody_may_pull_are_warned_of(server: StartServer, tmp_path: Path) -> None:
+    """An import makes them, and there may be no account to log in with; not where it was said that this is meant."""
+    root = tmp_path / "private"
+    with Store.open(root, create=True) as store:
+        store.change(lambda names: repositories.ensure(names, Repository.of("acme/app"), 0, Access.PRIVATE))
+    for flags, times in (([], 1), (["--allow-open"], 0)):
+        running = server(root, flags=flags)
+        assert running.stop() == 0
+        assert running.log().count("in open mode everybody may pull") == times
+        assert running.log().count("\n") == times
+
+
+def test_strangers_who_may_sign_up_are_warned_of(server: StartServer, owned: Path) -> None:
+    """Until somebody decided it, either way, by whatever says a setting."""
+    file = owned.with_name("cas.toml")
+    file.write_text("signup = true\n")
+    for flags, env, times in (
+        ([], {}, 1),
+        (["--signup", "false"], {}, 0),
+        (["--signup", "true"], {}, 0),
+        (["--config", file], {}, 0),
+        ([], {"CAS_SIGNUP": "false"}, 0),
+    ):
+        running = server(owned, flags=["--mode", "auth", *flags], env=env)
+        assert running.stop() == 0
+        assert running.log().count("anybody who reaches this server may make an account") == times
+        assert running.log().count("--signup false") == times
+        assert running.log().count("\n") == times
 
 
 def test_addresses_of_this_machine_alone_are_known() -> None:

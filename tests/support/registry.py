@@ -21,7 +21,7 @@ def running(folder: Path, authority: Authority, transport: str, mode: str, *flag
 
     At the end the server must stop in good order, and have had nothing to complain of.
     """
-    told: list[str | Path] = ["--mode", mode, *flags]
+    told: list[str | Path] = ["--mode", mode, "--signup", "true", *flags]
     if transport == "tls":
         told += ["--tls-cert", authority.certificate, "--tls-key", authority.key]
     with starting(folder) as start:
