@@ -29,12 +29,12 @@ RUNTIME := $(VENV)/.runtime-stamp
 DEV := $(VENV)/.dev-stamp
 CLIENTS := @$(BIN)/python -m tests.support.peers
 
-# PYTHON=... overrides the search.
+# PYTHON=... overrides the search, and must be what .venv was made with if there is one.
 PYTHON ?=
 PYTHONS := python3 python3.13 python3.12 python3.11 python3.14 python
 SEARCHED = $(if $(PYTHON),$(PYTHON),$(PYTHONS))
 
-.PHONY: help venv serve test conformance soak crash rot check format docs bench bench-compare bench-report lock clean
+.PHONY: help venv same-python serve test conformance soak crash rot check format docs bench bench-compare bench-report lock clean
 
 help:
 	@sed -n 's/^#\( \{1,\}make .*\)/\1/p' Makefile
@@ -61,8 +61,17 @@ $(BIN)/python:
 	echo "make: on Debian or Ubuntu install the package python3-venv; or name another Python: make PYTHON=/path/to/python3" >&2; \
 	exit 1
 
+BASE = -c 'import os, sys; print(os.path.realpath(sys._base_executable))'
+
+same-python: | $(BIN)/python
+	@test -z "$(PYTHON)" && exit 0; \
+	asked=$$("$(PYTHON)" $(BASE)) && has=$$($(BIN)/python $(BASE)) || exit 1; \
+	test "$$asked" = "$$has" && exit 0; \
+	echo "make: $(VENV) was made with $$has, not with $$asked: rm -r $(VENV) first, or leave PYTHON out" >&2; \
+	exit 1
+
 # Told on stderr: the only line on stdout of `make serve` is the server's.
-$(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
+$(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python same-python
 	@echo "make: installing requirements.lock into $(VENV)" >&2
 	@$(PIP_INSTALL) $(LOCKED) -r requirements.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .

@@ -113,7 +113,7 @@ def check_owner(layout: Layout) -> None:
         name, own = _user(owner), _user(os.geteuid())
         raise NotOwner(
             f"the store at {layout.root} belongs to {name}, who could not use what {own} would write there; "
-            f"run this as its owner: sudo -u {name} cas ..."
+            f"{_remedy(owner, layout.root)}"
         )
 
 
@@ -122,6 +122,16 @@ def leave_lock_file(layout: Layout) -> None:
     if layout.manifest.exists() and layout.index_data.exists():
         with suppress(CasError, FileNotFoundError):  # LMDB will say it better
             os.close(open_shared(layout.index / "lock.mdb"))
+
+
+def _remedy(owner: int, root: Path) -> str:
+    """Say how somebody who is not the owner of a folder goes on."""
+    name, own = _user(owner), os.geteuid()
+    if own == 0:
+        way = f"sudo -u {name}" if name.startswith("'") else f"runuser -u {name} --"  # which is there without sudo
+        return f"run this as its owner: {way} cas ..."
+    give = f"chown -R {_user(own)} {root}"
+    return f"run this as its owner: sudo -u {name} cas ..., or let root give it to {_user(own)}: {give}"
 
 
 def _user(number: int) -> str:
@@ -157,7 +167,8 @@ def _is_folder(root: Path) -> bool:
         return root.exists()
     except PermissionError as error:
         raise RootReadOnly(
-            f"{root} is out of this user's reach ({error.strerror}); mend its permissions, or choose another --root"
+            f"{root} is out of reach of {_user(os.geteuid())} ({error.strerror}); run this as the user "
+            "whose store it is, mend the permissions of the folders above it, or choose another --root"
         ) from error
 
 
@@ -169,10 +180,12 @@ def _make_folder(root: Path) -> None:
 
 
 def _check_writable(root: Path) -> None:
-    if os.statvfs(root).f_flag & os.ST_RDONLY or not os.access(root, os.R_OK | os.W_OK | os.X_OK):
-        raise RootReadOnly(
-            f"{root} is read-only for this user; mend its mount or permissions, or choose another --root"
-        )
+    if os.statvfs(root).f_flag & os.ST_RDONLY:
+        raise RootReadOnly(f"{root} lies on a mount that is read-only; mend the mount, or choose another --root")
+    if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
+        owner, own = root.stat().st_uid, os.geteuid()
+        remedy = f"mend its permissions: chmod u+rwx {root}" if owner == own else _remedy(owner, root)
+        raise RootReadOnly(f"{root} belongs to {_user(owner)}, and {_user(own)} may not read and write there; {remedy}")
 
 
 def _is_blank(layout: Layout) -> bool:

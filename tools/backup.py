@@ -20,7 +20,7 @@ from api.content.whereabouts import Whereabouts
 from cas import CopyReport, Digest, Store
 from tools import exits
 from tools.priority import give_way
-from tools.settings import Settings, SettingsCommand, with_settings
+from tools.settings import PLACE, Settings, SettingsCommand, with_settings
 from tools.units import human_size
 
 PUSH: Final = "push the same content again"
@@ -28,7 +28,7 @@ PUSH: Final = "push the same content again"
 
 @click.command(cls=SettingsCommand)
 @with_settings()
-@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("dest", type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of prose; sizes in bytes.")
 def backup(settings: Settings, dest: Path, *, as_json: bool) -> None:
     """Copy the store to a folder, or bring the copy there up to date.

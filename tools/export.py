@@ -13,7 +13,7 @@ from api.porting import outgoing
 from cas import Store
 from tools import moving
 from tools.import_ import one_repository
-from tools.settings import Settings, SettingsCommand, with_settings
+from tools.settings import PLACE, Settings, SettingsCommand, with_settings
 
 
 @click.group()
@@ -31,7 +31,7 @@ def export() -> None:
 @export.command("oci", cls=SettingsCommand)
 @with_settings()
 @click.argument("what", metavar="REPO[:TAG]")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def oci_(settings: Settings, what: str, folder: Path, *, as_json: bool) -> None:
     """Write a repository, or one tag of it, as an OCI image layout, with referrers.

@@ -22,9 +22,9 @@ from api.porting.terms import Terms
 from cas import Store
 from tools import moving
 from tools.errors import NotOneRepository
-from tools.settings import Settings, SettingsCommand, with_settings
+from tools.settings import PLACE, Settings, SettingsCommand, with_settings
 
-_DIR = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+_DIR = click.argument("folder", metavar="DIR", type=PLACE)
 _ACCESS = click.option("--public/--private", default=None, help="Who may pull what this makes. [default_access]")
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 

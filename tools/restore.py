@@ -14,12 +14,12 @@ from api.content.whereabouts import Whereabouts
 from cas import Depth, Finding, Store
 from cas import restore as restore_store
 from tools.backup import progress_bar, show
-from tools.settings import Settings, SettingsCommand, with_settings
+from tools.settings import PLACE, Settings, SettingsCommand, with_settings
 
 
 @click.command(cls=SettingsCommand)
 @with_settings()
-@click.argument("src", type=click.Path(path_type=Path))
+@click.argument("src", type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of prose; sizes in bytes.")
 def restore(settings: Settings, src: Path, *, as_json: bool) -> None:
     """Make a store at --root of the backup in the folder SRC.

@@ -61,6 +61,10 @@ def default_workers() -> int:
     return min(MOST_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
 
 
+# The engine says whose a place is and what to do about it; click would only say that it cannot be read.
+PLACE: Final = click.Path(readable=False, path_type=Path)
+
+
 class Size(click.ParamType[int | None]):
     """A number of bytes, plainly or with a unit; `none` where no limit is a choice."""
 
@@ -212,15 +216,15 @@ _PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?", re.ASCII)
 
 _BY_HAND: Final[dict[str, dict[str, Any]]] = {
     "root": {
-        "type": click.Path(path_type=Path),
+        "type": PLACE,
         "default": DEFAULT_ROOT,
         "shown": f"./{DEFAULT_ROOT}",
         "metavar": "DIR",
     },
     "bind": {"default": DEFAULT_BIND, "shown": DEFAULT_BIND, "metavar": "HOST:PORT", "type": click.STRING},
     "allow_open": {"is_flag": True, "default": False, "shown": "false"},
-    "tls_cert": {"type": click.Path(path_type=Path), "default": None, "shown": NO_LIMIT, "metavar": "FILE"},
-    "tls_key": {"type": click.Path(path_type=Path), "default": None, "shown": NO_LIMIT, "metavar": "FILE"},
+    "tls_cert": {"type": PLACE, "default": None, "shown": NO_LIMIT, "metavar": "FILE"},
+    "tls_key": {"type": PLACE, "default": None, "shown": NO_LIMIT, "metavar": "FILE"},
     "workers": {
         "type": click.IntRange(1, MOST_WORKERS),
         "default": default_workers,

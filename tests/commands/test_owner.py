@@ -7,6 +7,7 @@ import pwd
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -131,10 +132,21 @@ def test_anybody_else_is_told_whose_it_is(root: Path, monkeypatch: pytest.Monkey
     owner = (root / "store.json").stat().st_uid
     monkeypatch.setattr("cas.root.os.geteuid", lambda: owner + 1)
     for work in (Store.open, rebuild_index):
-        with pytest.raises(NotOwner, match="sudo -u"):
+        with pytest.raises(NotOwner, match="sudo -u") as caught:
             work(root)
+        assert f"chown -R '#{owner + 1}' {root}" in str(caught.value)
     with Store.open(root, reading=True) as store:
         assert store.stats().blobs == 1
+
+
+def test_root_is_told_a_way_that_every_system_has(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minimal one has no sudo."""
+    owner = (root / "store.json").stat().st_uid
+    monkeypatch.setattr("cas.root.pwd.getpwuid", lambda number: SimpleNamespace(pw_name="cas" if number else "root"))
+    monkeypatch.setattr("cas.root.os.geteuid", lambda: 0)
+    assert owner
+    with pytest.raises(NotOwner, match="runuser -u cas -- cas"):
+        Store.open(root)
 
 
 def test_an_empty_folder_is_nobodys_store_yet(server: StartServer, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from api.porting import writing
 from api.porting.errors import CannotWrite
 from tests.support.engine import MIB, noise, opened, push
 from tests.support.serving import CAS, StartServer, clean_environment, run_cas, without_privileges
+
+SERVICE = 12_345  # nobody's number
 
 
 @pytest.fixture
@@ -62,6 +65,30 @@ def test_a_restore_needs_both_places(root: Path, locked: Path, full: Path, tmp_p
     assert str(locked) in refused("restore", locked / "x", "--root", tmp_path / "new", code=77)
     for place in (locked / "x", full / "x"):
         assert str(place) in refused("restore", root, "--root", place, code=77)
+
+
+@pytest.mark.parametrize("command", ["stats", "gc", "serve", "user list", "backup copy", "export oci a/b copy"])
+def test_a_store_of_somebody_else_says_whose_it_is_and_what_to_do(root: Path, command: str) -> None:
+    """Every command, also those that only look; not that the flag has a value that is none."""
+    whose, us = pwd.getpwuid(os.geteuid()).pw_name, os.geteuid()
+    root.chmod(0o000)
+    try:
+        if us == 0:
+            os.chown(root, SERVICE, SERVICE)
+            whose = f"'#{SERVICE}'"
+        told = refused(*command.split(), "--root", root, code=77)
+    finally:
+        os.chown(root, us, -1)
+        root.chmod(0o755)
+    assert f"{root} belongs to {whose}" in told
+    assert (f"sudo -u {whose} cas ..." if us == 0 else "chmod u+rwx") in told
+
+
+def test_a_backup_that_is_out_of_reach_is_told_as_such(locked: Path, tmp_path: Path) -> None:
+    """By its name and with the way out, and not as a wrong value."""
+    told = refused("restore", locked, "--root", tmp_path / "new", code=77)
+    assert str(locked) in told
+    assert "Permission denied; mend owner or permissions, or run this as somebody who may" in told
 
 
 def test_a_check_of_a_folder_out_of_reach_could_not_run(locked: Path) -> None:
