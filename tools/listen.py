@@ -101,7 +101,10 @@ def refusal(address: Address, error: OSError) -> CommandError:
         case errno.EADDRINUSE:
             return AddressInUse(f"{told}: the port is in use; stop its owner or choose another")
         case errno.EACCES | errno.EPERM:
-            return AddressForbidden(f"{told}: this user may not; choose a port above 1023")
+            return AddressForbidden(
+                f"{told}: this user may not; choose a port above 1023, or give it the capability "
+                "CAP_NET_BIND_SERVICE, as AmbientCapabilities= of a systemd unit does"
+            )
         case errno.EADDRNOTAVAIL:
             return BadAddress(f"{told}: this machine does not have that address")
         case _:

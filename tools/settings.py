@@ -6,6 +6,7 @@ set is a table elsewhere (`tools/tunables.py`).
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
 import os
@@ -318,7 +319,9 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
         raise click.UsageError(f"{path} is not TOML: {error}.", ctx) from error
     unknown = sorted(set(told) - set(ROWS))
     if unknown:
-        raise click.UsageError(f"{path}: unknown setting {unknown[0]!r}. Known are: {', '.join(ROWS)}.", ctx)
+        near = difflib.get_close_matches(unknown[0].replace("-", "_"), ROWS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise click.UsageError(f"{path}: unknown setting {unknown[0]!r}{hint} `cas serve --help` lists all.", ctx)
     for option in ctx.command.params:
         if option.name in told:
             _check(ctx, path, option, told[option.name])

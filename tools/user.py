@@ -16,7 +16,7 @@ import click
 
 from api.access import users
 from api.access.accounts import Accounts
-from api.access.errors import InvalidUser, NoSuchUser
+from api.access.errors import InvalidUser, KeptElsewhere, NoSuchUser
 from api.content import repositories
 from cas import Names, NotAStore, Store
 from tools.settings import Settings, SettingsCommand, with_settings
@@ -89,7 +89,7 @@ def passwd(settings: Settings, name: str, *, password_stdin: bool) -> None:
     """
     with Store.open(settings.root, settings.engine) as store:
         accounts = Accounts(store, settings.access, time.time)
-        _check(accounts, name)  # before anybody types a password in vain
+        _check(accounts, settings, name, instead="-B")  # before anybody types a password in vain
         accounts.change(name, password=_password(from_stdin=password_stdin))
     click.echo(f"changed the password of {name}")
 
@@ -105,7 +105,7 @@ def rm(settings: Settings, name: str) -> None:
       cas user rm alice
     """
     with Store.open(settings.root, settings.engine) as store:
-        _check(Accounts(store, settings.access, time.time), name)
+        _check(Accounts(store, settings.access, time.time), settings, name, instead="-D")
 
         def remove(names: Names) -> bool:
             users.remove(names, name)
@@ -153,11 +153,16 @@ class _Row:
     kept: str
 
 
-def _check(accounts: Accounts, name: str) -> None:
+def _check(accounts: Accounts, settings: Settings, name: str, *, instead: str) -> None:
+    """See that an account can be changed here; `instead` is the flag of `htpasswd` that does it in a password file."""
     try:
         accounts.check_kept_here(name)
     except NoSuchUser:
         raise NoSuchUser(name, SEE_ALL) from None
+    except KeptElsewhere:
+        raise KeptElsewhere(
+            name, f"this does it there: `htpasswd {instead} {settings.access.htpasswd} {name}`"
+        ) from None
 
 
 def _password(*, from_stdin: bool) -> str:

@@ -40,8 +40,8 @@ class InvalidPattern(ApiError):
 class KeptElsewhere(ApiError):
     """The account is a line of the operator's password file, which only the operator changes."""
 
-    def __init__(self, user: str) -> None:
-        super().__init__(403, f"the account {user} is kept in the server's password file; ask its operator")
+    def __init__(self, user: str, remedy: str = "ask its operator") -> None:
+        super().__init__(403, f"the account {user} is kept in the server's password file; {remedy}")
 
 
 class BadCredentials(ApiError):

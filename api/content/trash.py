@@ -169,7 +169,7 @@ def _garbage(store: Store, _scope: str, terms: Terms) -> Iterator[Garbage]:
     for each in there:
         if each not in still:
             for name, row in walk(store, TRASH, f"{each}/"):
-                yield Garbage.of(name, row, "what they deleted")
+                yield Garbage.of(name, row, "what those deletions had kept: tags, manifests, links to blobs")
 
 
 def _ids(store: Store) -> Iterator[str]:

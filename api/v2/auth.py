@@ -16,7 +16,7 @@ from typing import Final
 from api.access import bearer, policy
 from api.access.bearer import SERVICE, Resource
 from api.access.errors import BadCredentials
-from api.access.principal import NOBODY, Action, Caller
+from api.access.principal import NOBODY, Action, Caller, Principal
 from api.access.settings import Mode
 from api.content.repository import Repository
 from api.origin import origin
@@ -69,7 +69,7 @@ async def admit(call: Call, need: Need) -> Caller:
     if verdict is Verdict.ADMITTED:
         return caller
     if verdict is Verdict.DENIED:
-        raise Refused(DENIED, message=_denial(call, need))
+        raise Refused(DENIED, message=await call.registry.threads.run(_denial, call, need, caller.principal))
     raise _challenge(call, need, _SAY_WHO, _TOO_LITTLE if verdict is Verdict.TOO_LITTLE else None)
 
 
@@ -147,5 +147,10 @@ def _scopes(call: Call, need: Need) -> Iterator[Resource]:
             yield token_scopes.of_repository(source, {Action.PULL})
 
 
-def _denial(call: Call, need: Need) -> str:
-    return f"you may not {' or '.join(sorted(need.actions))} here: {call.name} is not yours, or does not exist"
+def _denial(call: Call, need: Need, who: Principal) -> str:
+    """Say what is wanting, and no more than somebody may know: what there is of what they may not pull is not told."""
+    has = call.store.read(lambda reads: policy.rights(reads, call.registry.access, Caller(who), call.repository))
+    wanting = f"you may not {' or '.join(sorted(need.actions - has))} here"
+    if has:
+        return f"{wanting}: of {call.name} you may {' and '.join(sorted(has))}, and no more"
+    return f"{wanting}: {call.name} is not yours, or does not exist"

@@ -136,4 +136,6 @@ def _manifest(store: Store, repository: Repository, text: str, known: _Known) ->
         found = store.get(name)
         if found is not None:
             why = "manifests made of v1 images that no tag shows" if known.made else "manifests without a tag"
-            yield Garbage.of(name, found, why if name.kind == MANIFEST else "their entries")
+            yield Garbage.of(
+                name, found, why if name.kind == MANIFEST else "entries of removed manifests in lists of referrers"
+            )

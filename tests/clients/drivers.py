@@ -144,7 +144,10 @@ class _Storing(_Containers):
 
 @final
 class Podman(_Storing):
-    """The only one beside the engine that searches; it does that as nobody, even when it has an account."""
+    """The only one beside the engine that searches; it does that as nobody, even when it has an account.
+
+    Without a term it lists the catalogue, and that as its account.
+    """
 
     name = "podman"
 
@@ -165,7 +168,7 @@ class Podman(_Storing):
         return {row.split()[1] for row in rows}
 
     def search(self, term: str) -> set[str]:
-        found = self._search("--format={{.Name}}", self.full(term))
+        found = self._search("--limit=1000", "--format={{.Name}}", self.full(term))
         return {name.removeprefix(f"{self.at.address}/") for name in found}
 
 

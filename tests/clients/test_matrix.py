@@ -111,6 +111,11 @@ def test_a_client_finds_a_pushed_repository(
         assert found_by(BOB) == CLIENTS[name].searches_as_itself
         assert not found_by(EVE)
         assert not found_by(account=False)
+        if name == "podman":  # without a term it asks for the catalogue, as itself
+            for account in (BOB, EVE):
+                client = connect(name, transport, mode, account)
+                assert isinstance(client, Podman)
+                assert (repository in client.search("")) == (account is BOB)
         world.publish(transport, mode, repository)
     assert found_by(account=True)
     assert found_by(account=False)

@@ -168,7 +168,10 @@ class TestAccounts:
         assert [line.split()[0] for line in told.splitlines()] == ["ann", "bob", "zoe"]
         assert "$" not in told
         assert cas("grant", "zoe", "acme/app", "pull", "--htpasswd", str(file)).returncode == 0
-        assert cas("user", "rm", "zoe", "--htpasswd", str(file)).returncode == 77
+        for command, instead in ((("rm",), "-D"), (("passwd", "--password-stdin"), "-B")):
+            ended = cas("user", *command, "zoe", "--htpasswd", str(file), stdin="another\n")
+            assert (ended.returncode, ended.stdout) == (77, "")
+            assert f"`htpasswd {instead} {file} zoe`" in ended.stderr
 
     def test_a_password_file_that_cannot_be_used_is_named_before_anything_is_served(
         self, tmp_path: Path, root: Path

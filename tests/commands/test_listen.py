@@ -86,3 +86,4 @@ def test_each_refusal_of_the_system_has_its_sentence(code: int, kind: type[Excep
     error = refusal(Address("127.0.0.1", 80), OSError(code, "because"))
     assert type(error) is kind
     assert "127.0.0.1:80" in str(error)
+    assert ("CAP_NET_BIND_SERVICE" in str(error)) is (kind is AddressForbidden)

@@ -200,7 +200,9 @@ def test_a_value_that_cannot_be_is_refused_by_name(arguments: list[str], says: s
 @pytest.mark.parametrize(
     ("toml", "says"),
     [
-        ('pack_size = "1GiB"', "unknown setting 'pack_size'. Known are: root, bind, "),
+        ('pack_byte = "1GiB"', "unknown setting 'pack_byte'; did you mean pack_bytes? `cas serve --help` lists all."),
+        ("trusted-forward = true", "unknown setting 'trusted-forward'; did you mean trust_forwarded?"),
+        ("port = 5000", "unknown setting 'port'. `cas serve --help` lists all."),
         ("[engine]\npack_bytes = 1", "unknown setting 'engine'"),
         ('workers = "many"', "workers: 'many' is not a valid integer"),
         ("workers = [1]", "workers: [1] is neither text nor a number"),

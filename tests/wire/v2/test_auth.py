@@ -354,6 +354,20 @@ class TestVisibility:
                 answer = registry.ask("POST", f"/v2/{name}/blobs/uploads/", who)
                 assert (answer.status_code, code(answer)) == (403, "DENIED")
 
+    def test_who_may_pull_alone_is_told_just_that(self, registry: Members) -> None:
+        """Of a public repository, and of a private one that was granted; what one may is not denied."""
+        for name in ("ann/open", "ann/lent"):
+            registry.push(name, ANN)
+        registry.publish("ann/open")
+        registry.grant("bob", "ann/lent", Action.PULL)
+        for name in ("ann/open", "ann/lent"):
+            scope = f"repository:{name}:pull,push"
+            for who in (basic(BOB), registry.token(scope, who=BOB)):
+                answer = registry.ask("POST", f"/v2/{name}/blobs/uploads/", who)
+                assert (answer.status_code, code(answer)) == (403, "DENIED")
+                (error,) = answer.json()["errors"]
+                assert error["message"] == f"you may not push here: of {name} you may pull, and no more"
+
     def test_a_short_name_and_the_full_one_are_one_scope(self, registry: Members) -> None:
         """A token for `box` is good for `library/box`."""
         registry.grant("ann", "library/box", *Action)
