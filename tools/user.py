@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import click
 
-from api.access import users
+from api.access import policy, users
 from api.access.accounts import Accounts
 from api.access.errors import InvalidUser, KeptElsewhere, NoSuchUser
+from api.access.principal import Action
 from api.content import repositories
-from cas import Names, NotAStore, Store
+from cas import Names, NotAStore, Reads, Store
 from tools.settings import Settings, SettingsCommand, with_settings
 
 _MOST_CHARS = 1 << 20  # of stdin; a password is far shorter, and told so
@@ -37,7 +40,9 @@ def user() -> None:
       cas user add alice --admin --root /srv/cas
       cas user add ci --password-stdin --root /srv/cas < secret.txt
       cas user passwd alice --root /srv/cas
+      cas user set alice --no-admin --root /srv/cas
       cas user rm ci --root /srv/cas
+      cas user show ci --root /srv/cas
       cas user list --root /srv/cas
     """
 
@@ -89,9 +94,34 @@ def passwd(settings: Settings, name: str, *, password_stdin: bool) -> None:
     """
     with Store.open(settings.root, settings.engine) as store:
         accounts = Accounts(store, settings.access, time.time)
-        _check(accounts, settings, name, instead="-B")  # before anybody types a password in vain
+        _check(accounts, name, _in_file("-B", name, settings))  # before anybody types a password in vain
         accounts.change(name, password=_password(from_stdin=password_stdin))
     click.echo(f"changed the password of {name}")
+
+
+@user.command("set", cls=SettingsCommand)
+@with_settings()
+@click.argument("name")
+@click.option("--admin/--no-admin", default=None, help="Whether everything is allowed to this account.")
+def set_(settings: Settings, name: str, *, admin: bool | None) -> None:
+    """Make an account an admin, or no admin any more; it keeps its password and its grants.
+
+    \b
+    Examples:
+      cas user set alice --admin
+    """
+    if admin is None:
+        raise click.UsageError("say --admin or --no-admin")
+    with Store.open(settings.root, settings.engine) as store:
+        remedy = f"it is never an admin, and this comes near: cas grant {name} '*' pull,push,delete"
+        _check(Accounts(store, settings.access, time.time), name, remedy)
+
+        def change(names: Names) -> bool:
+            return _without_last_admin(names, partial(users.set_admin, names, name, admin=admin))
+
+        nobody = store.change(change)
+    click.echo(f"{name} is {'an' if admin else 'no'} admin")
+    _warn(nobody=nobody)
 
 
 @user.command(cls=SettingsCommand)
@@ -105,64 +135,125 @@ def rm(settings: Settings, name: str) -> None:
       cas user rm alice
     """
     with Store.open(settings.root, settings.engine) as store:
-        _check(Accounts(store, settings.access, time.time), settings, name, instead="-D")
+        _check(Accounts(store, settings.access, time.time), name, _in_file("-D", name, settings))
 
-        def remove(names: Names) -> bool:
-            users.remove(names, name)
-            return repositories.any_below(names, name)
+        def remove(names: Names) -> tuple[bool, bool]:
+            nobody = _without_last_admin(names, partial(users.remove, names, name))
+            return repositories.any_below(names, name), nobody
 
-        left = store.change(remove)
+        left, nobody = store.change(remove)
     click.echo(f"removed {name}" + (f"; the repositories in {name}/ stay, and wait for an admin or a grant" * left))
+    _warn(nobody=nobody)
+
+
+def _without_last_admin(names: Names, change: Callable[[], None]) -> bool:
+    """Make a change; tell whether it took away the last admin."""
+    before = users.any_admin(names)
+    change()
+    return before and not users.any_admin(names)
+
+
+def _warn(*, nobody: bool) -> None:
+    if nobody:
+        click.echo("there is no admin now; make one: cas user set NAME --admin", err=True)
+
+
+@user.command(cls=SettingsCommand)
+@with_settings()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+def show(settings: Settings, name: str, *, as_json: bool) -> None:
+    """Show an account and what it may do: of all lines that speak of a repository the most specific one counts.
+
+    \b
+    Examples:
+      cas user show ci
+    """
+    row = next((each for each in _rows(settings) if each.name == name), None)
+    if row is None:
+        raise NoSuchUser(name, SEE_ALL)
+    if as_json:
+        click.echo(json.dumps(asdict(row), indent=2))
+        return
+    click.echo(str(row))
+    if row.admin:
+        click.echo(f"{name} is an admin, and may do everything")
+        return
+    for pattern, rights in row.rights.items():
+        click.echo(f"{pattern:<31} {', '.join(rights) or 'nothing'}")
 
 
 @user.command("list", cls=SettingsCommand)
 @with_settings()
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 def list_(settings: Settings, *, as_json: bool) -> None:
-    """List all accounts, those of the password file included.
+    """List all accounts, those of the password file included. `cas user show NAME` says what one may do.
 
     \b
     Examples:
       cas user list
       cas user list --json
     """
-    with Store.open(settings.root, settings.engine, reading=True) as store:
-        kept = store.read(users.list_all)
-        in_file = Accounts(store, settings.access, time.time).in_file()
-    rows = [_Row(one.name, one.admin, one.email, one.created, "store") for one in kept]
-    own = {one.name for one in kept}
-    rows += [_Row(name, admin=False, email=None, created=None, kept="htpasswd") for name in in_file if name not in own]
-    rows.sort(key=lambda row: row.name)
+    rows = _rows(settings)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
     for row in rows:
-        since = "" if row.created is None else f"{datetime.fromtimestamp(row.created, UTC):%Y-%m-%d}"
-        role = "admin" if row.admin else ""
-        click.echo(f"{row.name:<24} {role:<6} {row.kept:<9} {since:<11} {row.email or ''}".rstrip())
+        click.echo(str(row))
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One account as it is listed; `kept` says where its password is."""
+    """One account as it is listed; `kept` says where its password is, `rights` what was granted, by pattern."""
 
     name: str
     admin: bool
     email: str | None
     created: int | None
     kept: str
+    rights: dict[str, list[str]]
+
+    def __str__(self) -> str:
+        since = "" if self.created is None else f"{datetime.fromtimestamp(self.created, UTC):%Y-%m-%d}"
+        role = "admin" if self.admin else ""
+        return f"{self.name:<24} {role:<6} {self.kept:<9} {since:<11} {self.email or ''}".rstrip()
 
 
-def _check(accounts: Accounts, settings: Settings, name: str, *, instead: str) -> None:
-    """See that an account can be changed here; `instead` is the flag of `htpasswd` that does it in a password file."""
+def _rows(settings: Settings) -> list[_Row]:
+    with Store.open(settings.root, settings.engine, reading=True) as store:
+        in_file = Accounts(store, settings.access, time.time).in_file()
+
+        def look(reads: Reads) -> list[_Row]:
+            def rights(name: str) -> dict[str, list[str]]:
+                said = sorted(policy.said_of(reads, name).items())
+                return {pattern: [each.value for each in Action if each in given] for pattern, given in said}
+
+            kept = users.list_all(reads)
+            own = {one.name for one in kept}
+            return [
+                *(_Row(one.name, one.admin, one.email, one.created, "store", rights(one.name)) for one in kept),
+                *(
+                    _Row(name, admin=False, email=None, created=None, kept="htpasswd", rights=rights(name))
+                    for name in in_file
+                    if name not in own
+                ),
+            ]
+
+        return sorted(store.read(look), key=lambda row: row.name)
+
+
+def _in_file(flag: str, name: str, settings: Settings) -> str:
+    return f"this does it there: `htpasswd {flag} {settings.access.htpasswd} {name}`"
+
+
+def _check(accounts: Accounts, name: str, remedy: str) -> None:
+    """See that an account can be changed here; the remedy is for one of a password file."""
     try:
         accounts.check_kept_here(name)
     except NoSuchUser:
         raise NoSuchUser(name, SEE_ALL) from None
     except KeptElsewhere:
-        raise KeptElsewhere(
-            name, f"this does it there: `htpasswd {instead} {settings.access.htpasswd} {name}`"
-        ) from None
+        raise KeptElsewhere(name, remedy) from None
 
 
 def _password(*, from_stdin: bool) -> str:

@@ -62,13 +62,18 @@ def sight(reads: Reads, settings: AccessSettings, caller: Caller) -> Sight:
     user = who.name
     if user is None or settings.mode == Mode.TOKEN:
         return Sight(everything=False)
-    said = {own(user): ALL, **grants.of_user(reads, user)}
+    said = said_of(reads, user)
     prefixes = (pattern.removesuffix(grants.EVERYTHING) for pattern, given in said.items() if Action.PULL in given)
 
     def may_see(name: str) -> bool:
         return Action.PULL in granted(said.get, user, name)
 
     return Sight(everything=False, prefixes=tuple(prefixes), may_see=may_see)
+
+
+def said_of(reads: Reads, user: str) -> dict[str, frozenset[Action]]:
+    """Return what an account was granted, by pattern, its own name space included."""
+    return {own(user): ALL, **grants.of_user(reads, user)}
 
 
 def granted(said: Granted, user: str, pattern: str) -> frozenset[Action]:

@@ -130,6 +130,20 @@ def set_email(names: Names, name: str, email: str) -> None:
     _put(names, replace(_existing(names, name), email=email))
 
 
+def set_admin(names: Names, name: str, *, admin: bool) -> None:
+    """Say whether everything is allowed to an account.
+
+    Raises:
+        NoSuchUser: no such account.
+    """
+    _put(names, replace(_existing(names, name), admin=admin))
+
+
+def any_admin(reads: Reads) -> bool:
+    """Tell whether there is an account to which everything is allowed."""
+    return any(user.admin for user in list_all(reads))
+
+
 def rehash(names: Names, old: User, password: str) -> None:
     """Keep the same password in a newer form, unless it was changed meanwhile."""
     user = find(names, old.name)

@@ -8,6 +8,7 @@ import os
 import pty
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import bcrypt
@@ -220,6 +221,9 @@ class TestAccounts:
             (("user", "add", "eve", "--password-stdin", "--email", "nowhere"), 65),
             (("user", "passwd", "eve", "--password-stdin"), 67),
             (("user", "rm", "eve"), 67),
+            (("user", "show", "eve"), 67),
+            (("user", "set", "eve", "--admin"), 67),
+            (("user", "set", "bob"), 2),
             (("grant", "eve", "acme/app", "pull"), 67),
             (("revoke", "eve", "acme/app"), 67),
             (("grant", "bob", "Acme/app", "pull"), 65),
@@ -246,6 +250,8 @@ class TestAccounts:
         [
             ("user", "list"),
             ("user", "passwd", "bob", "--password-stdin"),
+            ("user", "show", "bob"),
+            ("user", "set", "bob", "--admin"),
             ("grant", "bob", "acme/app", "pull"),
             ("revoke", "bob", "acme/app"),
             ("repo", "list"),
@@ -281,6 +287,73 @@ class TestAccounts:
         (tmp_path / "other" / "file").touch()
         assert run_cas("user", "add", "bob", "--root", tmp_path / "other").returncode != 0
         assert [path.name for path in (tmp_path / "other").iterdir()] == ["file"]
+
+
+class TestShow:
+    """What one account may do, and how it came to be an admin."""
+
+    def test_every_grant_is_shown_beside_the_own_name_space(self, tmp_path: Path, cas: Cas) -> None:
+        """For people and for scripts, also of the password file; so is a grant that takes something away."""
+        add(cas, "ci", "--email", "ci@here")
+        file = tmp_path / "htpasswd"
+        file.write_text("zoe:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode() + "\n")
+        cas("grant", "ci", "acme/*", "pull,push")
+        cas("revoke", "ci", "acme/secret")
+        assert cas("grant", "zoe", "*", "delete", "--htpasswd", str(file)).returncode == 0
+        first, *rows = cas("user", "show", "ci").stdout.splitlines()
+        assert first.split() == ["ci", "store", f"{datetime.now(UTC):%Y-%m-%d}", "ci@here"]
+        assert [row.split(maxsplit=1) for row in rows] == [
+            ["acme/*", "pull, push"],
+            ["acme/secret", "nothing"],
+            ["ci/*", "pull, push, delete"],
+        ]
+        told = json.loads(cas("user", "show", "ci", "--json").stdout)
+        assert (told["name"], told["admin"], told["kept"]) == ("ci", False, "store")
+        assert told["rights"] == {"acme/*": ["pull", "push"], "acme/secret": [], "ci/*": ["pull", "push", "delete"]}
+        listed = json.loads(cas("user", "list", "--json", "--htpasswd", str(file)).stdout)
+        assert listed[0] == told
+        assert listed[1]["rights"] == {"*": ["delete"], "zoe/*": ["pull", "push", "delete"]}
+        assert json.loads(cas("user", "show", "zoe", "--json", "--htpasswd", str(file)).stdout) == listed[1]
+
+    def test_a_revoked_name_space_is_shown_as_such(self, cas: Cas) -> None:
+        """A grant speaks louder than the name."""
+        add(cas, "ci")
+        cas("revoke", "ci", "ci/*")
+        assert cas("user", "show", "ci").stdout.splitlines()[1].split() == ["ci/*", "nothing"]
+
+    def test_an_account_becomes_an_admin_and_is_none_again(self, server: StartServer, root: Path, cas: Cas) -> None:
+        """Beside a live server, from the next request on, with the password it has."""
+        make(root, "eve/app")
+        add(cas, "ann", "--admin")
+        add(cas, "bob")
+        running = server(root, workers=2, flags=["--mode", "auth"])
+        assert search(running, "bob") == []
+        ended = cas("user", "set", "bob", "--admin")
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "bob is an admin\n", "")
+        assert search(running, "bob") == ["eve/app"]
+        assert "may do everything" in cas("user", "show", "bob").stdout
+        ended = cas("user", "set", "bob", "--no-admin")
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "bob is no admin\n", "")
+        assert search(running, "bob") == []
+
+    @pytest.mark.parametrize("command", [("rm", "ann"), ("set", "ann", "--no-admin")])
+    def test_who_takes_away_the_last_admin_is_told_so(self, cas: Cas, command: tuple[str, ...]) -> None:
+        """It is done as it was said; an operator can make another at any time. Of others nothing is said."""
+        add(cas, "ann", "--admin")
+        add(cas, "bob")
+        assert cas("user", "set", "bob", "--no-admin").stderr == ""
+        ended = cas("user", *command)
+        assert ended.returncode == 0
+        assert ended.stderr == "there is no admin now; make one: cas user set NAME --admin\n"
+        assert cas("user", "rm", "bob").stderr == ""
+
+    def test_an_account_of_the_password_file_is_never_an_admin(self, tmp_path: Path, cas: Cas) -> None:
+        """The refusal names what comes near."""
+        file = tmp_path / "htpasswd"
+        file.write_text("zoe:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode() + "\n")
+        ended = cas("user", "set", "zoe", "--admin", "--htpasswd", str(file))
+        assert (ended.returncode, ended.stdout) == (77, "")
+        assert "cas grant zoe '*' pull,push,delete" in ended.stderr
 
 
 class TestRights:
