@@ -1,4 +1,4 @@
-"""The first byte of a connection to a TLS port, looked at before anybody believes that TLS is spoken.
+"""The first bytes of a connection to a TLS port, looked at before anybody believes that TLS is spoken.
 
 Whoever speaks plain HTTP to such a port is told so in words, where OpenSSL would just hang up. (The other way
 round, a TLS hello on a plain port is a request that makes no sense: `api/http1.py` refuses it.)
@@ -7,6 +7,8 @@ round, a TLS hello on a plain port is a request that makes no sense: `api/http1.
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import socket
 from contextlib import suppress
 from typing import Final
@@ -15,12 +17,19 @@ from api.access_log import AccessLog
 from api.config import HttpSettings
 
 TLS_FIRST_BYTE: Final = b"\x16"
-_TEXT: Final = b"This port speaks https, and this was no TLS: say https:// instead of http://.\n"
-# Whatever was spoken, it may have been HTTP/1.0.
-_REFUSAL: Final = (
-    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(_TEXT), _TEXT)
-)
+_TEXT: Final = "This port speaks https, and this was no TLS: say https:// instead of http://."
+_TO_V2: Final = re.compile(rb"[A-Z]+ /v2[/ ?]")  # of a request; its clients show no body but one of this shape
+_SEEN_BYTES: Final = 32
+
+
+def _refusal(kind: str, text: str) -> bytes:
+    """Make an answer; whatever was spoken, it may have been HTTP/1.0."""
+    head = f"HTTP/1.0 400 Bad Request\r\nContent-Type: {kind}\r\nContent-Length: {len(text)}\r\nConnection: close"
+    return f"{head}\r\n\r\n{text}".encode()
+
+
+_REFUSAL: Final = _refusal("text/plain; charset=utf-8", f"{_TEXT}\n")
+_V2_REFUSAL: Final = _refusal("application/json", json.dumps({"errors": [{"code": "UNSUPPORTED", "message": _TEXT}]}))
 
 
 async def speaks_tls(sock: socket.socket, settings: HttpSettings, access: AccessLog | None = None) -> bool:
@@ -31,24 +40,25 @@ async def speaks_tls(sock: socket.socket, settings: HttpSettings, access: Access
     try:
         async with asyncio.timeout(settings.keep_alive_s):
             await came
-        first = sock.recv(1, socket.MSG_PEEK)
+        begun = sock.recv(_SEEN_BYTES, socket.MSG_PEEK)
     except OSError:
         return False
     finally:
         loop.remove_reader(sock)
-    if first and first != TLS_FIRST_BYTE:
-        await _refuse(sock, settings, access)
-    return first == TLS_FIRST_BYTE
+    if begun and not begun.startswith(TLS_FIRST_BYTE):
+        await _refuse(sock, _V2_REFUSAL if _TO_V2.match(begun) else _REFUSAL, settings, access)
+    return begun.startswith(TLS_FIRST_BYTE)
 
 
-async def _refuse(sock: socket.socket, settings: HttpSettings, access: AccessLog | None) -> None:
+async def _refuse(sock: socket.socket, answer: bytes, settings: HttpSettings, access: AccessLog | None) -> None:
     """Answer, and hear the client out for a while, so that it sees the answer and not a reset."""
     loop, left = asyncio.get_running_loop(), settings.linger_bytes
     with suppress(OSError):
         async with asyncio.timeout(settings.linger_s):
-            await loop.sock_sendall(sock, _REFUSAL)
+            await loop.sock_sendall(sock, answer)
             if access is not None:
-                access.tell({"client": sock.getpeername(), "headers": []}, 400, len(_TEXT), 0.0)
+                body = answer.partition(b"\r\n\r\n")[2]
+                access.tell({"client": sock.getpeername(), "headers": []}, 400, len(body), 0.0)
             sock.shutdown(socket.SHUT_WR)
             while left > 0 and (data := await loop.sock_recv(sock, 65_536)):
                 left -= len(data)

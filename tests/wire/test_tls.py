@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import http.client
+import json
 import shutil
 import socket
 import ssl
@@ -83,6 +84,23 @@ def test_plain_http_to_a_tls_port_is_told_so(text: str, tmp_path: Path) -> None:
         got = ask(running, text)
     assert got.startswith(b"HTTP/1.0 400 Bad Request\r\n")
     assert b"https" in got.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/", "/v2/bob/app/tags/list", "http://a/v2/", "/v2x", "/v1/_ping"])
+def test_plain_http_to_a_tls_port_is_told_so_as_v2_clients_read_it(path: str, tmp_path: Path) -> None:
+    """The same sentence in the body that they look for one in."""
+    with serving(count, tls=load(pair(tmp_path / "a"))) as running:
+        head, _, body = ask(running, f"GET {path} HTTP/1.1\nHost: a").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.0 400 ")
+    assert f"Content-Length: {len(body)}".encode() in head
+    if path not in {"/v2", "/v2/", "/v2/bob/app/tags/list"}:
+        assert b"say https:// instead of http://" in body
+        assert b"text/plain" in head
+        return
+    assert b"Content-Type: application/json" in head
+    (error,) = json.loads(body)["errors"]
+    assert error["code"] == "UNSUPPORTED"
+    assert "say https:// instead of http://" in error["message"]
 
 
 def test_a_plain_push_to_a_tls_port_reads_its_answer(tmp_path: Path) -> None:
