@@ -6,8 +6,10 @@ tokens, so nothing goes through that could be more than a host and a port.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_address
 from typing import Final
 
@@ -15,6 +17,8 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from api.config import HttpSettings
+
+log = logging.getLogger(__name__)
 
 _LAST_PORT: Final = 65_535
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253})|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
@@ -50,11 +54,23 @@ def origin(scope: Scope, settings: HttpSettings) -> Origin:
     if settings.public_url is not None:
         return Origin.parse(settings.public_url)
     headers = Headers(scope=scope)
-    proto, host = _forwarded(headers) if settings.trust_forwarded else ("", "")
-    own = headers.get("host", "")
-    return Origin(
-        proto if proto in _SCHEMES else scope["scheme"],
-        next((name for name in (host, own) if is_host(name)), _address(scope)),
+    name = headers.get("host", "")
+    own = Origin(scope["scheme"], name if is_host(name) else _address(scope))
+    proto, host = _forwarded(headers)
+    seen = Origin(proto if proto in _SCHEMES else own.scheme, host if is_host(host) else own.host)
+    if settings.trust_forwarded:
+        return seen
+    if seen != own:
+        _say_once()
+    return own
+
+
+@cache
+def _say_once() -> None:
+    """Whoever put a proxy before this and forgot the setting looks for a long time why logins fail."""
+    log.warning(
+        "a request came with X-Forwarded-... or Forwarded, which nobody said to believe, so its client is told another "
+        "address than the one it used: if that was your proxy, say --trust-forwarded true, or --public-url https://..."
     )
 
 

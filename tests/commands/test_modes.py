@@ -161,6 +161,23 @@ def test_a_proxy_that_speaks_tls_is_no_reason_to_warn(server: StartServer) -> No
         assert "in the clear" not in running.log()
 
 
+def test_a_proxy_that_is_not_believed_is_told_of_once(server: StartServer, owned: Path) -> None:
+    """Where it makes a difference: clients would be sent past it for their tokens. A public URL settles it as well."""
+    auth, through = ["--mode", "auth", "--signup", "false"], {"X-Forwarded-Proto": "https"}
+    for flags, headers, times in (
+        ([], through, 1),
+        ([], {"X-Forwarded-Host": "r.example"}, 1),
+        ([], {"X-Forwarded-Proto": "http"}, 0),
+        (["--trust-forwarded", "true"], through, 0),
+        (["--public-url", "https://r.example"], through, 0),
+    ):
+        running = server(owned, flags=[*auth, *flags])
+        assert [running.get("/v2/", headers)[0] for _ in range(3)] == [401] * 3
+        assert running.stop() == 0
+        assert running.log().count("--trust-forwarded true") == times, headers
+        assert running.log().count("\n") == times
+
+
 def test_token_mode_needs_to_know_whom_to_ask(tmp_path: Path) -> None:
     """Without an index nobody could come in."""
     assert "--index-url" in refused("--bind", "127.0.0.1:0", "--mode", "token", cwd=tmp_path)
