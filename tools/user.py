@@ -117,7 +117,7 @@ def set_(settings: Settings, name: str, *, admin: bool | None) -> None:
         _check(Accounts(store, settings.access, time.time), name, remedy)
 
         def change(names: Names) -> bool:
-            return _without_last_admin(names, partial(users.set_admin, names, name, admin=admin))
+            return _without_last_admin(names, name, partial(users.set_admin, names, name, admin=admin))
 
         nobody = store.change(change)
     click.echo(f"{name} is {'an' if admin else 'no'} admin")
@@ -138,7 +138,7 @@ def rm(settings: Settings, name: str) -> None:
         _check(Accounts(store, settings.access, time.time), name, _in_file("-D", name, settings))
 
         def remove(names: Names) -> tuple[bool, bool]:
-            nobody = _without_last_admin(names, partial(users.remove, names, name))
+            nobody = _without_last_admin(names, name, partial(users.remove, names, name))
             return repositories.any_below(names, name), nobody
 
         left, nobody = store.change(remove)
@@ -146,11 +146,11 @@ def rm(settings: Settings, name: str) -> None:
     _warn(nobody=nobody)
 
 
-def _without_last_admin(names: Names, change: Callable[[], None]) -> bool:
-    """Make a change; tell whether it took away the last admin."""
-    before = users.any_admin(names)
+def _without_last_admin(names: Names, name: str, change: Callable[[], None]) -> bool:
+    """Make a change of an account; tell whether it took away the last admin."""
+    before = users.find(names, name)
     change()
-    return before and not users.any_admin(names)
+    return before is not None and before.admin and not users.any_admin(names)
 
 
 def _warn(*, nobody: bool) -> None:
