@@ -229,7 +229,7 @@ def test_what_is_not_there_is_said(root: Path, what: str, code: int, words: str)
 
 def test_it_works_beside_a_live_server(server: StartServer, root: Path) -> None:
     """And changes nothing."""
-    running = server(root, workers=2)
+    running = server(root, workers=2, flags=["--allow-open"])  # what it has is private
     assert lines(du(root))["acme/web"] == (100, 300)
     assert running.stop() == 0
     assert running.log() == ""

@@ -248,7 +248,8 @@ def test_a_store_that_cannot_be_written_is_refused_and_stays_as_it_was(tmp_path:
         told = refused("--bind", "127.0.0.1:0", cwd=tmp_path, code=77)
     finally:
         root.chmod(0o755)
-    assert "data is read-only" in told
+    assert "data belongs to" in told
+    assert "mend its permissions: chmod u+rwx data" in told
     assert sorted(root.rglob("*")) == before
 
 
