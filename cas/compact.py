@@ -18,10 +18,11 @@ from cas.commit import JOURNAL_SEQ
 from cas.doomed import Doomed
 from cas.errors import CasError, NoSpace
 from cas.lease import maintenance_lock
-from cas.moving import Living, forget, living, move, remove
+from cas.moving import Living, living, move, remove, set_aside
 from cas.packs import lock_pack
 from cas.pins import advance
 from cas.records import Role
+from cas.room import Room
 from cas.scan import pack_paths, scan_pack, torn
 from cas.tables import LAST_BYTE, ChunkState, PackState
 
@@ -38,7 +39,6 @@ _SLICE = 5_000  # rows read in one transaction: well below 100 ms
 _REFRESHED = 500  # segments written in one transaction
 _SMALL_SHARE = 8  # a pack of less than this part of a full one is small
 _MANY_SMALL = 8  # small packs that are worth making one of
-_INDEX_SHARE = 4  # this part of what is kept free is for the index, which grows while chunks move
 
 
 @dataclass(slots=True)
@@ -58,11 +58,18 @@ class PackFigures:
 
 @dataclass(slots=True)
 class CompactReport:
-    """What was done, or would be; `left` are packs left alone, each with the reason."""
+    """What was done, or would be.
+
+    Attributes:
+        data, journal: of the packs of each role.
+        left: packs left alone, each with the reason.
+        owed_bytes: what was freed and others still had open at the end, at most; free once they let go of it.
+    """
 
     data: PackFigures = field(default_factory=PackFigures)
     journal: PackFigures = field(default_factory=PackFigures)
     left: list[str] = field(default_factory=list)
+    owed_bytes: int = field(default=0, compare=False)  # others write to that disk, too
 
     def of(self, role: Role) -> PackFigures:
         """Return the figures of one role."""
@@ -155,6 +162,7 @@ class _Compaction:
         self._top = 0  # the number of the newest change of names when this began
         self._stuck = False  # whether a pack could not be emptied or removed
         self._report = CompactReport()
+        self._room = Room(parts)
 
     def run(self, quiet: Callable[[], bool]) -> CompactReport:
         files = [pack for pack, _ in pack_paths(self._parts.layout)]
@@ -178,6 +186,7 @@ class _Compaction:
             moved |= self._empty(group)
         if moved and not self._dry:
             self._refresh_hints()
+        self._report.owed_bytes = min(self._room.owed, max(0, self._report.freed_bytes))
         return self._report
 
     def _set_aside(self, strays: set[int]) -> None:
@@ -273,11 +282,6 @@ class _Compaction:
         except FileNotFoundError:
             return 0
 
-    def _room(self) -> int:
-        """Return how many bytes can be copied now: on a full disk more with each pack that was emptied."""
-        free, whole = self._parts.disk.free_bytes(self._parts.layout.root)
-        return max(0, free - self._parts.settings.reserve(whole) // _INDEX_SHARE)
-
     def _groups(self, plans: Sequence[_Plan]) -> Iterator[list[_Plan]]:
         """Yield what goes together into one new pack: the packs that are wholly dead first, since they cost nothing."""
         for role in Role:
@@ -290,7 +294,8 @@ class _Compaction:
             yield from ([plan] for plan in plans if plan.living.records and plan.row.role is role and plan.floor)
             some = [plan for plan in plans if plan.living.records and plan.row.role is role and not plan.floor]
             for plan in sorted(some, key=lambda plan: plan.living.size):
-                if group and size + plan.living.size > min(self._parts.settings.pack_bytes, self._room()):
+                most, wanted = self._parts.settings.pack_bytes, size + plan.living.size
+                if group and (wanted > most or wanted > self._room.of(wanted)):
                     yield group
                     group, size = [], 0
                 group.append(plan)
@@ -304,12 +309,12 @@ class _Compaction:
             return False  # deletions are needed as long as what they deleted may be told by a pack that stayed
         new = sum((plan.living for plan in group), Living()).pack_size
         rows = [plan.row for plan in group]
-        old = sum(self._size(row.pack) for row in rows)
+        old, free = sum(self._size(row.pack) for row in rows), self._room.free
         try:
             if self._dry:
                 pass
-            elif new > (room := self._room()):
-                raise NoSpace(f"what is needed of it takes {new:,} bytes elsewhere first, and {room:,} are free")
+            elif new > self._room.of(new):
+                raise NoSpace(f"what is needed of it takes {new:,} bytes elsewhere first, and {self._room}")
             elif new:
                 new = move(self._parts, rows, self._step, group[0].floor)
             else:
@@ -318,6 +323,8 @@ class _Compaction:
             self._report.left += [f"pack {row.pack:016x}: {error}" for row in rows]
             self._stuck = True
             return False
+        if not self._dry:
+            self._room.note(free, old - new)
         figures = self._report.of(rows[0].role)
         figures.after += bool(new) - len(rows)
         figures.moved_bytes += new
@@ -384,15 +391,3 @@ def _count(parts: Parts, doomed: Doomed, only: int | None = None) -> dict[int, _
                 known.stored += row.extent.stored
                 known.bad += row.state is ChunkState.BAD
     return counted
-
-
-def set_aside(parts: Parts, pack: int) -> None:
-    """Move a pack's file to where nobody reads it, nor removes it."""
-    target = parts.layout.quarantined(pack)
-    target.parent.mkdir(0o750, exist_ok=True)
-    path = parts.layout.pack(pack)
-    with contextlib.suppress(FileNotFoundError):
-        parts.disk.rename(path, target)
-        for folder in (target.parent, path.parent):
-            parts.disk.sync_folder(folder)
-    forget(parts, [pack])

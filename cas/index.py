@@ -23,6 +23,7 @@ from cas.tables import (
     INLINE,
     MARKING,
     PACK,
+    PACKS_GONE,
     SEGMENT,
     SEGMENT_KEY,
     TABLES,
@@ -168,7 +169,8 @@ class Edit(View):
         self._tx.put("packs", U64.pack(row.pack), PACK.pack(row.state, row.role, row.owner, row.committed))
 
     def delete_pack(self, pack: int) -> None:
-        """Forget a pack whose file is gone."""
+        """Forget a pack whose file is gone, and let whoever has it open still learn that."""
+        self.set_number(PACKS_GONE, self.number(PACKS_GONE) + 1)
         self._tx.delete("packs", U64.pack(pack))
         self._tx.delete("checked", U64.pack(pack))
 

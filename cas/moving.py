@@ -8,6 +8,7 @@ packs are worth it.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -134,6 +135,18 @@ def forget(parts: Parts, packs: Sequence[int]) -> None:
             edit.delete_pack(pack)
 
     parts.committer.run(work)
+
+
+def set_aside(parts: Parts, pack: int) -> None:
+    """Move a pack's file to where nobody reads it, nor removes it."""
+    target = parts.layout.quarantined(pack)
+    target.parent.mkdir(0o750, exist_ok=True)
+    path = parts.layout.pack(pack)
+    with contextlib.suppress(FileNotFoundError):
+        parts.disk.rename(path, target)
+        for folder in (target.parent, path.parent):
+            parts.disk.sync_folder(folder)
+    forget(parts, [pack])
 
 
 def change_over(parts: Parts, moves: Sequence[Move], target: PackRow) -> None:

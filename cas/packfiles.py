@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class _Open:
     fd: int
     users: int = 0
+    is_gone: bool = False  # its file has no name any more: closed by its last reader
 
 
 class PackFiles:
@@ -75,8 +76,11 @@ class PackFiles:
     def release(self, pack: int) -> None:
         """Give a descriptor back. What is open beyond the limit is closed when the next pack is opened."""
         with self._lock:
-            self._open[pack].users -= 1
+            entry = self._open[pack]
+            entry.users -= 1
             surplus = [] if self._limit else self._surplus()
+            if entry.is_gone and not entry.users and pack in self._open:
+                surplus.append(self._open.pop(pack).fd)
         self._close(surplus)
 
     def read(self, pack: int, offset: int, size: int) -> bytearray:
@@ -107,13 +111,15 @@ class PackFiles:
             raise Damaged(f"pack {pack:016x} ends before byte {offset + len(memory)}; {REPAIR}")
 
     def forget_unlinked(self) -> None:
-        """Close packs whose file is gone and that nobody reads: only then is their space free."""
+        """Close packs whose file is gone, one that is read after its last reader: only then is their space free."""
         with self._lock:
-            idle = [pack for pack, entry in list(self._open.items()) if not entry.users]
-        gone = [pack for pack in idle if not self._layout.pack(pack).exists()]
+            packs = list(self._open)
+        gone = [pack for pack in packs if not self._layout.pack(pack).exists()]
         with self._lock:
-            still = [pack for pack in gone if pack in self._open and not self._open[pack].users]
-            surplus = [self._open.pop(pack).fd for pack in still]
+            still = [pack for pack in gone if pack in self._open]
+            for pack in still:
+                self._open[pack].is_gone = True
+            surplus = [self._open.pop(pack).fd for pack in still if not self._open[pack].users]
         self._close(surplus)
 
     def close(self) -> None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from cas.compact import close, is_quiet, set_aside
+from cas.compact import close, is_quiet
 from cas.errors import Busy, Damaged, DiskFailed
 from cas.extent import Codec
-from cas.moving import Move, change_over, forget, living_bodies
+from cas.moving import Move, change_over, forget, living_bodies, set_aside
 from cas.records import Body, ChunkEntry, ChunkRef, Role, Segment, link
 from cas.restate import restate
 from cas.scan import extent_of, scan_pack, torn

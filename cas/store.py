@@ -37,6 +37,7 @@ from cas.receive import begin
 from cas.resume import Resumed
 from cas.root import check_index, find
 from cas.settle import settle
+from cas.tables import PACKS_GONE
 from cas.track import STEPS
 from cas.turns import Turn, turn
 from cas.upkeep import Upkeep
@@ -81,6 +82,7 @@ class Store(Upkeep):
         index = Index(layout.index, settings)
         self._lease = Lease(layout, owner)
         self._closed = False
+        self._packs_gone = 0  # when files were last let go of
         self._healing = Healing()
         committer = Committer(index, layout, settings, owner)
         rows = PackRows(index, committer, owner)
@@ -338,6 +340,24 @@ class Store(Upkeep):
         """Wait for a turn with work to be done once, among all processes; in the end go on without. Owners end it."""
         return turn(self._parts.layout, work, wait_s)
 
+    def let_go(self) -> None:
+        """Close packs that others removed since the last call; only then is their space free, and they may wait for it.
+
+        To be called every second or so: where none was removed, all it costs is a look at a number.
+
+        Raises:
+            NoSpace, DiskFailed, ReadOnly, Busy: try again.
+        """
+        gone = self._parts.index.read(lambda view: view.number(PACKS_GONE))
+        if gone != self._packs_gone:
+            self._forget_unlinked()
+            self._packs_gone = gone
+
+    def _forget_unlinked(self) -> None:
+        self._parts.files.forget_unlinked()
+        self._parts.packs.forget_unlinked()
+        self._parts.committer.forget_unlinked()
+
     def tick(self) -> None:
         """Keep house: free what dead processes and packs held, forget stale uploads. To be called about once a minute.
 
@@ -345,9 +365,7 @@ class Store(Upkeep):
             NoSpace, DiskFailed, ReadOnly, Busy: try again at the next tick.
         """
         self._parts.index.check_readers()
-        self._parts.files.forget_unlinked()
-        self._parts.packs.forget_unlinked()
-        self._parts.committer.forget_unlinked()
+        self._forget_unlinked()
         self._doubts.catch_up()
         now, settings = self._parts.clock(), self._parts.settings
         self.expire_uploads(now - settings.upload_life_s, now - settings.upload_tombstone_s)

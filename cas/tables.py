@@ -33,6 +33,7 @@ TABLES = {  # name → whether a key has several values
 }
 DOUBTED = 0  # in place of a time: somebody saw damage in a pack, and nobody has read it through since
 MARKING = "marking"  # counter: whether a collection marks what is in use
+PACKS_GONE = "packs_gone"  # counter: of packs forgotten after their files
 MOST_CANDIDATES = 16  # chunks of one key that a push compares itself with; beyond, it is stored once more
 U64 = struct.Struct(">Q")
 CHUNK = struct.Struct(">QIIIBB")  # as EXTENT, and the state

@@ -21,6 +21,7 @@ from tools.priority import give_way
 from tools.settings import Settings, SettingsCommand, with_settings
 from tools.units import human_size, parse_duration
 
+_WORTH_TELLING = 1 << 20  # of bytes not free yet: others write meanwhile, and the index grows
 _BYTES = ("blobs", "recipes", "chunks", "bytes", "unfinished")
 
 
@@ -115,6 +116,11 @@ def _told(done: Collection, life_s: float, *, dry_run: bool) -> str:
     ]
     if done.unfinished.count:
         lines.append(_kept(done.unfinished, life_s))
+    if not dry_run and done.packs.owed_bytes >= _WORTH_TELLING:
+        lines.append(
+            f"not free yet: up to {human_size(done.packs.owed_bytes)} of it; servers let go of it within seconds, and "
+            "whoever pulls it just now when that is done"
+        )
     return "\n".join([*lines, *(f"left for the next run: {each}" for each in done.left)])
 
 

@@ -32,6 +32,7 @@ from tools.keeping import collect_apart, collecting, scrub_apart, scrubbing
 from tools.order import LOG_FORMAT, READY, Order
 
 TICK_S: Final = 60.0
+LET_GO_S: Final = 1.0  # a collection on a full disk waits for what it removed to be closed here
 RENEWAL_S: Final = 2.0  # a look at two files is cheap, and an expired certificate is dear
 SPARE_DESCRIPTORS: Final = 256  # the index, packs being written, pipes, the listening sockets
 logger = logging.getLogger("cas.worker")
@@ -121,9 +122,13 @@ def _ticking(store: Store, every_s: float) -> Iterator[None]:
     done = threading.Event()
 
     def tick() -> None:
-        while not done.wait(every_s):
+        due = time.monotonic() + every_s
+        while not done.wait(LET_GO_S):
             try:
-                store.tick()
+                store.let_go()
+                if time.monotonic() >= due:
+                    due = time.monotonic() + every_s
+                    store.tick()
             except CasError as error:
                 logger.warning("housekeeping failed and will be tried again: %s", error)
 

@@ -125,6 +125,19 @@ def test_a_blob_is_had_again_while_its_files_are_open_and_holds_none_by_that(tmp
         assert not packs & set(store._parts.files._open)
 
 
+def test_a_file_that_was_removed_while_it_was_read_is_closed_by_its_last_reader(tmp_path: Path) -> None:
+    """A collection may wait for its space: not until somebody looks again."""
+    with opened(tmp_path) as store:
+        blob = held(store, push(store, "blob", DATA))
+        packs = {extent.pack for extent in places(store, blob.digest).extents}
+        gone(store, "blob")
+        store.let_go()
+        assert packs & set(store._parts.files._open)
+        assert content(blob) == DATA
+        blob.close()
+        assert not packs & set(store._parts.files._open)
+
+
 def test_files_are_given_back_once_however_the_blob_is_let_go(tmp_path: Path) -> None:
     """Closed twice, or forgotten."""
     with opened(tmp_path) as store:
