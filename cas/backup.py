@@ -99,13 +99,13 @@ def restore(
     _make_folder(root)
     check_filesystem(root)
     with _copying(target), _unused(source):
-        diary = _diary_of_restore(target, store)
+        diary = _diary_of_restore(target, store, settings)
         diary.write(target.diary, disk)
         _clear(target)
         moment = _copy_index(source, target, settings, disk)
         report = _bring(source, target, moment, diary, disk, progress)
-        disk.unlink(target.diary)
-    disk.unlink(target.copy_lock)
+        disk.unlink(target.copy_lock)
+        disk.unlink(target.diary)  # last: as long as it is there, the same call goes on
     return report
 
 
@@ -120,7 +120,7 @@ def _bring(source: Layout, target: Layout, moment: _Moment, diary: Diary, disk: 
     _publish(source, target, moment, disk)
     report.index_bytes = target.index_data.stat().st_size
     mirror.remove_others([*moment.packs, *moment.retained.packs], report)
-    Diary(diary.store, [moment.change]).write(target.diary, disk)
+    Diary(diary.store, [moment.change], restores=diary.restores).write(target.diary, disk)
     return report
 
 
@@ -256,13 +256,10 @@ def _diary_of_backup(target: Layout, store: str, parts: Parts) -> Diary:
     diary = Diary.read(target.diary) or Diary(store)
     if diary.store != store:
         raise Occupied(f"{target.root} holds the backup of another store; choose another folder")
+    diary.restores = False
     if not target.manifest.exists():
         return diary
-    index = Index(target.index, parts.settings)
-    try:
-        change = index.read(lambda view: view.number(JOURNAL_SEQ))
-    finally:
-        index.close()
+    change = _change_of(target, parts.settings)
     if change not in diary.changes:
         raise Occupied(f"{target.root} took changes of its own since it was a backup; choose another folder")
     ours = parts.index.read(lambda view: view.number(JOURNAL_SEQ))
@@ -281,11 +278,28 @@ def _finished_backup(source: Layout) -> str:
     return read_manifest(source).id.hex()
 
 
-def _diary_of_restore(target: Layout, store: str) -> Diary:
+def _diary_of_restore(target: Layout, store: str, settings: EngineSettings) -> Diary:
+    """Return the diary of an empty folder, or that of a restore which was cut off, be it at its very end."""
     diary = Diary.read(target.diary) or Diary(store)
-    if target.manifest.exists() or diary.store != store:
+    is_store = target.manifest.exists()
+    if diary.store != store or (is_store and not diary.restores):
         raise Occupied(f"{target.root} is not empty; restore into an empty or new folder")
+    if is_store and _change_of(target, settings) not in diary.changes:
+        raise Occupied(
+            f"{target.root} took changes of its own since it was restored: it is whole, use it as it is, "
+            "or restore into an empty or new folder"
+        )
+    diary.restores = True
     return diary
+
+
+def _change_of(layout: Layout, settings: EngineSettings) -> int:
+    """Return the number of the last change of names of a store that nobody uses."""
+    index = Index(layout.index, settings)
+    try:
+        return index.read(lambda view: view.number(JOURNAL_SEQ))
+    finally:
+        index.close()
 
 
 def _make_folder(folder: Path) -> None:

@@ -67,11 +67,13 @@ class Diary:
         store: whose copy it is.
         changes: numbers of the last change of names in the copy; two while one index takes the other's place.
         growing: packs being written on in place, and how far each of them was good before.
+        restores: whether the copy is to be a store, and no backup; then this goes when it is one.
     """
 
     store: str
     changes: list[int] = field(default_factory=list)
     growing: dict[str, int] = field(default_factory=dict)
+    restores: bool = False
     format: int = FORMAT
 
     @classmethod
@@ -131,6 +133,8 @@ class Mirror:
                 self._bring(piece, report)
                 report.copied_bytes += piece.want - piece.have
                 progress(report.copied_bytes, total)
+            elif self._diary.restores:  # nobody was told what the call that was cut off found there
+                report.damaged += rot(self._target.pack(piece.row.pack), piece.row, self._disk)
         for folder in {self._target.pack(row.pack).parent for row in named} | {self._target.packs}:
             if folder.is_dir():
                 self._disk.sync_folder(folder)

@@ -18,7 +18,7 @@ from cas import Busy, DiskFailed, InUse, Name, NoSpace, NotAStore, Occupied, Sto
 from cas.disk import Disk
 from cas.layout import Layout
 from cas.lease import maintenance_lock
-from tests.support.engine import KIB, MIB, SMALL, flip, noise, opened, packs_of, prose, push, read
+from tests.support.engine import KIB, MIB, SMALL, file_ranges, flip, noise, opened, packs_of, prose, push, read
 from tests.support.processes import can_mount, run_python, run_to_its_death
 
 Contents = dict[str, bytes]
@@ -241,28 +241,59 @@ def test_a_refused_restore_leaves_nothing_in_its_root(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "new").rglob("*")} == before
 
 
-def test_a_restore_that_ends_anywhere_goes_on(tmp_path: Path) -> None:
-    """Until it is done the root is no store; then it is whole."""
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_restore_that_ends_anywhere_goes_on(tmp_path: Path, *, is_damaged: bool) -> None:
+    """Until it is done the root is no store; then it is whole. What is damaged is told by the last call, too."""
     with opened(tmp_path / "root") as store:
         fill(store, 1)
-        store.backup(tmp_path / "backup")
         before = contents(store)
+        if is_damaged:  # bytes that nobody asks for
+            piece = file_ranges(store, push(store, "gone", noise(200 * KIB, 5)))[0]
+            flip(Path(f"/proc/self/fd/{piece.fd}").resolve(), piece.offset + 7)
+            store.change(lambda names: names.delete(Name("thing", "gone")))
+        damaged = store.backup(tmp_path / "backup").damaged
+    assert bool(damaged) == is_damaged
 
     def work(disk: BreakingDisk) -> None:
         shutil.rmtree(tmp_path / "new", ignore_errors=True)
         try:
             restore(tmp_path / "backup", tmp_path / "new", SMALL, disk=disk)
         except Ends:
-            if (tmp_path / "new" / "store.json").exists():
-                assert contents_of(tmp_path / "new") == before
-            else:
+            if not (tmp_path / "new" / "store.json").exists():
                 with pytest.raises(NotAStore):
                     Store.open(tmp_path / "new", SMALL)
-                restore(tmp_path / "backup", tmp_path / "new", SMALL)
-                assert contents_of(tmp_path / "new") == before
+            assert restore(tmp_path / "backup", tmp_path / "new", SMALL).damaged == damaged
+            assert not {"backup.json", "backup.lock"} & {path.name for path in (tmp_path / "new").iterdir()}
+            assert contents_of(tmp_path / "new") == before
             raise
 
     assert each_step(work, Ends) > 10
+
+
+def test_a_restore_that_was_cut_off_at_its_end_overwrites_nothing_that_came_since(tmp_path: Path) -> None:
+    """Neither what was pushed to what it made, nor another backup of the same store, which looks much like it."""
+
+    class Last(BreakingDisk):
+        def unlink(self, path: Path) -> None:
+            if path.name in {"backup.json", "backup.lock"}:
+                raise Ends
+            super().unlink(path)
+
+    with opened(tmp_path / "root") as store:
+        fill(store, 1)
+        store.backup(tmp_path / "backup")
+        store.backup(tmp_path / "other")
+    with pytest.raises(Ends):
+        restore(tmp_path / "backup", tmp_path / "new", SMALL, disk=Last(1000, Ends))
+    with Store.open(tmp_path / "new", SMALL) as store:
+        push(store, "new", noise(100 * KIB, 9))
+        after = contents(store)
+    with pytest.raises(Occupied, match="took changes of its own since it was restored"):
+        restore(tmp_path / "backup", tmp_path / "new", SMALL)
+    assert contents_of(tmp_path / "new") == after
+    with pytest.raises(Occupied, match="is not empty"):
+        restore(tmp_path / "backup", tmp_path / "other", SMALL)
+    assert (tmp_path / "other" / "backup.json").exists()
 
 
 def test_a_tail_that_was_written_and_never_synced_is_written_anew(tmp_path: Path) -> None:
