@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from api.content.repository import Repository
-from api.ranges import Part, Unsatisfiable, Whole, parse_ranges
+from api.ranges import Part, Unsatisfiable, parse_ranges
 from api.streaming import BlobResponse, close
 from api.v2 import caching, links, names
 from api.v2.call import Call
@@ -124,9 +124,6 @@ def _answer(
 ) -> ASGIApp:
     threads, size = call.registry.threads, source.size
     match parse_ranges(wanted, size):
-        case Whole():
-            again = source.again if isinstance(source, Held) else None
-            return call.repeatable(BlobResponse(source, threads, headers=headers), moment, again)
         case Unsatisfiable() as nothing:
             raise Refused(
                 RANGE_UNSATISFIABLE,
@@ -136,6 +133,7 @@ def _answer(
         case (Part() as part,):
             headers = {**headers, "Content-Range": part.content_range(size)}
             return BlobResponse(source, threads, status=206, headers=headers, start=part.start, stop=part.stop)
-        case several:
-            parts = Parts(source, several, OCTETS)
+        case tuple() as several if (parts := Parts(source, several, OCTETS)).is_worth_it:
             return BlobResponse(parts, threads, status=206, headers={**headers, "Content-Type": parts.content_type})
+    again = source.again if isinstance(source, Held) else None
+    return call.repeatable(BlobResponse(source, threads, headers=headers), moment, again)

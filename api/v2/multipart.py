@@ -6,10 +6,13 @@ Knows the framing of RFC 9110, section 14.6. Blocking where the blob's reader is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import final
+from typing import Final, final
 
 from api.ranges import Part
 from cas import Damaged, Digest, FileRange, Held, Packed, Reader
+
+# Of what only a reader can read, each part costs a look into the index, and a chunk that is decoded for it.
+_MOST_READ: Final = 32
 
 
 @final
@@ -43,6 +46,12 @@ class Parts:
     def size(self) -> int:
         """The length of the body, heads included."""
         return sum(map(len, self._heads)) + sum(part.stop - part.start for part in self._parts) + len(self._end)
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether the whole blob would cost us, or the client, more than these parts."""
+        few = isinstance(self._reader, Held) or len(self._parts) <= _MOST_READ
+        return few and self.size <= self._reader.size
 
     def plan(self, _start: int, _stop: int, /) -> Iterator[FileRange | Packed | bytes]:
         """Yield the whole body, lazily; there are no ranges of it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.support.engine import prose
 from tests.wire.v2.content import Home
 from tests.wire.v2.pushing import Pushed, code, new_repository, pushing, sha256, sha512
 
@@ -161,6 +162,29 @@ def test_hundreds_of_ranges_in_one_header_are_answered(home: Home) -> None:
     assert 30_000 < len(header) < 40_000
     found = parts_of(ask(home, LARGE, range=header))
     assert [data for _, data in found] == [LARGE[first : last + 1] for first, last in wanted]
+
+
+def test_more_ranges_of_what_is_kept_compressed_than_are_worth_it_get_the_whole(home: Home) -> None:
+    """Each of them costs a look into the index and a chunk decoded, so that thousands would cost seconds."""
+    data = prose(700_000)
+    home.client.push(home.name, data)
+    assert parts_of(ask(home, data, range=ranges_of(data, 32)))[-1][1] == b"i"
+    for header in (ranges_of(data, 33), "bytes=" + ",".join(["9-9"] * 8_000)):
+        answer = ask(home, data, range=header)
+        assert (answer.status_code, answer.content == data) == (200, True)
+
+
+def ranges_of(data: bytes, count: int) -> str:
+    """Ask for so many single bytes, each in another place."""
+    step = len(data) // count
+    return "bytes=" + ",".join(f"{at}-{at}" for at in range(9, 9 + count * step, step)[: count - 1]) + ",9-9"
+
+
+def test_an_answer_in_parts_is_never_longer_than_the_whole(home: Home) -> None:
+    """Each part has a head of its own, and thousands of single bytes would be one of heads."""
+    for count, status in ((2_000, 206), (8_000, 200)):
+        answer = ask(home, LARGE, range="bytes=" + ",".join(["9-9"] * count))
+        assert (answer.status_code, len(answer.content) <= len(LARGE)) == (status, True)
 
 
 def test_a_part_of_something_else_is_not_continued(home: Home) -> None:
