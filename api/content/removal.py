@@ -19,7 +19,7 @@ from api.content.repositories import GONE, REPO, BeingRemoved
 from api.content.repository import Repository
 from api.content.trash import Deletion
 from api.content.values import content, record
-from cas import Name, Names, Store
+from cas import Busy, Closed, DiskFailed, Name, Names, NoSpace, ReadOnly, Store
 
 T = TypeVar("T")
 
@@ -39,11 +39,29 @@ STEP_BYTES: Final = 1 << 20  # of records; manifests are large
 
 
 def remove(store: Store, repository: Repository, now: float) -> bool:
-    """Remove a repository; tell whether there was one. Nobody sees it any more once the first step is done."""
+    """Remove a repository; tell whether there was one. Nobody sees it any more once the first step is done.
+
+    Raises:
+        NoSpace, DiskFailed, ReadOnly, Busy, Closed: nothing was changed, or it says that the removal has begun.
+    """
     if not store.change(lambda names: _begin(names, repository, now), frees=True):
-        return False
-    finish(store, repository)
+        note = store.get(Name(GONE, str(repository)))
+        if note is None:
+            return False
+        _finish_begun(store, repository)
+        return "from" not in content(note) or remove(store, repository, now)
+    _finish_begun(store, repository)
     return True
+
+
+def _finish_begun(store: Store, repository: Repository) -> None:
+    try:
+        finish(store, repository)
+    except (NoSpace, DiskFailed, ReadOnly, Busy, Closed) as error:
+        raise type(error)(
+            f"{repository} is gone, and what it consisted of follows with the next `cas gc`, start of a server or "
+            f"push to it, or when it is removed again: {error}"
+        ) from error
 
 
 def restore(names: Names, repository: Repository, deletion: Deletion) -> None:

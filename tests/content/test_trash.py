@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -380,6 +380,40 @@ def test_a_full_disk_takes_deletions_and_collections_and_no_pushes(tmp_path: Pat
         sweep(registry, grace_s=0)
         maintenance.note_run(registry.store, NOW)
         assert trashed(registry.store) == 0
+
+
+def test_a_removal_that_stops_half_way_says_that_it_began_and_is_finished_by_the_next_call(tmp_path: Path) -> None:
+    """Whichever write finds no room: either nothing happened, or it is told that the rest follows, and by whom."""
+
+    class Full(Disk):
+        left = 1 << 30  # writes that have room
+
+        def write(self, fd: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
+            self.left -= 1
+            if self.left < 0:
+                raise NoSpace("the disk is full")
+            return super().write(fd, buffers, offset)
+
+    disk, told = Full(), list[str]()
+    with pushing(tmp_path / "root", disk=disk) as registry, closing(registry.client()) as client:
+        for left in itertools.count():
+            home = Home(client)
+            for number in range(2):
+                home.push(home.numbered(number), "some")
+            one, disk.left = Repository.of(home.name), left
+            try:
+                assert removal.remove(registry.store, one, NOW)
+                break
+            except NoSpace as error:
+                told.append(str(error).replace(home.name, "it"))
+                is_gone = repositories.find(registry.store, one) is None
+                assert is_gone == ("is gone, and what it consisted of follows" in told[-1])
+            finally:
+                disk.left = 1 << 30
+            assert removal.remove(registry.store, one, NOW), "nobody is told that there is no such repository"
+            assert registry.store.scan(GONE) == []
+            assert not removal.remove(registry.store, one, NOW)
+    assert "it is gone, and what it consisted of follows with the next `cas gc`" in told[-1]
 
 
 class TestWindow:
