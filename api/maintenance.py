@@ -6,6 +6,7 @@ The composition of the rules; decides nothing about any name. Blocking; no HTTP,
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,8 +94,9 @@ def run(
         InUse: somebody else is at it.
     """
     before = store.stats().pack_bytes
-    ended = store.expire_uploads(uploads_before, 0, dry_run=dry_run) if uploads_before else 0
-    swept = sweep(store, wanted, dry_run=dry_run, progress=progress)
+    with nullcontext() if dry_run else store.maintaining():  # two at once would take each other's marks for pushes
+        ended = store.expire_uploads(uploads_before, 0, dry_run=dry_run) if uploads_before else 0
+        swept = sweep(store, wanted, dry_run=dry_run, progress=progress)
     freed = store.collect(dry_run=dry_run, without=frozenset(swept.without), progress=progress)
     everything = wanted.unused_before == _FOREVER
 

@@ -294,6 +294,11 @@ def leave_to_owner(path: Path, fd: int) -> None:
             os.fchown(fd, folder.st_uid, folder.st_gid)
 
 
+def is_full(error: OSError) -> bool:
+    """Tell whether it is room that lacks, on the disk or of a quota."""
+    return error.errno in _FULL
+
+
 @contextmanager
 def refusals(verb: str, kind: type[DiskFailed] = DiskFailed) -> Iterator[None]:
     """Turn what the system refuses into what the engine says of it."""
@@ -302,7 +307,7 @@ def refusals(verb: str, kind: type[DiskFailed] = DiskFailed) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             raise NoSpace(f"the disk is full (cannot {verb}); free some space and try again") from error
         if error.errno in _FORBIDDEN:
             raise Forbidden(

@@ -12,8 +12,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from cas.disk import Disk, leave_to_owner, write_file
-from cas.errors import CasError, FormatTooNew, IndexMissing, NotAStore, NotOwner, RootReadOnly, UnsafeFilesystem
+from cas.disk import Disk, is_full, leave_to_owner, write_file
+from cas.errors import (
+    CasError,
+    FormatTooNew,
+    IndexMissing,
+    NoSpace,
+    NotAStore,
+    NotOwner,
+    RootReadOnly,
+    UnsafeFilesystem,
+)
 from cas.layout import Layout
 from cas.locks import lock_folder, open_shared
 from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
@@ -176,7 +185,7 @@ def _make_folder(root: Path) -> None:
     try:
         root.mkdir(FOLDER_MODE, parents=True)
     except OSError as error:
-        raise RootReadOnly(f"{root} cannot be made ({error.strerror}); choose another --root") from error
+        raise _refusal(error, f"{root} cannot be made", "choose another --root") from error
 
 
 def _check_writable(root: Path) -> None:
@@ -211,9 +220,8 @@ def _make_folders(layout: Layout, disk: Disk) -> None:
             disk.sync_folder(layout.packs)
             disk.sync_folder(layout.root)
     except OSError as error:
-        raise RootReadOnly(
-            f"{error.filename} cannot be made ({error.strerror}); mend permissions or mount, or choose another --root"
-        ) from error
+        what = f"{error.filename} cannot be made"
+        raise _refusal(error, what, "mend permissions or mount, or choose another --root") from error
 
 
 def _leave_folder_to_owner(folder: Path) -> None:
@@ -237,8 +245,15 @@ def _make(layout: Layout, disk: Disk) -> Manifest:
         }
         write_file(layout.manifest, json.dumps(content, indent=1).encode() + b"\n")
     except OSError as error:
-        raise RootReadOnly(f"{layout.root} cannot be made a store ({error.strerror}); choose another --root") from error
+        raise _refusal(error, f"{layout.root} cannot be made a store", "choose another --root") from error
     return manifest
+
+
+def _refusal(error: OSError, what: str, remedy: str) -> CasError:
+    """Say what the system refuses; room that lacks is another matter than a right."""
+    if is_full(error):
+        return NoSpace(f"{what}: the disk is full ({error.strerror}); free some space and try again")
+    return RootReadOnly(f"{what} ({error.strerror}); {remedy}")
 
 
 def read_manifest(layout: Layout) -> Manifest:

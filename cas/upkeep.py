@@ -5,6 +5,7 @@ Layer: L12. Verbs alone; each is a module of its own.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,16 @@ class Upkeep:
         gone = {name.key() for name in without}
         with at_work(self._parts.layout):
             return collect(self._parts, dry_run=dry_run, without=gone, wait_s=wait_s, progress=progress)
+
+    @contextmanager
+    def maintaining(self) -> Iterator[None]:
+        """Be the only one, among all processes, who takes something away: names, before `collect` takes their bytes.
+
+        Raises:
+            InUse: somebody else is at it; that includes `collect`, `compact` and `backup`, so leave before those.
+        """
+        with at_work(self._parts.layout), maintenance_lock(self._parts.layout):
+            yield
 
     def check(self, scope: Depth | Scope = Depth.QUICK, *, wait_s: float = 600.0) -> Iterator[Finding]:
         """Yield what is not as promised; others go on pushing, deleting, pulling and collecting meanwhile.

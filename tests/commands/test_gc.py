@@ -20,6 +20,7 @@ import pytest
 from api import maintenance
 from api.access.settings import AccessSettings
 from api.config import HttpSettings
+from api.content import marks
 from api.content.settings import KeepingSettings
 from api.v1.settings import V1Settings
 from api.v2.settings import V2Settings
@@ -119,6 +120,21 @@ def test_a_second_one_is_told_that_there_is_one(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout) == (75, "")
     assert ended.stderr.startswith("cas: a collection, ")
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_beside_another_one_nothing_is_changed(tmp_path: Path, server: StartServer) -> None:
+    """Not a name either: the marks of who was first stay, which would take their going for a push."""
+    running = server(tmp_path / "root")
+    with closing(Client(running.url)) as client:
+        home = Home(client)
+        untagged = home.push(home.numbered(1))
+        with Store.open(running.root) as store:
+            store.change(lambda names: marks.put(names, home.name, "of who was first"))
+            with maintenance_lock(Layout(running.root)):
+                assert run_cas("gc", "--grace", "0", "--untagged", "--root", running.root).returncode == 75
+            assert store.read(lambda reads: reads.get(Name(marks.MARK, home.name))) is not None
+        assert home.get(untagged.digest).status_code == 200
+        assert gc(running.root, "--grace", "0", "--untagged")["names"]["manifests without a tag"] == 1
 
 
 @pytest.mark.parametrize("grace", ["", "soon", "-1", "1w", "nan"])

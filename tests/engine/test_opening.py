@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+import cas.disk
 import cas.root
 import cas.store
 from cas import (
@@ -263,6 +266,33 @@ class TestRecoveries:
         make(tmp_path)
         with Store.open(tmp_path) as store:
             assert len(store.scan("thing")) == 1
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+    @pytest.mark.parametrize("where", ["root", "locks", "index", "store.json"])
+    def test_a_full_disk_is_no_matter_of_permissions(
+        self, where: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever of a new store has no room: that is said, and once there is, the same call makes it."""
+        make, write = Path.mkdir, cas.disk.write_file
+
+        def refuse(path: Path) -> None:
+            if path.name == where:
+                raise OSError(number, os.strerror(number), str(path))
+
+        def mkdir(path: Path, *arguments: Any, **more: Any) -> None:
+            refuse(path)
+            make(path, *arguments, **more)
+
+        def write_file(path: Path, data: bytes) -> None:
+            refuse(path)
+            write(path, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "mkdir", mkdir)
+            patch.setattr(cas.root, "write_file", write_file)
+            with pytest.raises(NoSpace, match="the disk is full"):
+                Store.open(tmp_path / "root", SMALL, create=True)
+        Store.open(tmp_path / "root", SMALL, create=True).close()
 
     def test_a_killed_store_opens_on_a_full_disk_and_is_settled_once_there_is_room(self, tmp_path: Path) -> None:
         """What is there can be read, which needs no byte; and nothing that never counted comes to count."""
