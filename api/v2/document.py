@@ -30,6 +30,7 @@ _ELSEWHERE: Final = (
 _IMAGE_MEMBERS: Final = ("config", "layers")
 _INDEX_MEMBERS: Final = ("manifests",)
 _SCHEMA: Final = 2
+_LARGEST: Final = (1 << 63) - 1  # that clients can read: they keep sizes as signed numbers of 64 bits
 _OURS: Final = ("schemaVersion", "mediaType", "config", "layers", "manifests", "subject", "artifactType", "annotations")
 _OF_DESCRIPTORS: Final = ("mediaType", "digest", "size", "urls")
 
@@ -114,7 +115,7 @@ def _media_type(content: Mapping[str, Any], content_type: str | None) -> str:
 
 def _check_shape(content: Mapping[str, Any], media_type: str) -> None:
     version = content.get("schemaVersion")
-    if version != _SCHEMA or isinstance(version, bool):
+    if version != _SCHEMA or type(version) is not int:  # 2.0 is another thing to most clients
         raise _invalid("its schemaVersion is not 2; older ones are not taken, push with a newer client")
     foreign = _IMAGE_MEMBERS if media_type in INDEXES else _INDEX_MEMBERS
     for member in foreign:  # two readers could take such a document for two different things
@@ -161,8 +162,8 @@ def _descriptor(value: object, where: str) -> _Descriptor:
     media_type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")
     if not isinstance(media_type, str) or not isinstance(digest, str):
         raise _invalid(f"its {where} lacks a mediaType or a digest")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise _invalid(f"its {where} has no size")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _LARGEST:
+        raise _invalid(f"its {where} has no size, or one that no client can read")
     try:
         parsed = Digest.parse(digest)
     except InvalidDigest as error:

@@ -22,7 +22,9 @@ from cas import Reads
 
 _NUMBER: Final = re.compile(r"[0-9]+", re.ASCII)
 _MOST_DIGITS: Final = 9  # more than any limit has
-_MOST_LAST_CHARS: Final = 300  # longer than any name: cutting there changes nothing about what follows it
+# Longer than any name, and short enough for a key: cutting there changes nothing about what follows.
+_MOST_REPOSITORY_BYTES: Final = 300
+_MOST_TAG_BYTES: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,8 @@ class Page:
     after: str
 
     @classmethod
-    def of(cls, call: Call, usual: int, most: int) -> Page:
-        """Read a request's parameters.
+    def of(cls, call: Call, usual: int, most: int, longest: int) -> Page:
+        """Read a request's parameters; of where to begin, no more than so many bytes.
 
         Raises:
             Refused: 400.
@@ -43,7 +45,7 @@ class Page:
         if number is not None and _NUMBER.fullmatch(number) is None:
             raise Refused(PAGE_INVALID, {"n": number[:100]})
         wanted = usual if number is None else int(number) if len(number) <= _MOST_DIGITS else most
-        return cls(min(wanted, most), last[:_MOST_LAST_CHARS])
+        return cls(min(wanted, most), _place(last, longest))
 
     def answer(self, call: Call, said: dict[str, str], key: str, found: list[str]) -> Response:
         """Answer with a list of one more than is wanted, where there is one more: then a link leads on."""
@@ -59,14 +61,22 @@ class Page:
 async def get_tags(call: Call) -> ASGIApp:
     """end-8."""
     most = call.registry.v2.tags_page
-    return await call.registry.threads.run(_tags, call, Page.of(call, most, most))
+    return await call.registry.threads.run(_tags, call, Page.of(call, most, most, _MOST_TAG_BYTES))
 
 
 async def get_catalogue(call: Call) -> ASGIApp:
     """The repositories that the caller may pull."""
     settings = call.registry.v2
-    page = Page.of(call, settings.catalogue_page, settings.max_catalogue_page)
+    page = Page.of(call, settings.catalogue_page, settings.max_catalogue_page, _MOST_REPOSITORY_BYTES)
     return await call.registry.threads.run(_catalogue, call, page)
+
+
+def _place(last: str, longest: int) -> str:
+    """Return a place in the order of names that has the same names behind it, and is one that can be looked up.
+
+    No name has NUL in it, so none lies between what comes before one and all that follows.
+    """
+    return last.partition("\0")[0].encode(errors="replace")[:longest].decode(errors="ignore")
 
 
 def _tags(call: Call, page: Page) -> Response:

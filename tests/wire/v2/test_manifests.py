@@ -245,6 +245,8 @@ def test_a_descriptor_must_be_one(home: Home, bad: object, where: str) -> None:
         json.dumps({**GOOD, "layers": []}).encode(),
         json.dumps({**GOOD, "schemaVersion": True}).encode(),
         json.dumps({**GOOD, "schemaVersion": "2"}).encode(),
+        json.dumps({**GOOD, "schemaVersion": 2.0}).encode(),
+        json.dumps({**GOOD, "schemaVersion": 2, "config": {**GOOD["config"], "size": 1 << 63}}).encode(),
         json.dumps({**GOOD, "schemaVersion": 2, "layers": {}}).encode(),
         json.dumps({**GOOD, "schemaVersion": 2, "layers": "text"}).encode(),
         json.dumps({**GOOD, "schemaVersion": 2, "annotations": {"a": 1}}).encode(),
