@@ -83,8 +83,10 @@ def no_void_rule() -> Iterator[None]:
 @contextmanager
 def keys_alone() -> Iterator[None]:
     """A chunk is taken for another one of the same key, whatever its bytes and its salt."""
-    alike = lambda stored, _: stored is not None  # noqa: E731 - the same for all three
-    with patch("cas.runs.same", alike), patch("cas.alike.same", alike), patch("cas.alike._same_memory", alike):
+    alike = lambda stored, _: stored is not None  # noqa: E731 - the same for all of them
+    with ExitStack() as stack:
+        for where in ("cas.runs.same", "cas.alike.same", "cas.alike.same_memory", "cas.track.same_memory"):
+            stack.enter_context(patch(where, alike))
         yield
 
 
