@@ -22,6 +22,7 @@ from cas.names import Name
 from cas.reader import Reader
 from cas.records import Role
 from cas.root import check_owner, leave_lock_file
+from cas.tables import TABLES
 from cas.tallies import gap
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def inspect_index(root: Path, settings: EngineSettings, *, reading: bool = False
         leave_lock_file(layout)
     else:
         check_owner(layout)
-    what = inspect(layout.index, max_readers=settings.max_readers) if layout.index_data.exists() else None
+    what = inspect(layout.index, TABLES, max_readers=settings.max_readers) if layout.index_data.exists() else None
     return None if what is None else Finding("structure", what, "index", REBUILD)
 
 

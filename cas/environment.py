@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar, cast, final
@@ -18,6 +17,7 @@ import lmdb
 import xxhash
 
 from cas.errors import Busy, Closed, Damaged, DiskFailed, InUse, NoSpace
+from cas.gate import Gate
 from cas.pagefile import TRIES, is_empty, metas_flaw, state_flaw
 
 if TYPE_CHECKING:
@@ -33,59 +33,6 @@ _FORMAT = 0  # the engine of LMDB 0.9; an environment variable must not choose o
 
 class MapFull(BaseException):
     """The map must grow and the work run again. Not an `Exception`, so that no callback can swallow it."""
-
-
-class _Gate:
-    """Many transactions, or one resize: LMDB moves the map under running transactions otherwise."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._inside = 0
-        self._resizing = False
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        with self._condition:
-            while self._resizing:
-                self._condition.wait()
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._inside -= 1
-                if not self._inside:
-                    self._condition.notify_all()
-
-    @contextmanager
-    def shared_now(self) -> Iterator[bool]:
-        """Be inside unless that means to wait; tell whether it came to that."""
-        with self._condition:
-            inside = not self._resizing
-            self._inside += inside
-        try:
-            yield inside
-        finally:
-            if inside:
-                with self._condition:
-                    self._inside -= 1
-                    if not self._inside:
-                        self._condition.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._condition:
-            while self._resizing:
-                self._condition.wait()
-            self._resizing = True
-            while self._inside:
-                self._condition.wait()
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._resizing = False
-                self._condition.notify_all()
 
 
 class Environment:
@@ -108,10 +55,11 @@ class Environment:
         if self._place in _OPEN:
             raise InUse(f"{path} is open in this process already; share that Store object, or close it first")
         self._pid = os.getpid()
-        self._gate = _Gate()
+        self._gate = Gate()
         self._closed = False
-        if what := metas_flaw(self._place):
-            raise _damaged(what)
+        self._kinds = tables
+        if what := metas_flaw(self._place, tables):
+            raise damaged(what)
         with _errors(self._place):
             self._env = lmdb.open(
                 os.fsencode(path),
@@ -133,7 +81,7 @@ class Environment:
         while True:
             try:
                 with self._enter(), _errors(self._place):
-                    return _flaw(self._env, self._place)
+                    return _flaw(self._env, self._place, self._kinds)
             except lmdb.MapResizedError:
                 self._resize(0)
 
@@ -327,14 +275,17 @@ class Cursor:
             yield key, _unsealed(key, stored)
 
 
-def inspect(path: Path, *, max_readers: int) -> str | None:
+def inspect(path: Path, tables: dict[str, bool], *, max_readers: int) -> str | None:
     """Return what is wrong with the pages of an environment that this process has not opened; None if nothing is.
+
+    Args:
+        path, tables, max_readers: as for `Environment`.
 
     Raises:
         DiskFailed, Busy: it could not be looked at.
     """
     place = os.path.realpath(path)
-    if (what := metas_flaw(place)) or is_empty(place):
+    if (what := metas_flaw(place, tables)) or is_empty(place):
         return what  # of one without a page it is for whoever opens it to say whether there should be some
     encoded = os.fsencode(place)
     try:
@@ -342,21 +293,22 @@ def inspect(path: Path, *, max_readers: int) -> str | None:
             _errors(place),
             lmdb.open(encoded, readonly=True, create=False, max_readers=max_readers, lib_version=_FORMAT) as env,
         ):
-            return _flaw(env, place)
+            return _flaw(env, place, tables)
     except Damaged as error:
         return str(error.__cause__)  # LMDB says so itself
 
 
-def _flaw(env: lmdb.Environment, place: str) -> str | None:
+def _flaw(env: lmdb.Environment, place: str, tables: dict[str, bool]) -> str | None:
     for _ in range(TRIES):
         with env.begin() as txn:  # pins the pages of its state
-            found, what = state_flaw(place, txn.id())
+            found, what = state_flaw(place, txn.id(), tables)
             if found:
                 return what
     raise Busy("others commit faster than the state of the index can be caught; try again")
 
 
-def _damaged(what: object) -> Damaged:
+def damaged(what: object) -> Damaged:
+    """Say that the index cannot be believed, and what to do."""
     return Damaged(f"the index is damaged ({what}); stop the server and run cas fsck --rebuild-index --force")
 
 
@@ -391,8 +343,10 @@ def _errors(place: str) -> Iterator[None]:
         lmdb.PageNotFoundError,
         lmdb.InvalidError,
         lmdb.VersionMismatchError,
+        lmdb.IncompatibleError,  # tables are opened as they were made
+        lmdb.BadDbiError,
     ) as error:
-        raise _damaged(error) from error
+        raise damaged(error) from error
     except lmdb.Error as error:
         # A write that the full disk took half comes back as an error of input or output.
         if os.strerror(errno.ENOSPC) in str(error) or (os.strerror(errno.EIO) in str(error) and _is_full(place)):

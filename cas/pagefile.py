@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from cas import pages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 TRIES: Final = 100  # to catch a state while others commit; each takes microseconds
 _DATA: Final = "data.mdb"
@@ -26,10 +26,14 @@ def is_empty(place: str) -> bool:
     return False
 
 
-def metas_flaw(place: str) -> str | None:
+def metas_flaw(place: str, tables: Mapping[str, bool]) -> str | None:
     """Return what is wrong with the two pages on which all else rests, or with a file that is too short for them.
 
-    LMDB would go by an older state in silence, or be ended by the kernel.
+    LMDB would go by an older state in silence, by keys in an order that is not theirs, or be ended by the kernel.
+
+    Args:
+        place: folder of the environment.
+        tables: as for `pages.verify`.
     """
     what = None
     try:
@@ -37,7 +41,7 @@ def metas_flaw(place: str) -> str | None:
             for _ in range(TRIES):  # somebody may be writing one of them
                 try:
                     if os.fstat(fd).st_size:
-                        _check(fd)
+                        _check(fd, tables)
                     return None
                 except pages.Broken as error:
                     what = str(error)
@@ -46,25 +50,26 @@ def metas_flaw(place: str) -> str | None:
     return what
 
 
-def state_flaw(place: str, number: int) -> tuple[bool, str | None]:
+def state_flaw(place: str, number: int, tables: Mapping[str, bool]) -> tuple[bool, str | None]:
     """Walk the state that one commit left; return whether it was still to be found, and what is wrong with it."""
     with _opened(place) as fd:
         try:
             meta = next((each for each in _metas(fd) if each.number == number), None)
             if meta is not None:
-                pages.verify(meta, partial(_read, fd, meta.page_bytes))
+                pages.verify(meta, partial(_read, fd, meta.page_bytes), tables)
         except pages.Broken as error:
             return True, str(error)
     return meta is not None, None
 
 
-def _check(fd: int) -> None:
+def _check(fd: int, tables: Mapping[str, bool]) -> None:
     first, second = _metas(fd)
     pages.check_metas(first, second, partial(_read, fd, first.page_bytes))
     newest = max(first, second, key=lambda meta: meta.number)
+    pages.check_tables(newest, partial(_read, fd, newest.page_bytes), tables)
     if os.fstat(fd).st_size < (newest.last_page + 1) * newest.page_bytes:
         # Mostly its last pages are free and were never written; but to touch one that is gone ends the process.
-        pages.verify(newest, partial(_read, fd, newest.page_bytes))
+        pages.verify(newest, partial(_read, fd, newest.page_bytes), tables)
 
 
 @contextmanager

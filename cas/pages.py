@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 _PAGE = struct.Struct("<QHHHH")  # number, pad, flags, lower, upper; of an overflow page the last two are a count
 _META = struct.Struct("<IIQQ48s48sQQ")  # magic, version, address, map size, free tree, main tree, last page, number
@@ -28,10 +28,10 @@ _VERSION: Final = 1
 META_BYTES: Final = _PAGE.size + _META.size
 PAGE_BYTES: Final = 4096  # before it is known
 _NONE: Final = (1 << 64) - 1  # the root of an empty tree
-_BRANCH, _LEAF, _OVERFLOW, _META_PAGE, _FIXED = 1, 2, 4, 8, 0x20
+_BRANCH, _LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8
 _WITHIN, _DIRTY = 0x40, 0x10  # of a page within a node; what was in memory stays set there
 _BIG, _SUBTREE, _SEVERAL = 1, 2, 4  # flags of a node
-_BY_NUMBER: Final = 8  # flag of a tree whose keys are numbers, in their own order
+_SEVERAL_EACH, _BY_NUMBER = 4, 8  # flags of a tree: a key may have several values; keys are numbers, in their own order
 _MOST_DEPTH: Final = 32  # LMDB's own bound
 
 
@@ -50,6 +50,20 @@ class Tree(NamedTuple):
     overflows: int
     entries: int
     root: int
+
+
+class _Kind(NamedTuple):
+    """What is fixed about a tree by what it is for. LMDB believes what the file says of it, and we need no more."""
+
+    flags: int
+    nodes: tuple[int, ...]  # flags that the nodes of its leaves may have
+
+
+_FREE: Final = _Kind(_BY_NUMBER, (0, _BIG))
+_MAIN: Final = _Kind(0, (_SUBTREE,))
+_ONE_VALUE: Final = _Kind(0, (0, _BIG))
+_VALUES: Final = _Kind(_SEVERAL_EACH, (0, _SEVERAL, _SEVERAL | _SUBTREE))
+_OF_ONE_KEY: Final = _Kind(0, (0,))  # the values of one, when they are many
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,9 @@ def check_metas(first: Meta, second: Meta, read: Callable[[int, int], bytes]) ->
     Raises:
         Broken: one of them was changed by somebody else, so the newer one may not be the newest state.
     """
+    for meta in (first, second):
+        _check_flags(meta.free, "free pages", _FREE)
+        _check_flags(meta.main, "the tables", _MAIN)
     numbers = (first.number, second.number)
     if numbers == (0, 0):
         return
@@ -104,6 +121,11 @@ def check_metas(first: Meta, second: Meta, read: Callable[[int, int], bytes]) ->
     for meta in (first, second):
         if meta.free.root != _NONE and (last := _last_freed(meta, read)) != meta.number:
             raise Broken(f"a meta page is of commit {meta.number}, and what it leads to is of commit {last}")
+
+
+def _check_flags(tree: Tree, what: str, kind: _Kind) -> None:
+    if tree.flags != kind.flags:
+        raise Broken(f"{what}: the flags of the tree are {tree.flags:#x}, and must be {kind.flags:#x}")
 
 
 def _last_freed(meta: Meta, read: Callable[[int, int], bytes]) -> int:
@@ -127,29 +149,45 @@ def _child(data: bytes, at: int) -> int:
     return int(low | high << 16 | flags << 32)
 
 
-def verify(meta: Meta, read: Callable[[int, int], bytes]) -> None:
+def verify(meta: Meta, read: Callable[[int, int], bytes], tables: Mapping[str, bool]) -> None:
     """Walk all trees of one state, and hold against each other which pages they use and which are free.
 
     Args:
         meta: of that state; nobody may use its pages anew meanwhile.
         read: returns so many pages from a page on; fewer bytes where the file ends.
+        tables: name → whether a key may have several (sorted) values; of these some may not have been made yet.
 
     Raises:
         Broken: with what is wrong.
     """
-    walk = _Walk(meta, read)
+    walk = _Walk(meta, read, tables)
     free: list[int] = []
-    for key, value in walk.tree(meta.free, "free pages"):
+    for key, value in walk.tree(meta.free, "free pages", _FREE):
         if len(key) != _NUMBER.size or len(value) < _NUMBER.size:
             raise Broken("the list of free pages is damaged")
         (count,) = _NUMBER.unpack_from(value)
         if count > len(value) // _NUMBER.size - 1:
             raise Broken("the list of free pages is damaged")
         free += struct.unpack_from(f"<{count}Q", value, _NUMBER.size)
-    for _ in walk.tree(meta.main, "the tables"):
+    for _ in walk.tree(meta.main, "the tables", _MAIN):
         pass
     for page in free:
         walk.use(page, "free pages")
+
+
+def check_tables(meta: Meta, read: Callable[[int, int], bytes], tables: Mapping[str, bool]) -> None:
+    """Look at what is said of each table, and at none of their pages.
+
+    Args:
+        meta, read, tables: as for `verify`.
+
+    Raises:
+        Broken: with what is wrong.
+    """
+    walk = _Walk(meta, read, tables)
+    for key, value in walk.entries(meta.main, "the tables", _MAIN):
+        if isinstance(value, Tree):
+            _check_flags(value, *walk.below(key, "the tables", _MAIN))
 
 
 class _Bounds(NamedTuple):
@@ -162,8 +200,8 @@ class _Bounds(NamedTuple):
 class _Walk:
     """Which pages were met so far, and how to meet the rest."""
 
-    def __init__(self, meta: Meta, read: Callable[[int, int], bytes]) -> None:
-        self._meta, self._read = meta, read
+    def __init__(self, meta: Meta, read: Callable[[int, int], bytes], tables: Mapping[str, bool]) -> None:
+        self._meta, self._read, self._tables = meta, read, tables
         self._used = bytearray(2)  # a byte a page: 0 where nobody uses it
         self._used[:] = b"\1\1"
 
@@ -177,33 +215,46 @@ class _Walk:
             raise Broken(f"{what}: page {page} is used twice")
         self._used[page : page + count] = b"\1" * count
 
-    def tree(self, tree: Tree, what: str) -> Iterator[tuple[bytes, bytes]]:
+    def tree(self, tree: Tree, what: str, kind: _Kind) -> Iterator[tuple[bytes, bytes]]:
         """Yield the entries of a tree, and of those of its entries that are trees nothing: these are walked."""
+        for key, value in self.entries(tree, what, kind):
+            if isinstance(value, bytes):
+                yield key, value
+            elif isinstance(value, Tree):
+                for _ in self.tree(value, *self.below(key, what, kind)):
+                    pass
+
+    def entries(self, tree: Tree, what: str, kind: _Kind) -> Iterator[tuple[bytes, bytes | Tree | int]]:
+        """Yield a tree's keys, each with its value, the tree that it stands for, or how many values it has."""
+        _check_flags(tree, what, kind)
         if (tree.root == _NONE) != (tree.depth == 0) or tree.depth > _MOST_DEPTH:
             raise Broken(f"{what}: it is {tree.depth} pages deep, and its root is page {tree.root}")
         found = 0
         pages = self._leaves(tree.root, tree.depth, what, _Bounds(b"", None)) if tree.depth else ()
         for page, low, high in pages:
-            entries = list(self._entries(page, what))
-            if not tree.flags & _BY_NUMBER and not _in_order([key for key, _ in entries], low, high):
+            entries = list(self._on_page(page, what, kind))
+            if not _in_order([key for key, _ in entries], low, high, kind):
                 raise Broken(f"{what}: its keys are out of order")
-            for key, value in entries:
-                found += self._count(value, what)
-                if isinstance(value, bytes):
-                    yield key, value
-                elif isinstance(value, Tree):
-                    named = key.decode(errors="replace") if what == "the tables" else what
-                    for _ in self.tree(value, named):
-                        pass
+            found += sum(self._count(value, kind) for _, value in entries)
+            yield from entries
         if found != tree.entries:
             raise Broken(f"{what}: {found} entries are here, and it says {tree.entries}")
 
+    def below(self, key: bytes, what: str, kind: _Kind) -> tuple[str, _Kind]:
+        """Return what the tree of a key is, and of which kind."""
+        if kind is not _MAIN:
+            return what, _OF_ONE_KEY
+        table = key.decode(errors="replace")
+        if table not in self._tables:
+            raise Broken(f"{table!r} is none of the tables")
+        return table, _VALUES if self._tables[table] else _ONE_VALUE
+
     @staticmethod
-    def _count(value: bytes | Tree | int, what: str) -> int:
+    def _count(value: bytes | Tree | int, kind: _Kind) -> int:
         """Return for how many entries one stands: each of several values of a key is one, a table is one."""
         if isinstance(value, int):
             return value
-        return value.entries if isinstance(value, Tree) and what != "the tables" else 1
+        return value.entries if isinstance(value, Tree) and kind is not _MAIN else 1
 
     def _leaves(
         self, number: int, depth: int, what: str, bounds: _Bounds
@@ -212,8 +263,7 @@ class _Walk:
         self.use(number, what)
         data = self._read(number, 1)
         page, _, flags, lower, upper = _header(data, what, number)
-        wanted = (_LEAF, _LEAF | _FIXED) if depth == 1 else (_BRANCH,)
-        if page != number or flags not in wanted:
+        if page != number or flags != (_LEAF if depth == 1 else _BRANCH):
             raise Broken(f"{what}: page {number} is not what its tree says it is")
         if not _PAGE.size <= lower <= upper <= self._meta.page_bytes or lower % 2:
             raise Broken(f"{what}: page {number} has impossible bounds")
@@ -226,18 +276,13 @@ class _Walk:
             below = _Bounds(bounds.low if first is None else first, after)
             yield from self._leaves(_child(data, at), depth - 1, what, below)
 
-    def _entries(self, data: bytes, what: str) -> Iterator[tuple[bytes, bytes | Tree | int]]:
+    def _on_page(self, data: bytes, what: str, kind: _Kind) -> Iterator[tuple[bytes, bytes | Tree | int]]:
         """Yield a leaf's keys, each with its value, its tree, or how many values lie within its node."""
-        _, pad, flags, lower, upper = _PAGE.unpack_from(data)
-        if flags & _FIXED:
-            count = (lower - _PAGE.size) // 2
-            if not pad or _PAGE.size + count * pad > len(data):
-                raise Broken(f"{what}: a page of fixed values is damaged")
-            for at in range(_PAGE.size, _PAGE.size + count * pad, pad):
-                yield data[at : at + pad], b""
-            return
+        _, _, _, lower, upper = _PAGE.unpack_from(data)
         for at, key in _nodes(data, lower, upper, what):
             low, high, flags, _ = _NODE.unpack_from(data, at)
+            if flags not in kind.nodes:
+                raise Broken(f"{what}: a node has the flags {flags:#x}, which none can have here")
             yield key, self._value(data, at + _NODE.size + len(key), low | high << 16, flags, what)
 
     def _value(self, data: bytes, start: int, size: int, flags: int, what: str) -> bytes | Tree | int:
@@ -270,7 +315,9 @@ class _Walk:
         return value
 
 
-def _in_order(keys: list[bytes], low: bytes, high: bytes | None) -> bool:
+def _in_order(keys: list[bytes], low: bytes, high: bytes | None, kind: _Kind) -> bool:
+    if kind is _FREE:  # numbers, the least byte first
+        keys, low, high = [key[::-1] for key in keys], low[::-1], None if high is None else high[::-1]
     rises = all(one < other for one, other in itertools.pairwise(keys))
     return rises and (not keys or (low <= keys[0] and (high is None or keys[-1] < high)))
 
@@ -297,12 +344,9 @@ def _nodes(data: bytes, lower: int, upper: int, what: str) -> list[tuple[int, by
 
 def _subpage(data: bytes, what: str) -> int:
     """Return how many values lie on a page within a node."""
-    _, pad, flags, lower, upper = _header(data, what, 0)
-    is_one = flags & ~(_FIXED | _DIRTY) == _LEAF | _WITHIN
+    _, _, flags, lower, upper = _header(data, what, 0)
+    is_one = flags & ~_DIRTY == _LEAF | _WITHIN
     if not is_one or not _PAGE.size <= lower <= upper <= len(data):
         raise Broken(f"{what}: several values of a key are damaged")
-    if not flags & _FIXED:
-        _nodes(data, lower, upper, what)
-    elif _PAGE.size + (lower - _PAGE.size) // 2 * pad > len(data):
-        raise Broken(f"{what}: several values of a key are damaged")
+    _nodes(data, lower, upper, what)
     return (lower - _PAGE.size) // 2

@@ -10,7 +10,7 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from cas.digest import Digest
-from cas.environment import Cursor, Transaction
+from cas.environment import Cursor, Transaction, damaged
 from cas.errors import Damaged
 from cas.names import Record
 from cas.records import BlobEntry, ChunkRef, pack_refs
@@ -39,6 +39,8 @@ from cas.tables import (
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
+
+_UNORDERED = "its keys are out of order"
 
 
 class View:
@@ -168,7 +170,9 @@ class View:
         """Return up to `limit` recipes whose numbers follow one."""
         cursor, found = self._tx.cursor("recipes"), list[int]()
         while len(found) < limit and cursor.seek(SEGMENT_KEY.pack(recipe, LAST_BYTE)):
-            recipe = SEGMENT_KEY.unpack(cursor.key())[0]
+            after, recipe = recipe, SEGMENT_KEY.unpack(cursor.key())[0]
+            if recipe <= after:
+                raise damaged(_UNORDERED)
             found.append(recipe)
         return found
 
@@ -296,14 +300,18 @@ class View:
         """Yield up to `limit` rows of a table that follow a key."""
         cursor = self._tx.cursor(table)
         if cursor.seek(after) and (cursor.key() != after or cursor.next()):
-            yield from islice(cursor, limit)
+            for key, value in islice(cursor, limit):
+                if key <= after:
+                    raise damaged(_UNORDERED)
+                yield key, value
+                after = key
 
     def disorder(self, table: str) -> str | None:
         """Return what is wrong with a table as such; None if it is in order, and as long as it says."""
         last, found = None, 0
         for place in self._tx.places(table):
             if last is not None and place <= last:
-                return "its keys are out of order"
+                return _UNORDERED
             last, found = place, found + 1
         told = self.count(table)
         return None if found == told else f"{found} entries are here, and it says {told}"
@@ -331,11 +339,18 @@ class View:
 
 
 def walk(cursor: Cursor, prefix: bytes, after: bytes, limit: int | None) -> Iterator[bytes]:
-    """Step over keys beginning with `prefix` and following `after`; the cursor stands on the one just yielded."""
+    """Step over keys beginning with `prefix` and following `after`; the cursor stands on the one just yielded.
+
+    Raises:
+        Damaged: a key does not follow the one before; whoever goes on after the last one would never end.
+    """
     more = cursor.seek(max(prefix, after))
     if more and cursor.key() == after:
         more = cursor.next()
     left = -1 if limit is None else max(limit, 0)
     while more and left and (key := cursor.key()).startswith(prefix):
+        if key <= after:
+            raise damaged(_UNORDERED)
         yield key
+        after = key
         more, left = cursor.next(), left - 1

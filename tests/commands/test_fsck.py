@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shutil
+import struct
 import subprocess
 from contextlib import closing, suppress
 from pathlib import Path
@@ -249,3 +250,23 @@ def test_an_index_cut_short_is_a_finding_and_no_crash(root: Path) -> None:
     ended = run_cas("fsck", "--json", "--root", root)
     assert ended.returncode == 4, ended.stderr
     assert json.loads(ended.stdout.splitlines()[0])["remedy"].endswith("cas fsck --rebuild-index --force")
+
+
+def test_a_table_turned_round_by_one_bit_keeps_nobody_busy_for_ever(root: Path) -> None:
+    """The order in which LMDB looks for keys is a flag in the file: whoever would go by it is told instead (I9)."""
+    data = root / "index" / "data.mdb"
+    entry = struct.pack("<HHHH", 48, 0, 2, len(b"blobs")) + b"blobs" + bytes(4)  # and the flags of the tree follow
+    content = data.read_bytes()
+    assert entry + bytes(2) in content
+    data.write_bytes(content.replace(entry + bytes(2), entry + b"\2\0"))
+    for flags in ([], ["--repair"]):
+        ended = run_cas("fsck", *flags, "--root", root)
+        assert ended.returncode == 4, ended.stderr
+        assert ended.stdout.startswith("structure (I9): index: blobs: the flags of the tree are 0x2, and must be 0x0")
+        assert "--rebuild-index --force" in ended.stdout
+    for command in ("gc", "stats", "serve"):
+        ended = run_cas(command, "--root", root)
+        assert ended.returncode == 74, ended.stderr
+        assert "--rebuild-index --force" in ended.stderr
+    assert run_cas("fsck", "--rebuild-index", "--force", "--root", root).returncode == 0
+    assert run_cas("fsck", "--root", root).returncode == 0
