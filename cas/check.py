@@ -74,7 +74,7 @@ def inspect_index(root: Path, settings: EngineSettings, *, reading: bool = False
 
     Raises:
         NotOwner: it is another user's.
-        DiskFailed, Busy: it could not be looked at.
+        DiskFailed, NoSpace, Busy: it could not be looked at.
     """
     layout = Layout(root)
     if reading:

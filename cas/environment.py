@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar, cast, final
 import lmdb
 import xxhash
 
+from cas import slots
 from cas.errors import Busy, Closed, Damaged, DiskFailed, InUse, NoSpace
 from cas.gate import Gate
 from cas.pagefile import TRIES, is_empty, metas_flaw, state_flaw
@@ -60,6 +61,7 @@ class Environment:
         self._kinds = tables
         if what := metas_flaw(self._place, tables):
             raise damaged(what)
+        slots.allocate(self._place, max_readers)
         with _errors(self._place):
             self._env = lmdb.open(
                 os.fsencode(path),
@@ -282,11 +284,12 @@ def inspect(path: Path, tables: dict[str, bool], *, max_readers: int) -> str | N
         path, tables, max_readers: as for `Environment`.
 
     Raises:
-        DiskFailed, Busy: it could not be looked at.
+        DiskFailed, NoSpace, Busy: it could not be looked at.
     """
     place = os.path.realpath(path)
     if (what := metas_flaw(place, tables)) or is_empty(place):
         return what  # of one without a page it is for whoever opens it to say whether there should be some
+    slots.allocate(place, max_readers)
     encoded = os.fsencode(place)
     try:
         with (

@@ -6,6 +6,7 @@ Layer: tools. The engine does the work; this says what it found.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -128,7 +129,9 @@ def _check_usage(mistakes: dict[str, bool]) -> None:
 
 def _guarded(work: Callable[[Store], int], settings: Settings, report: Report, *, reading: bool) -> None:
     code = _apart(lambda: _opened(work, settings, report, reading=reading))
-    if code in _FATAL:
+    if code == -signal.SIGBUS and shutil.disk_usage(settings.root).free < MB:  # a page that was mapped got no room
+        click.echo("cas: the disk is full; free some space and try again", err=True)
+    elif code in _FATAL:
         report.stop(Finding("rows", "reading it ended the process by a signal", "index", _REBUILD))
         code = exits.UNMENDED
     if code:
