@@ -5,6 +5,7 @@ Layer: tools. The engine does the work; this says what it found.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ from tools.settings import Settings, SettingsCommand, with_settings
 _REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
 _LOST: Final = "push the same content again, or bring it back from a backup: cas fsck --repair --from BACKUP"
 _FOLDER: Final = click.Path(path_type=Path, resolve_path=True)
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_prctl = ctypes.CDLL(None).prctl
 _FATAL: Final = (-signal.SIGBUS, -signal.SIGSEGV, -signal.SIGABRT)
 
 
@@ -140,10 +143,11 @@ def _guarded(work: Callable[[Store], int], settings: Settings, report: Report, *
 
 def _apart(work: Callable[[], int]) -> int:
     """Run in a process of its own, which a damaged page of the index may end by a signal; return how it ended."""
-    child = os.fork()
+    parent, child = os.getpid(), os.fork()
     if child == 0:
         code = exits.UNEXPECTED
         try:
+            _end_with(parent)
             code = work()
             exits.flush()
         except BrokenPipeError:  # whoever read it has enough
@@ -153,6 +157,14 @@ def _apart(work: Callable[[], int]) -> int:
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _end_with(parent: int) -> None:
+    """See to it that this process does not outlive another, however that one ends, and whatever this one is doing."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a terminal sends it to both, and the parent has the word
+    _prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if os.getppid() != parent:  # it ended before that
+        os._exit(exits.COULD_NOT_RUN)
 
 
 def _opened(work: Callable[[Store], int], settings: Settings, report: Report, *, reading: bool) -> int:
