@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
-from typing import Final
+from contextlib import suppress
+from typing import Final, NoReturn
 
 import click
 
@@ -137,6 +139,26 @@ def hush() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
+
+
+def heed_interrupts() -> None:
+    """Let Ctrl-C reach the work as an exception from now on, so that what it holds is put in order."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end_interrupted() -> NoReturn:
+    """End by SIGINT, which shells call 130, so that a script that began us knows that somebody wants it to end.
+
+    Without waiting for threads that are at work still: a store bears to be left by its processes at any time.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with suppress(OSError):
+        flush()
+    with suppress(OSError):
+        click.echo("cas: interrupted before it was done", err=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    raise AssertionError("the signal ends the process")
 
 
 def report(error: Exception) -> int:

@@ -48,8 +48,11 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            exits.heed_interrupts()
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (KeyboardInterrupt, click.Abort):  # the latter where something was asked for
+            exits.end_interrupted()
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise  # click's own: it prints the usage, or ends quietly when a pipe's reader is gone
         except Exception as error:  # noqa: BLE001 - the outermost frame: it becomes an exit code
             ctx.exit(exits.report(error))
