@@ -54,13 +54,22 @@ def _flock(fd: int, deadline: float) -> bool:
 def try_lock(path: Path, *, create: bool = False) -> int | None:
     """Lock a file exclusively without waiting; return its descriptor, or None if another process holds it."""
     with refusals(f"open {path}"):
-        fd = open_or_make(path) if create else os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = open_or_make(path) if create else _open(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
         return None
     return fd
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a disk that failed is rescued by a copy; flock asks no more
 
 
 def lock_byte(path: Path, offset: int, wait_s: float) -> int | None:

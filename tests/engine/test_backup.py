@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cas import Busy, DiskFailed, InUse, Name, NoSpace, NotAStore, Occupied, Store, rebuild_index, restore
+from cas import Busy, DiskFailed, InUse, Name, NoSpace, NotAStore, Occupied, RootReadOnly, Store, rebuild_index, restore
 from cas.disk import Disk
 from cas.layout import Layout
 from cas.lease import maintenance_lock
@@ -440,6 +440,32 @@ def test_a_full_disk_leaves_the_backup_before_and_the_store_alone(tmp_path: Path
     """On a real small filesystem, where the kernel lets us mount one; the store itself goes on."""
     mount = mount and can_mount()
     script = f"from tests.engine.test_backup import overfill; overfill(mount={mount})"
+    assert run_python(script, tmp_path, mounts=mount).stdout == "kept\n"
+
+
+def rescue(*, mount: bool) -> None:
+    """Run in a process of its own: the folder of a killed store restored from where nothing can be written."""
+    base = Path(sys.argv[1])
+    lost, root = base / "lost", base / "root"
+    with opened(lost) as store:
+        fill(store, 1, 2)
+        kept = contents(store)
+        shutil.copytree(lost, root)  # as a killed process would leave it, its lease and open packs included
+    assert any((root / "locks").iterdir())
+    if mount:
+        subprocess.run(["mount", "--bind", root, root], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", root], check=True)
+        with pytest.raises(RootReadOnly):
+            Store.open(root, SMALL)
+    restore(root, base / "new", SMALL)
+    assert contents_of(base / "new") == kept
+    print("kept")  # noqa: T201 - what the test waits for
+
+
+def test_a_store_on_a_disk_that_takes_no_more_writes_is_rescued_by_a_restore(tmp_path: Path) -> None:
+    """Its processes died with the disk, and what they left stays there. Where nobody may mount, a plain folder."""
+    mount = can_mount()
+    script = f"from tests.engine.test_backup import rescue; rescue(mount={mount})"
     assert run_python(script, tmp_path, mounts=mount).stdout == "kept\n"
 
 
