@@ -168,9 +168,11 @@ class _Writer(Generic[T]):
                 await self._wait()
                 _check(limit_bytes, size - loan.left)
         finally:
-            await self.settle()
-            taken.bytes += before - loan.left
-            await loan.close()
+            try:
+                await self.settle()
+            finally:  # cancelled once more, too: no thread reads by now
+                taken.bytes += before - loan.left
+                await loan.close()
 
     async def finish(self, size: int) -> T:
         """Write what was gathered, and end."""
@@ -217,7 +219,7 @@ class _Writer(Generic[T]):
 
     async def settle(self) -> None:
         """Wait for a block still being written, whatever becomes of it."""
-        if self._writing is not None:
+        if self._writing is not None and not self._writing.cancelled():
             with suppress(Exception):  # the caller is on its way out with an error that came first
                 await _finish(self._writing)
 

@@ -176,7 +176,7 @@ def test_of_what_either_protocol_brought_only_the_images_stay(empty_registry: Re
         assert ask("GET", f"/v1/repositories/some/repo/tags/{tag}").status == 404
         assert ask("DELETE", f"/v1/repositories/some/repo/tags/{tag}").status == 404
     assert ask("DELETE", "/v1/repositories/some/repo/").status == 200
-    trashed = sum(len(store.scan(kind)) for kind in (trash.TRASH, trash.OF))
+    trashed = sum(len(store.scan(kind)) for kind in (trash.TRASH, trash.OF, "trash.last"))
     assert store.stats().names - trashed == before + len(images)
     assert ask("GET", "/v2/some/repo/tags/list").status == 404
     assert ask("GET", f"/v2/some/repo/blobs/{digest}").status == 404
