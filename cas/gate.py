@@ -31,10 +31,7 @@ class Gate:
         try:
             yield
         finally:
-            with self._condition:
-                self._inside -= 1
-                if not self._inside:
-                    self._condition.notify_all()
+            self._leave()
 
     @contextmanager
     def shared_now(self) -> Iterator[bool]:
@@ -46,10 +43,7 @@ class Gate:
             yield inside
         finally:
             if inside:
-                with self._condition:
-                    self._inside -= 1
-                    if not self._inside:
-                        self._condition.notify_all()
+                self._leave()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -65,4 +59,10 @@ class Gate:
         finally:
             with self._condition:
                 self._resizing = False
+                self._condition.notify_all()
+
+    def _leave(self) -> None:
+        with self._condition:
+            self._inside -= 1
+            if not self._inside:
                 self._condition.notify_all()

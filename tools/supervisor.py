@@ -31,8 +31,8 @@ MOST_DELAY_S: Final = 10.0
 KILL_AFTER_S: Final = 5.0  # beyond the grace that workers give their transfers: closing the store takes a moment
 # The C library gives each busy thread a heap of its own and never evens them out; two are enough for two dozen
 # threads that share one interpreter, and keep a worker's memory in bounds (10 MiB less with 16 uploads). It also gives
-# pieces of half a MiB back to the kernel each time they are free, now and then for minutes on end; to have them again
-# costs as much as to decode what is put there. What a worker holds at most is the same.
+# pieces of half a MiB back to the kernel each time they are free, in some runs 200 pages a MiB that is decoded; to
+# have them again can cost nearly as much as decoding. What a worker holds at most is the same.
 _THRIFTY: Final = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
