@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
-import httpx2
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -32,12 +30,14 @@ from api.v1.gate import AccountGate, OpenGate
 from api.v1.rights import Gate
 from api.v1.routes import routes
 from api.v1.settings import V1Settings
-from api.v1.vouching import Index, VouchedGate
 from api.v2 import app as v2_app
 from api.v2 import auth
 from api.v2 import call as v2_call
 from api.v2.settings import V2Settings
 from cas import Store
+
+if TYPE_CHECKING:
+    from api.v1.vouching import VouchedGate
 
 _V1: Final = V1Settings()
 _V2: Final = V2Settings()
@@ -62,10 +62,10 @@ def build(
     keys.ensure(store, clock())
     threads = Threads(http.threads)
     authenticator = Authenticator(store, access, clock, threads.run)
-    index = _index(v1, access, threads, clock) if access.mode == Mode.TOKEN else None
+    vouched = _vouched(store, v1, access, threads, clock) if access.mode == Mode.TOKEN else None
     gate: Gate
-    if index is not None:
-        gate = VouchedGate(index, store, threads.run)
+    if vouched is not None:
+        gate = vouched
     elif access.mode == Mode.OPEN:
         gate = OpenGate(store, threads.run)
     else:
@@ -76,8 +76,8 @@ def build(
         await threads.run(removal.finish_all, store)
         yield
         bridge.stop()
-        if index is not None:
-            await index.close()
+        if vouched is not None:
+            await vouched.close()
         authenticator.close()
         threads.close()
 
@@ -86,7 +86,7 @@ def build(
     oci = v2_call.Registry(store, threads, http, access, clock, authenticator, bodies, bridge, v2, auth.admit)
     router = Router(routes(hub), redirect_slashes=False, default=_nowhere, lifespan=lifespan)
     hubs = Errors(Paths(router), answers.refuse)
-    if index is not None:
+    if vouched is not None:
         return hubs  # what an index vouches for is v1's alone: today's clients are told that there is no v2 here
     return _Protocols(v1=hubs, v2=v2_app.build(oci))
 
@@ -103,14 +103,15 @@ class _Protocols:
         await (self.v2 if v2_app.serves(scope) else self.v1)(scope, receive, send)
 
 
-def _index(v1: V1Settings, access: AccessSettings, threads: Threads, clock: Callable[[], float]) -> Index:
+def _vouched(
+    store: Store, v1: V1Settings, access: AccessSettings, threads: Threads, clock: Callable[[], float]
+) -> VouchedGate:
     if access.index_url is None:
         raise ValueError("`token` mode asks an index about every token: say where it is with index_url")
-    # Neither proxies nor certificates from the environment: what this server trusts is what it was told.
-    client = httpx2.AsyncClient(
-        timeout=v1.index_timeout_s, trust_env=False, verify=ssl.create_default_context(), follow_redirects=False
-    )
-    return Index(access.index_url.rstrip("/"), client, threads.run, clock, v1.vouched_s)
+    from api.v1.vouching import Index, VouchedGate  # noqa: PLC0415 - an HTTP client takes a while to load, and few have an index
+
+    index = Index(access.index_url, threads.run, clock, timeout_s=v1.index_timeout_s, remember_s=v1.vouched_s)
+    return VouchedGate(index, store, threads.run)
 
 
 async def _nowhere(scope: Scope, _receive: Receive, send: Send) -> None:

@@ -162,7 +162,7 @@ def looping(runner: Runner, commands: Sequence[Sequence[str]]) -> Iterator[list[
 
 def started(runner: Runner, command: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a command on the server's store; or the scrub, as a worker does to whom all that is stored seems due."""
-    scrub = sys.executable, "-P", "-m", "tools.scrubber"
+    scrub = sys.executable, "-P", "-m", "tools.priority", "tools.scrubber"
     process = subprocess.Popen(
         [CAS, *command, "--root", runner.data] if command else scrub,
         env=clean_environment(),

@@ -26,7 +26,7 @@ _REAP_S: Final = 0.5  # between two looks whether it has ended, which nobody is 
 def run_apart(module: str, order: Order, done: threading.Event) -> int:
     """Run a module of ours that calls `main`, and end it in the middle when the event comes; return how it ended."""
     # -P: a folder named tools/ where the operator stands must not become ours.
-    command = [sys.executable, "-P", "-m", module]
+    command = [sys.executable, "-P", "-m", "tools.priority", module]
     with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0) as process:  # noqa: S603 - our own module
         assert process.stdin is not None, "asked for above"
         with suppress(BrokenPipeError):  # it died already; how was told by itself

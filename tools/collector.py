@@ -11,10 +11,11 @@ from tools.keeping import collect_if_due
 from tools.order import Order
 
 
+def main() -> None:
+    """Collect as a worker ordered."""
+    apart.main(_work)
+
+
 def _work(store: Store, order: Order) -> bool:
     collect_if_due(store, order.keeping)
     return True
-
-
-if __name__ == "__main__":
-    apart.main(_work)

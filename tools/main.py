@@ -8,30 +8,42 @@ from __future__ import annotations
 import os
 import sys
 from io import TextIOWrapper
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, Final
 
 import click
 
 from tools import exits
-from tools.backup import backup
-from tools.du import du
-from tools.export import export
-from tools.fsck import fsck
-from tools.gc import gc
-from tools.grant import grant, revoke
-from tools.import_ import import_
-from tools.key import key
-from tools.repo import repo
-from tools.restore import restore
-from tools.serve import serve
-from tools.stats import stats
-from tools.undelete import undelete
-from tools.user import user
 from tools.version import VERSION
+
+# Where each command is; it is loaded when it is called, since that takes longer than most of them.
+COMMANDS: Final = {
+    "backup": "tools.backup:backup",
+    "du": "tools.du:du",
+    "export": "tools.export:export",
+    "fsck": "tools.fsck:fsck",
+    "gc": "tools.gc:gc",
+    "grant": "tools.grant:grant",
+    "import": "tools.import_:import_",
+    "key": "tools.key:key",
+    "repo": "tools.repo:repo",
+    "restore": "tools.restore:restore",
+    "revoke": "tools.grant:revoke",
+    "serve": "tools.serve:serve",
+    "stats": "tools.stats:stats",
+    "undelete": "tools.undelete:undelete",
+    "user": "tools.user:user",
+}
 
 
 class Commands(click.Group):
     """A group whose commands may raise: the table in tools/exits.py answers."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        return load(cmd_name) if cmd_name in COMMANDS else None
 
     def main(self, *args: Any, **extra: Any) -> Any:
         _prepare_output()
@@ -56,6 +68,13 @@ class Commands(click.Group):
             raise  # click's own: it prints the usage, or ends quietly when a pipe's reader is gone
         except Exception as error:  # noqa: BLE001 - the outermost frame: it becomes an exit code
             ctx.exit(exits.report(error))
+
+
+def load(name: str) -> click.Command:
+    """Give a command of ours."""
+    command = resolve_name(COMMANDS[name])
+    assert isinstance(command, click.Command)
+    return command
 
 
 def _prepare_output() -> None:
@@ -85,8 +104,3 @@ def main() -> None:
       cas serve --root /srv/cas --bind 0.0.0.0:5000 --mode auth
       cas stats --root /srv/cas
     """
-
-
-_COMMANDS = (serve, user, grant, revoke, repo, key, stats, du, gc, undelete, fsck, backup, restore, import_, export)
-for command in _COMMANDS:
-    main.add_command(command)

@@ -1,16 +1,41 @@
 """Maintenance gives way: it runs when nobody else wants a core.
 
-Layer: tools. Of the calling thread alone, so call it once the store is open: the store's own threads hold locks that
-servers wait for, and go on as before. Never in a process that serves, whose threads wait for each other.
+Layer: tools. Threads give way, not processes: those of a store hold locks that servers wait for, and go on as before.
+Never in a process that serves, whose threads wait for each other. As a program it loads a module of ours, giving way,
+and calls its `main`.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib import import_module
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def give_way() -> None:
-    """Let everybody else's threads go first from now on; where that cannot be had, change nothing."""
+    """Let everybody else's threads go first from now on; where that cannot be had, change nothing.
+
+    Of the calling thread alone and of those that it starts, so call it once the store is open.
+    """
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def giving_way(work: Callable[[], T]) -> T:
+    """Do something before the store is open, giving way meanwhile.
+
+    In a thread of its own: only privileged ones can take it back.
+    """
+    with ThreadPoolExecutor(1, "giving-way", give_way) as threads:
+        return threads.submit(work).result()
+
+
+if __name__ == "__main__":
+    name = sys.argv[1]
+    giving_way(lambda: import_module(name)).main()

@@ -20,6 +20,11 @@ _AHEAD: Final = 0.9  # of the interval: what is due soon is read in the same go
 logger = logging.getLogger("cas.scrub")
 
 
+def main() -> None:
+    """Read through what a worker ordered."""
+    apart.main(_work)
+
+
 def scrub_if_due(store: Store, settings: KeepingSettings) -> bool:
     """Read through what was not for long; tell whether nothing is left that should be tried again soon."""
     before, well = time.time() - _AHEAD * settings.scrub_interval_s, True
@@ -50,7 +55,3 @@ def tell(store: Store, scrubbed: Scrubbed) -> None:
 
 def _work(store: Store, order: Order) -> bool:
     return scrub_if_due(store, order.keeping)
-
-
-if __name__ == "__main__":
-    apart.main(_work)

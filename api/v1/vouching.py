@@ -7,6 +7,7 @@ know how the index decides. A token is trusted for what it says only once the in
 from __future__ import annotations
 
 import hashlib
+import ssl
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,11 +48,12 @@ class Answer:
 class Index:
     """The index as a registry sees it. Lives on one event loop."""
 
-    def __init__(
-        self, url: str, client: httpx2.AsyncClient, run: Run, clock: Callable[[], float], remember_s: float
-    ) -> None:
-        self._url, self._client, self._run = url, client, run
-        self._clock, self._remember_s = clock, remember_s
+    def __init__(self, url: str, run: Run, clock: Callable[[], float], *, timeout_s: float, remember_s: float) -> None:
+        # Neither proxies nor certificates from the environment: what this server trusts is what it was told.
+        self._client = httpx2.AsyncClient(
+            timeout=timeout_s, trust_env=False, verify=ssl.create_default_context(), follow_redirects=False
+        )
+        self._url, self._run, self._clock, self._remember_s = url.rstrip("/"), run, clock, remember_s
         self._answers: OrderedDict[bytes, Answer] = OrderedDict()
 
     async def close(self) -> None:
@@ -164,6 +166,10 @@ class VouchedGate:
 
     def __init__(self, index: Index, store: Store, run: Run) -> None:
         self._index, self._store, self._run = index, store, run
+
+    async def close(self) -> None:
+        """End the connections to the index."""
+        await self._index.close()
 
     async def admit(self, ask: Ask) -> Admission:
         """Admit a request.

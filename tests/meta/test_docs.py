@@ -9,7 +9,7 @@ import pytest
 
 from tests.meta.tables import with_tables
 from tests.support.serving import run_cas
-from tools.main import main
+from tools.main import COMMANDS
 from tools.version import VERSION
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def test_every_setting_and_exit_code_is_documented_as_it_is() -> None:
     assert with_tables(OPERATIONS) == OPERATIONS
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_has_a_section_with_all_its_own_flags(name: str) -> None:
     """Synopsis, promise, exit codes."""
     section = OPERATIONS.partition(f"\n## cas {name}\n")[2].partition("\n## ")[0]

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from cas import Store
 from tests.support import clock
-from tools.main import main
+from tools.main import COMMANDS, load, main
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
 _WITHIN_S = 90.0
+for _name in COMMANDS:
+    load(_name)
 
 
 class Beside:
