@@ -47,7 +47,7 @@ class HttpSettings:
         cold_threads: threads that may be blocked on a disk for `sendfile`. Few, because a disk gains nothing
             from more. Past it: cold transfers wait for their turn; warm ones never do.
         readahead_bytes: how far the kernel is asked to read ahead of a cold transfer.
-        repeat_bytes: answers that one worker keeps, to give them again while the store is as it was; of a layer only
+        repeat_bytes: answers that one worker keeps, to give them again while they are true; of a layer only
             where it lies. Enough for the manifests of thousands of images. Past it: the oldest are made anew.
         h2_streams: requests at once on one HTTP/2 connection. Past it: the connection is closed; clients
             know the number and keep to it.

@@ -20,6 +20,7 @@ from hypercorn.protocol.h11 import STREAM_ID, H2CProtocolRequiredError, H2Protoc
 from hypercorn.typing import H11SendableEvent
 
 from api.access_log import AccessLog
+from api.basis import Basis
 from api.config import KIB, HttpSettings
 from api.hello import TLS_FIRST_BYTE
 from api.inbox import PeerLost
@@ -28,7 +29,7 @@ from api.loan import EXTENSION as LOAN
 from api.loan import Lender, Loan
 from api.logged import Logged
 from api.refusals import NO_TLS, SENTENCES, TWO_LENGTHS, refusal
-from api.repeats import FILES, MOMENT, Again, Files, Repeats
+from api.repeats import BASIS, FILES, Again, Files, Repeats
 from api.zerocopy import EXTENSION as ZERO_COPY
 from api.zerocopy import FileBody, FileData, FileStream, Placeholder, sent
 
@@ -70,12 +71,12 @@ class Stream(FileStream):
         extensions = {} if connection.is_tls else {ZERO_COPY: {}, LOAN: lend}
         super().__init__(*args, extensions=extensions, **kwargs)
         self._connection = connection
-        self.moment: int | None = None  # of the store, at which its answer may be given again
+        self.basis: Basis | None = None  # of its answer, if that may be given again
         self.files: Again | None = None
 
     async def app_send(self, message: Any) -> None:
         if message is not None and message["type"] == "http.response.start":
-            self.moment, self.files = message.get(MOMENT), message.get(FILES)
+            self.basis, self.files = message.get(BASIS), message.get(FILES)
         await super().app_send(message)
         # A short answer to a client that left just vanishes; only who has more to send needs to know.
         if self._connection.lost and message is not None and message.get("more_body"):
@@ -250,9 +251,9 @@ class Http1(H11Protocol):
         states = self.connection.our_state, self.connection.their_state
         if not question or states != (h11.DONE, h11.DONE) or self.connection.trailing_data[0]:
             return
-        moment = self.stream.moment if isinstance(self.stream, Stream) else None
-        if moment is not None:
-            self._connection.repeats.keep(question, said, moment, files)
+        basis = self.stream.basis if isinstance(self.stream, Stream) else None
+        if basis is not None:
+            self._connection.repeats.keep(question, said, basis, files)
 
     def _is_last(self, more: int = 0) -> bool:
         """Tell whether the connection ends with the answer that is about to begin, or would after so many more."""

@@ -1,10 +1,10 @@
-"""Answers that may be given again: the same question, word for word, of an unchanged store has the same answer.
+"""Answers that may be given again: the same question, word for word, has the same answer while what it rests on stays.
 
 Keeps whole answers as they went out, by the whole head of the request that they were given to, so nothing of either has
 to be understood a second time. Of a body that lies in files only the way to have them again is kept. Whether an answer
-may be kept is said by whoever made it: they name the moment of the store that it was read at (`MOMENT` in the ASGI
-message that begins it, and `FILES`), and a change of anything, by any process, ends them all. Knows neither HTTP,
-beyond the `Date` that is written anew, nor what the answers are about.
+may be kept is said by whoever made it, who tells what it was made of (`BASIS` in the ASGI message that begins it, and
+`FILES`). After any change of the store, by any process, that is looked up again before the answer is given. Knows
+neither HTTP, beyond the `Date` that is written anew, nor what the answers are about.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Final, Protocol, final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MOMENT: Final = "cas.moment"
+from api.basis import Basis
+
+BASIS: Final = "cas.basis"
 FILES: Final = "cas.files"
 _DATE: Final = b"\r\ndate: "
 _DATE_BYTES: Final = len("Thu, 01 Jan 1970 00:00:00 GMT")
@@ -25,6 +27,8 @@ _HEAD_END: Final = b"\r\n\r\n"
 _MOST_QUESTION_BYTES: Final = 4096  # a head with a token has half of that
 _ENTRY_BYTES: Final = 512  # what an entry takes beside its bytes, about
 _FILES_BYTES: Final = 4096  # what the way to its files takes, at most about
+# So long rows are taken to be in memory that were looked at; to wait for the disk is for threads.
+_FRESH_S: Final = 60.0
 
 
 class Place(Protocol):
@@ -52,21 +56,21 @@ class Files(Protocol):
 Again = Callable[[], Files | None]
 
 
-def repeatable(answer: ASGIApp, moment: int, files: Again | None = None) -> ASGIApp:
-    """Make of an answer one that holds for whoever asks the same, word for word, until the store changes.
+def repeatable(answer: ASGIApp, basis: Basis, files: Again | None = None) -> ASGIApp:
+    """Make of an answer one that holds for whoever asks the same, word for word, while its basis stays as it is.
 
     Only where nothing else went into it: not who asked, nor when.
 
     Args:
         answer: what is answered.
-        moment: of the store, at which all of it was looked up.
+        basis: all that was looked up for it.
         files: where the body is a whole one by `sendfile`, how to have it again.
     """
 
     async def repeated(scope: Scope, receive: Receive, send: Send) -> None:
         async def say(message: Message) -> None:
             begins = message["type"] == "http.response.start"
-            await send({**message, MOMENT: moment, FILES: files} if begins else message)
+            await send({**message, BASIS: basis, FILES: files} if begins else message)
 
         await answer(scope, receive, say)
 
@@ -81,20 +85,34 @@ class Found:
     files: Files | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Answer:
     before: bytes  # up to its date
     after: bytes
     files: Again | None
+    anew: Callable[[], int | None]
+    moment: int  # at which it was last known to be true, and when that was seen
+    seen: float
 
     @property
     def size(self) -> int:
-        return len(self.before) + _DATE_BYTES + len(self.after) + (_FILES_BYTES if self.files else 0)
+        return len(self.before) + _DATE_BYTES + len(self.after) + (_FILES_BYTES if self.files else 0) + _ENTRY_BYTES
+
+    def is_true(self, present: int | None, now: float) -> bool:
+        """Tell whether it still holds, at the moment `present` or later."""
+        moment = self.moment
+        if present != moment:
+            anew = self.anew() if 0 <= now - self.seen < _FRESH_S else None
+            if anew is None:
+                return False
+            moment = anew
+        self.moment, self.seen = moment, now
+        return True
 
 
 @final
 class Repeats:
-    """Answers of one moment, as many as there is room for; those kept first go first.
+    """Answers that were given, as many as there is room for; those kept first go first.
 
     Args:
         most_bytes: what they may take altogether.
@@ -109,7 +127,6 @@ class Repeats:
         clock: Callable[[], float] = time.time,  # noqa: TID251 - the default of an argument
     ) -> None:
         self._most_bytes, self._present, self._clock = most_bytes, present, clock
-        self._moment: int | None = None
         self._kept: dict[bytes, _Answer] = {}
         self._bytes = 0
         self._second, self._date = -1, b""
@@ -120,38 +137,31 @@ class Repeats:
         if answer is None:
             return None
         files = None if answer.files is None else answer.files()
-        if self._present() != self._moment:  # looked at last: what is held stays as it is, and so it is of now
+        if not answer.is_true(self._present(), self._clock()):  # last: what is held stays as it is, and so it is of now
             if files is not None:
                 files.close()
-            self._forget()
+            self._drop(question)
             return None
         if files is None and answer.files is not None:
             return None
         return Found(b"".join((answer.before, self._now(), answer.after)), files)
 
-    def keep(self, question: bytes, said: bytes, moment: int, files: Again | None = None) -> None:
-        """Keep the answer that went out, if its moment is no earlier one than that of the others."""
+    def keep(self, question: bytes, said: bytes, basis: Basis, files: Again | None = None) -> None:
+        """Keep the answer that went out, in place of an earlier one."""
         at, end = said.find(_DATE) + len(_DATE), said.find(_HEAD_END)
-        answer = _Answer(said[:at], said[at + _DATE_BYTES :], files)
-        size = len(question) + answer.size + _ENTRY_BYTES
+        answer = _Answer(said[:at], said[at + _DATE_BYTES :], files, basis.anew, basis.moment, self._clock())
+        size = len(question) + answer.size
         if len(question) > _MOST_QUESTION_BYTES or size > self._most_bytes // 16 or not len(_DATE) <= at < end:
             return
-        if self._moment is None or moment > self._moment:
-            self._forget()
-            self._moment = moment
-        if moment == self._moment and question not in self._kept:
-            self._kept[question] = answer
-            self._bytes += size
-            self._make_room()
-
-    def _make_room(self) -> None:
+        if question in self._kept:
+            self._drop(question)
+        self._kept[question] = answer
+        self._bytes += size
         while self._bytes > self._most_bytes:
-            question = next(iter(self._kept))
-            self._bytes -= len(question) + self._kept.pop(question).size + _ENTRY_BYTES
+            self._drop(next(iter(self._kept)))
 
-    def _forget(self) -> None:
-        self._kept.clear()
-        self._bytes, self._moment = 0, None
+    def _drop(self, question: bytes) -> None:
+        self._bytes -= len(question) + self._kept.pop(question).size
 
     def _now(self) -> bytes:
         second = int(self._clock())

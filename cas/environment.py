@@ -96,6 +96,17 @@ class Environment:
             except lmdb.MapResizedError:
                 self._resize(0)
 
+    def read_now(self, work: Callable[[Transaction], T]) -> T | None:
+        """Run `work` as `read` does, unless that means to wait for anybody: then return None."""
+        with self._gate.shared_now() as inside:
+            if not inside or self._closed:
+                return None
+            try:
+                with _errors(self._place), self._env.begin(buffers=False) as txn:
+                    return work(Transaction(txn, self._tables, self._env, self._place))
+            except lmdb.MapResizedError:
+                return None
+
     def write(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in a write transaction, then commit durably. It runs again if the map had to grow."""
         while True:

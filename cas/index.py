@@ -221,6 +221,10 @@ class Index:
         """Run `work` in a short read transaction."""
         return self._env.read(lambda tx: work(View(tx)))
 
+    def read_now(self, work: Callable[[View], T]) -> T | None:
+        """Run `work` in a short read transaction, unless that means to wait for anybody: then return None."""
+        return self._env.read_now(lambda tx: work(View(tx)))
+
     def write(self, work: Callable[[Edit], T]) -> T:
         """Run `work` in a write transaction, then commit durably. It may run more than once."""
         return self._env.write(lambda tx: work(Edit(tx)))

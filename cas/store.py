@@ -321,6 +321,13 @@ class Store(Upkeep):
         """
         return self._parts.index.read(lambda view: look(Reads(view)))
 
+    def read_now(self, look: Callable[[Reads], T]) -> T | None:
+        """Look several things up as `read` does, unless that means to wait for anybody: then return None.
+
+        For an event loop, and for rows that were looked at a moment ago: others may still have to come from the disk.
+        """
+        return self._parts.index.read_now(lambda view: look(Reads(view)))
+
     def moment(self) -> int | None:
         """Return the number of the present moment, which every change moves on; never waits: None is not known now."""
         return self._parts.index.moment()

@@ -9,6 +9,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from api.basis import Basis, look_up
 from api.content.repository import Repository
 from api.ranges import Part, Unsatisfiable, parse_ranges
 from api.streaming import BlobResponse, close
@@ -20,6 +21,7 @@ from api.v2.multipart import Parts
 from cas import Blob, Digest, Held, Places, Reader, Reads, Store
 
 OCTETS: Final = "application/octet-stream"
+Content = Blob | bytes | Places | None  # of a blob, as one look tells it
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,12 @@ class _Found:
     Attributes:
         size: its length in bytes.
         source: where its bytes come from; these themselves, where no file is needed: for a HEAD, or a small one.
-        moment: at which all of this was looked up, if it was one.
+        basis: what it was looked up by, if that was done at one moment.
     """
 
     size: int
     source: Reader | Held | bytes
-    moment: int | None = None
+    basis: Basis | None = None
 
 
 async def get(call: Call) -> ASGIApp:
@@ -51,15 +53,15 @@ async def get(call: Call) -> ASGIApp:
     cached, source = caching.not_modified(call.header("if-none-match"), digest, headers), found.source
     if isinstance(source, bytes):
         answer = cached or Response(source, headers={**headers, "Content-Length": str(found.size)})
-        return call.repeatable(answer, found.moment)
+        return call.repeatable(answer, found.basis)
     try:
         if cached is None:
-            return _answer(call, source, found.moment, _wanted(call, digest), headers)
+            return _answer(call, source, found.basis, _wanted(call, digest), headers)
     except BaseException:
         await close(source, threads)
         raise
     await close(source, threads)
-    return call.repeatable(cached, found.moment)
+    return call.repeatable(cached, found.basis)
 
 
 async def delete(call: Call) -> ASGIApp:
@@ -78,31 +80,35 @@ def _digest(call: Call) -> Digest:
 
 
 def _open(call: Call, digest: Digest) -> _Found:
-    is_head, in_part = call.request.method == "HEAD", call.header("range") is not None
+    repository, is_head, in_part = call.repository, call.request.method == "HEAD", call.header("range") is not None
 
-    def look(reads: Reads) -> tuple[Link, int, Blob | bytes | Places | None]:
-        link = links.find(reads, call.repository, digest)
+    def look(reads: Reads) -> tuple[Link, Content]:
+        link = links.find(reads, repository, digest)
         if link is None:
             raise Refused(BLOB_UNKNOWN, {"digest": str(digest)})
-        return link, reads.moment, reads.stat(digest) if is_head else reads.content(digest)
+        return link, reads.stat(digest) if is_head else reads.content(digest)
 
-    link, moment, content = call.store.read(look)
-    found = _found(call.store, digest, moment, content, in_part=in_part)
+    (link, content), basis = look_up(call.store, look, _facts)
+    found = _found(call.store, digest, basis, content, in_part=in_part)
     if is_head and links.is_stale(link, call.now):  # pushes ask that way, pulls do not
-        links.touch(call.store, call.repository, digest, call.now)
+        links.touch(call.store, repository, digest, call.now)
     return found
 
 
-def _found(
-    store: Store, digest: Digest, moment: int, content: Blob | bytes | Places | None, *, in_part: bool
-) -> _Found:
+def _facts(seen: tuple[Link, Content]) -> object:
+    """Return what goes into an answer beside the digest, which says what the bytes are."""
+    _, content = seen
+    return content if isinstance(content, Places) else type(content)
+
+
+def _found(store: Store, digest: Digest, basis: Basis, content: Content, *, in_part: bool) -> _Found:
     match content:
         case Blob() if not in_part:
             return _Found(content.size, b"")
         case bytes() if not in_part:
-            return _Found(len(content), content, moment)
+            return _Found(len(content), content, basis)
         case Places() if (held := store.hold(content)) is not None:
-            return _Found(held.size, held, moment)
+            return _Found(held.size, held, basis)
     reader = store.reader(digest)
     return _Found(reader.size, reader)
 
@@ -120,7 +126,7 @@ def _wanted(call: Call, digest: Digest) -> str | None:
 
 
 def _answer(
-    call: Call, source: Reader | Held, moment: int | None, wanted: str | None, headers: Mapping[str, str]
+    call: Call, source: Reader | Held, basis: Basis | None, wanted: str | None, headers: Mapping[str, str]
 ) -> ASGIApp:
     threads, size = call.registry.threads, source.size
     match parse_ranges(wanted, size):
@@ -136,4 +142,4 @@ def _answer(
         case tuple() as several if (parts := Parts(source, several, OCTETS)).is_worth_it:
             return BlobResponse(parts, threads, status=206, headers={**headers, "Content-Type": parts.content_type})
     again = source.again if isinstance(source, Held) else None
-    return call.repeatable(BlobResponse(source, threads, headers=headers), moment, again)
+    return call.repeatable(BlobResponse(source, threads, headers=headers), basis, again)

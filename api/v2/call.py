@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from api.access.principal import NOBODY, Action, Caller
 from api.access.settings import Mode
+from api.basis import Basis
 from api.content.repository import Repository
 from api.repeats import Again, repeatable
 from api.request import Asked, Server
@@ -83,13 +84,13 @@ class Call(Asked[Registry]):
         """Return a request header that is a list, all its lines as one."""
         return ", ".join(self.request.headers.getlist(name)) or None
 
-    def repeatable(self, answer: ASGIApp, moment: int | None, files: Again | None = None) -> ASGIApp:
-        """Let an answer be given again to whoever asks the same, until the store changes; see `repeats.repeatable`.
+    def repeatable(self, answer: ASGIApp, basis: Basis | None, files: Again | None = None) -> ASGIApp:
+        """Let an answer be given again to whoever asks the same, while what it rests on is the same; see `repeats`.
 
         Only where nobody is asked who they are: rights are looked at anew each time, and tokens end with time.
         """
         is_open = self.registry.access.mode == Mode.OPEN
-        return repeatable(answer, moment, files) if is_open and moment is not None else answer
+        return repeatable(answer, basis, files) if is_open and basis is not None else answer
 
     def query(self) -> list[tuple[str, str]]:
         """Return the query's parameters in order; each may occur more than once."""

@@ -9,6 +9,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from api.basis import Basis, look_up
 from api.content.repository import Repository
 from api.content.views import NotShown
 from api.streaming import BlobResponse
@@ -17,7 +18,7 @@ from api.v2.call import Call
 from api.v2.errors import MANIFEST_UNKNOWN, TOO_MANY_TAGS, Refused
 from api.v2.manifest import Manifest
 from api.v2.push import Conditions, Push
-from cas import Digest, Reader, Store
+from cas import Digest, Reader, Reads, Store
 
 LARGE_BYTES: Final = 256 << 10  # real manifests are far smaller; those beyond are parsed one at a time
 
@@ -25,7 +26,7 @@ LARGE_BYTES: Final = 256 << 10  # real manifests are far smaller; those beyond a
 @dataclass(frozen=True, slots=True)
 class _Found:
     manifest: Manifest
-    moment: int | None = None
+    basis: Basis | None = None
     reader: Reader | None = None
 
 
@@ -36,7 +37,7 @@ async def get(call: Call) -> ASGIApp:
         found = await threads.run(_open, call.store, call.repository, reference)
     except push.NotMade:
         found = await threads.run(_open, call.store, call.repository, await _made(call, str(reference)))
-        found = replace(found, moment=None)  # read later than the tag was, which may be another by then
+        found = replace(found, basis=None)  # read later than the tag was, which may be another by then
     manifest = found.manifest
     headers = {
         "Content-Type": manifest.media_type,
@@ -46,7 +47,7 @@ async def get(call: Call) -> ASGIApp:
     }
     cached = caching.not_modified(call.header_lines("if-none-match"), manifest.digest, headers)
     if found.reader is None:
-        return call.repeatable(cached or Response(manifest.body, headers=headers), found.moment)
+        return call.repeatable(cached or Response(manifest.body, headers=headers), found.basis)
     if cached is not None:
         await threads.run(found.reader.close)
         return cached
@@ -121,6 +122,8 @@ def _more_tags(call: Call) -> tuple[str, ...]:
 
 
 def _open(store: Store, repository: Repository, reference: str | Digest) -> _Found:
-    found = store.read(lambda reads: _Found(push.find(reads, repository, reference), reads.moment))
-    blob = found.manifest.blob
-    return found if blob is None else replace(found, reader=store.reader(blob))
+    def look(reads: Reads) -> Manifest:
+        return push.find(reads, repository, reference)
+
+    manifest, basis = look_up(store, look, lambda found: (found.digest, found.media_type))
+    return _Found(manifest, basis, None if manifest.blob is None else store.reader(manifest.blob))

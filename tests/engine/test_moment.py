@@ -19,6 +19,14 @@ from cas import Name, Record, Store
 with Store.open(Path(sys.argv[1])) as store:
     store.change(lambda names: names.put(Name("tag", "b"), Record(b"")))
 """
+MUCH = """
+import os, sys
+from pathlib import Path
+from cas import Name, Record, Store
+with Store.open(Path(sys.argv[1])) as store:
+    for number in range(40):
+        store.change(lambda names: names.put(Name("tag", str(number)), Record(os.urandom(100_000))))
+"""
 
 
 def test_a_read_is_of_the_present_moment_until_something_changes(tmp_path: Path) -> None:
@@ -53,11 +61,20 @@ def test_it_is_told_across_a_growing_index(tmp_path: Path) -> None:
 
 
 def test_it_is_not_told_while_somebody_else_is_moving_the_map(tmp_path: Path) -> None:
-    """Instead of waiting for that."""
+    """Instead of waiting for that; nor does anybody read that does not want to wait."""
     with Store.open(tmp_path / "root", create=True) as store:
         with store._parts.index._env._gate.alone():  # noqa: SLF001 - what a growing map holds
             assert store.moment() is None
-        assert store.moment() is not None
+            assert store.read_now(lambda reads: reads.moment) is None
+        assert store.moment() == store.read_now(lambda reads: reads.moment) is not None
+
+
+def test_who_does_not_want_to_wait_does_not_read_what_another_process_put_beyond_the_map(tmp_path: Path) -> None:
+    """To reach it the map must be moved, and whoever reads by it would have to leave first."""
+    with Store.open(tmp_path / "root", EngineSettings(map_bytes=1 << 20), create=True) as store:
+        run([sys.executable, "-c", MUCH, str(tmp_path / "root")], cwd=ROOT, check=True)
+        assert store.read_now(lambda reads: reads.moment) is None
+        assert store.read(lambda reads: reads.moment) == store.read_now(lambda reads: reads.moment)
 
 
 def test_a_closed_store_has_none(tmp_path: Path) -> None:
@@ -65,3 +82,4 @@ def test_a_closed_store_has_none(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "root", create=True)
     store.close()
     assert store.moment() is None
+    assert store.read_now(lambda reads: reads.moment) is None

@@ -29,7 +29,7 @@ class IndexWork:
 
 
 _COUNTED: dict[type, dict[str, str]] = {
-    Environment: {"read": "reads", "write": "writes"},
+    Environment: {"read": "reads", "read_now": "reads", "write": "writes"},
     Transaction: {
         "get": "look_ups",
         "values": "look_ups",

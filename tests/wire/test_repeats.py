@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from api.basis import Basis
 from api.config import HttpSettings
-from api.repeats import MOMENT
+from api.repeats import BASIS
 from api.zerocopy import sent
 from tests.wire.harness import Running, read_all, serving
 
@@ -35,7 +36,7 @@ class Application:
         body = b"%d %s" % (next(self.numbers), scope["raw_path"]) if self.body is None else self.body
         headers = [(b"content-length", b"%d" % len(body))]
         start = {"type": "http.response.start", "status": 200, "headers": headers}
-        await send(start if self.moment is None else {**start, MOMENT: self.moment})
+        await send(start if self.moment is None else {**start, BASIS: Basis(self.moment, lambda: None)})
         if self.more:
             await send({"type": "http.response.body", "body": body[:1], "more_body": True})
             body = body[1:]

@@ -24,6 +24,7 @@ from tests.support.serving import StartServer
 from tests.wire.harness import Clock, serving
 from tests.wire.v2.members import ANN, members
 from tests.wire.v2.pushing import Client, new_data, new_repository, sha256
+from tests.wire.v2.test_counted_work import counted_crossings
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 WORKERS = 2
@@ -78,6 +79,21 @@ def test_a_tag_that_moves_is_seen_at_the_next_question(client: Client) -> None:
     assert seen(client, repository, "v1").status_code == 404
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_push_of_something_else_costs_two_look_ups(client: Client, method: str) -> None:
+    """The tag and the manifest are as they were; nothing is parsed or crosses to a thread."""
+    put(client, repository := new_repository(), "v1")
+    first = seen(client, repository, "v1", method)
+    for number in range(3):
+        put(client, repository, f"other{number}")
+        repeats = sent.repeats
+        with counted_index() as index, counted_crossings() as steps:
+            again = seen(client, repository, "v1", method)
+        assert (sent.repeats - repeats, steps) == (1, [])
+        assert (index.reads, index.look_ups) == (1, 2)
+        assert first.content == again.content
+
+
 def test_a_change_by_another_process_is_seen_at_the_next_question(server: StartServer) -> None:
     """Whichever worker took the push, all of them answer with what it pushed."""
     running = server(workers=WORKERS)
@@ -106,13 +122,14 @@ def test_what_is_forbidden_from_now_on_is_not_given_again(tmp_path: Path) -> Non
         assert sent.repeats == repeats
 
 
-def test_a_server_that_cannot_tell_the_moment_asks_anew(tmp_path: Path) -> None:
-    """While the index is being enlarged, say."""
+def test_a_server_that_is_not_told_the_moment_looks_each_time(tmp_path: Path) -> None:
+    """What does not wait for that is right in any case."""
     with Store.open(tmp_path / "root", create=True) as store:
         app = build(store, HttpSettings(), access=AccessSettings(), clock=Clock())
         with serving(app) as server, closing(Client("http://{}:{}".format(*server.address))) as client:
-            digest = put(client, "a", "v1")
             repeats = sent.repeats
-            for _ in range(3):
-                assert seen(client, "a", "v1").headers["docker-content-digest"] == digest
-            assert sent.repeats == repeats
+            for number in range(3):
+                digest = put(client, "a", "v1", annotations={"number": str(number)})
+                for _ in range(3):
+                    assert seen(client, "a", "v1").headers["docker-content-digest"] == digest
+            assert sent.repeats - repeats == 6

@@ -84,6 +84,18 @@ def test_a_layer_asked_for_again_costs_one_write_and_its_bytes(client: Client, s
         assert (index.reads, index.look_ups, steps) == (0, 0, [])
 
 
+def test_a_layer_is_known_by_heart_while_others_are_pushed(client: Client) -> None:
+    """One look at where it lies, and no thread."""
+    digest = client.push(repository := new_repository(), data := new_data(SIZE))
+    assert client.blob(repository, digest).content == data
+    for _ in range(3):
+        client.push(repository, new_data(100_000))
+        repeats = sent.repeats
+        with counted_index() as index, counted_crossings() as steps:
+            assert client.blob(repository, digest).content == data
+        assert (repeated(repeats), steps, index.reads) == (1, [], 1)
+
+
 def test_other_words_get_other_answers(client: Client) -> None:
     """A HEAD no bytes, a range its own, who has the layer none."""
     data = new_data(SIZE)
