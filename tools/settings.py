@@ -35,6 +35,8 @@ DEFAULT_BIND: Final = "127.0.0.1:5000"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 MOST_DEFAULT_WORKERS: Final = 4  # past it, a default would surprise whoever shares the machine
 MOST_WORKERS: Final = 256
+MOST_BYTES: Final = 1 << 60  # what no disk holds; the system calls that take a size take no more than eight times that
+MOST_COUNT: Final = (1 << 31) - 1  # what fits where the system takes a count, such as listen(2)
 LONGEST_S: Final = 7 * 24 * 3600  # the system calls that wait take no more than some weeks
 
 
@@ -71,8 +73,8 @@ class Size(click.ParamType[int | None]):
 
     name = "size"
 
-    def __init__(self, *, least: float, unlimited: bool) -> None:
-        self._least, self._unlimited = int(least), unlimited
+    def __init__(self, *, least: float, most: float, unlimited: bool) -> None:
+        self._least, self._most, self._unlimited = int(least), int(most), unlimited
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         if self._unlimited and value in (None, NO_LIMIT):
@@ -83,6 +85,8 @@ class Size(click.ParamType[int | None]):
             self.fail(f"{error}.", param, ctx)
         if size < self._least:
             self.fail(f"{value} is less than {units.exact_size(self._least)}.", param, ctx)
+        if size > self._most:
+            self.fail(f"{value} is more than {units.exact_size(self._most)}.", param, ctx)
         return size
 
 
@@ -213,6 +217,7 @@ def _assemble(told: dict[str, Any]) -> Settings:
     )
 
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?", re.ASCII)
 
 _BY_HAND: Final[dict[str, dict[str, Any]]] = {
@@ -263,13 +268,13 @@ def _tunable(name: str) -> dict[str, Any]:
         case "platform":
             kind = Platform()
         case "bytes":
-            kind = Size(least=row.least, unlimited=default is None)
+            kind = Size(least=row.least, most=row.most or MOST_BYTES, unlimited=default is None)
         case "choice":
             kind = click.BOOL
         case "text":
             kind = Text()
         case _ if isinstance(default, int):
-            kind = click.IntRange(int(row.least), None if row.most is None else int(row.most))
+            kind = click.IntRange(int(row.least), int(row.most or MOST_COUNT))
         case _:
             kind = Number(row.least, LONGEST_S if row.most is None else row.most)
     metavar = "|".join(row.choices) or _METAVARS.get(what, what.upper())
@@ -318,6 +323,8 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     except tomllib.TOMLDecodeError as error:
         raise click.UsageError(f"{path} is not TOML: {error}.", ctx) from error
     unknown = sorted(set(told) - set(ROWS))
+    if unknown and isinstance(told[unknown[0]], dict):
+        raise click.UsageError(f"{path}: [{unknown[0]}]: the file is flat; write its settings without a heading.", ctx)
     if unknown:
         near = difflib.get_close_matches(unknown[0].replace("-", "_"), ROWS, n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
@@ -331,12 +338,26 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
 def _check(ctx: click.Context, path: Path, option: click.Parameter, value: object) -> None:
     """Complain about a value as the file's fault; click would blame a flag that nobody gave."""
     try:
-        if not isinstance(value, str | int | float):
-            option.type.fail(f"{value!r} is neither text nor a number.")
-        if isinstance(value, bool) and option.type is not click.BOOL:
-            option.type.fail(f"{str(value).lower()} is neither text nor a number.")
-        if isinstance(value, float) and isinstance(option.type, click.types.IntParamType):
-            option.type.fail(f"{value} is not a whole number.")
+        wrong = _unfit(option.type, value)
+        if wrong:
+            option.type.fail(wrong)
         option.type.convert(value, None, None)
     except click.BadParameter as error:
         raise click.UsageError(f"{path}: {option.name}: {error.message}", ctx) from error
+
+
+def _unfit(kind: click.ParamType[Any], value: object) -> str | None:
+    """Say what is wrong with a value of TOML, which has kinds of its own, before click takes it for text."""
+    match value:
+        case bool():
+            return None if kind is click.BOOL else f"{str(value).lower()} is neither text nor a number."
+        case str():
+            return f"{value!r} has a control character." if _CONTROL.search(value) else None
+        case float() if isinstance(kind, click.types.IntParamType):
+            return f"{value} is not a whole number."
+        case int() | float() if kind is click.BOOL:
+            return f"{value} is neither true nor false."
+        case int() | float():
+            return None if isinstance(kind, Size | Number | click.types.IntParamType) else f"{value} is not text."
+        case _:
+            return f"{value!r} is neither text nor a number."

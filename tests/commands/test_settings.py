@@ -111,6 +111,7 @@ def test_the_file_can_be_named_by_the_environment(tmp_path: Path) -> None:
 
 
 EXAMPLES = {
+    "inline_bytes": "512KiB",  # of less than others
     "bytes": "2MiB",
     "seconds": "7777",
     "share": "0.25",
@@ -120,13 +121,13 @@ EXAMPLES = {
     "url": "https://x.example",
     "platform": "linux/arm64/v8",
 }
-VALUES: dict[str, object] = {"2MiB": 2 << 20, "7777": 7777, "0.25": 0.25, "7": 7, "false": False}
+VALUES: dict[str, object] = {"512KiB": 512 << 10, "2MiB": 2 << 20, "7777": 7777, "0.25": 0.25, "7": 7, "false": False}
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_every_tunable_can_be_told_in_all_three_places(name: str, tmp_path: Path) -> None:
     """The same name as flag, variable and key, for each row of the table."""
-    text = ROWS[name].choices[-1] if ROWS[name].choices else EXAMPLES[unit(name)]
+    text = ROWS[name].choices[-1] if ROWS[name].choices else EXAMPLES.get(name, EXAMPLES[unit(name)])
     quoted = f'"{text}"' if unit(name) in {"bytes", "text", "url", "platform"} else text
     for settings in (
         told(flag(name), text),
@@ -177,6 +178,11 @@ def test_no_limit_is_refused_where_it_is_no_choice() -> None:
         (["--pack-bytes", "1"], "1 is less than 1MiB"),
         (["--pack-bytes", "lots"], "'lots' is not a size"),
         (["--pack-bytes", "-5MiB"], "'-5MiB' is not a size"),
+        (["--pack-bytes", "12GiB"], "12GiB is more than 2GiB"),
+        (["--run-bytes", "2GiB"], "2GiB is more than 1GiB"),
+        (["--inline-bytes", "2MiB"], "2MiB is more than 1MiB"),
+        (["--map-bytes", "99999999999999999999"], "99999999999999999999 is more than"),
+        (["--threads", "99999999999"], "99999999999 is not in the range"),
         (["--reserve-share", "1.5"], "1.5 is not in the range"),
         (["--grace-s", "nan"], "'nan' is not a number"),
         (["--grace-s", "inf"], "inf is not in the range"),
@@ -203,12 +209,19 @@ def test_a_value_that_cannot_be_is_refused_by_name(arguments: list[str], says: s
         ('pack_byte = "1GiB"', "unknown setting 'pack_byte'; did you mean pack_bytes? `cas serve --help` lists all."),
         ("trusted-forward = true", "unknown setting 'trusted-forward'; did you mean trust_forwarded?"),
         ("port = 5000", "unknown setting 'port'. `cas serve --help` lists all."),
-        ("[engine]\npack_bytes = 1", "unknown setting 'engine'"),
+        ("[engine]\npack_bytes = 1", "[engine]: the file is flat; write its settings without a heading"),
         ('workers = "many"', "workers: 'many' is not a valid integer"),
         ("workers = [1]", "workers: [1] is neither text nor a number"),
         ("workers = true", "workers: true is neither text nor a number"),
         ("workers = 2.5", "workers: 2.5 is not a whole number"),
         ("workers = 0", "workers: 0 is not in the range"),
+        ("root = 1", "root: 1 is not text"),
+        ("tls_cert = 1.5", "tls_cert: 1.5 is not text"),
+        ("bind = 5000", "bind: 5000 is not text"),
+        ("mode = 1", "mode: 1 is not text"),
+        ('root = "a\\u0000b"', "root: 'a\\x00b' has a control character"),
+        ("signup = 1", "signup: 1 is neither true nor false"),
+        ("scrub_mends = 0.5", "scrub_mends: 0.5 is neither true nor false"),
         ('pack_bytes = "lots"', "pack_bytes: 'lots' is not a size"),
         ("workers = ", "is not TOML"),
     ],
