@@ -11,6 +11,7 @@ MOST_SEGMENT_CHUNKS = 32_768  # what one more window of chunks is added to befor
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 # The index grows by pages of each change while a process that stands still keeps it from using its own again.
 _LEAST_RESERVE = 8 * MIB
+_LEAST_PACK, _LEAST_RUN = 64 * KIB, 4 * KIB  # whatever is kept free: an upload has to get on
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,5 @@ class EngineSettings:
         reserve = self.reserve(whole)
         if not reserve:
             return self
-        return replace(
-            self, pack_bytes=min(self.pack_bytes, reserve * 2 // 3), run_bytes=min(self.run_bytes, reserve // 16)
-        )
+        pack_bytes, run_bytes = max(reserve * 2 // 3, _LEAST_PACK), max(reserve // 16, _LEAST_RUN)
+        return replace(self, pack_bytes=min(self.pack_bytes, pack_bytes), run_bytes=min(self.run_bytes, run_bytes))

@@ -133,7 +133,7 @@ ENGINE: dict[str, Row] = {
     "zstd_min_saving": Row("Share that must go for a chunk to be kept compressed.", "kept raw", least=0, most=1),
     "compact_share": Row("Share of a pack that must be dead for it to be rewritten.", "left alone", least=0, most=1),
     "map_bytes": Row("First size of the index's memory map: address space only.", "doubled", least=1024 * 1024),
-    "max_readers": Row("Reader slots of the index, fixed by the first process that opens it."),
+    "max_readers": Row("Reader slots of the index, fixed by the first process that opens it.", most=1 << 20),
     "group_changes": Row("Changes of names in one durable commit.", "the next commit takes them"),
     "write_wait_s": Row("A change's wait for other processes.", "503 with Retry-After; exit code 75", least=0.1),
     "reserve_bytes": Row("Kept free for deletes and collection on a full disk.", "503; by v1 507", least=0),

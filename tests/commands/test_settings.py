@@ -182,6 +182,7 @@ def test_no_limit_is_refused_where_it_is_no_choice() -> None:
         (["--run-bytes", "2GiB"], "2GiB is more than 1GiB"),
         (["--inline-bytes", "2MiB"], "2MiB is more than 1MiB"),
         (["--map-bytes", "99999999999999999999"], "99999999999999999999 is more than"),
+        (["--max-readers", "9999999"], "9999999 is not in the range"),
         (["--threads", "99999999999"], "99999999999 is not in the range"),
         (["--reserve-share", "1.5"], "1.5 is not in the range"),
         (["--grace-s", "nan"], "'nan' is not a number"),
