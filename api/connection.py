@@ -19,7 +19,7 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
-from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
+from hypercorn.protocol.h11 import H2ProtocolAssumedError
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
@@ -87,12 +87,10 @@ class Protocols(ProtocolWrapper):
             await self.protocol.handle(event)
         except H2ProtocolAssumedError as error:
             await self._change(error.data)
-        except H2CProtocolRequiredError as error:
-            await self._change(error.data, error.headers, error.settings)
 
-    async def _change(self, data: bytes, *upgrade: Any) -> None:
+    async def _change(self, data: bytes) -> None:
         self.protocol = Http2(*self._http2, *self._shared)
-        await self.protocol.initiate(*upgrade)
+        await self.protocol.initiate()
         await self.send(Updated(idle=self.protocol.idle))
         if data:
             await self.protocol.handle(RawData(data))

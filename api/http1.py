@@ -16,7 +16,7 @@ import h11
 from hypercorn.events import Event, RawData, Updated
 from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h11 import STREAM_ID, H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
+from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
 from hypercorn.typing import H11SendableEvent
 
 from api.access_log import AccessLog
@@ -135,7 +135,7 @@ class Http1(H11Protocol):
             self._question = head if is_first and not data and _IS_QUESTION.match(head) else b""
             try:
                 await super().handle(RawData(head))
-            except (H2ProtocolAssumedError, H2CProtocolRequiredError) as error:
+            except H2ProtocolAssumedError as error:
                 error.data += data
                 raise
             if self.is_held_up:
@@ -297,7 +297,8 @@ class Http1(H11Protocol):
 
     async def _begin(self, request: h11.Request) -> None:
         self._is_head = request.method == b"HEAD"
-        head_bytes = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
+        head_bytes = len(request.method) + len(request.target)
+        head_bytes += sum(len(name) + len(value) + 4 for name, value in request.headers)
         if head_bytes > self._connection.settings.max_header_bytes:
             await self._refuse(431, request=request)
             return
@@ -309,6 +310,16 @@ class Http1(H11Protocol):
         await self.send(Updated(idle=False))
         await self._check_protocol(request)
         await self._create_stream(request)
+
+    async def _check_protocol(self, request: h11.Request) -> None:
+        """Go over to HTTP/2 where a connection begins with it.
+
+        Never by `Upgrade: h2c`, which RFC 9113 gave up: through a proxy that passes it on, everything after it would be
+        requests that the proxy sees nothing of.
+        """
+        is_preface = (request.method, request.target, request.http_version) == (b"PRI", b"*", b"2.0")
+        if is_preface and not self.keep_alive_requests:
+            raise H2ProtocolAssumedError(b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0])
 
     async def _create_stream(self, request: h11.Request) -> None:
         access = self._connection.access

@@ -279,6 +279,33 @@ def test_a_request_to_become_a_websocket_is_answered_like_any_other() -> None:
         assert got.startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "Connection: Upgrade, HTTP2-Settings, close\nUpgrade: h2c\nHTTP2-Settings: AAMAAABkAAQAAP__",
+        "Connection: close\nUpgrade: h2c",
+    ],
+)
+def test_a_request_to_go_on_in_http2_is_answered_like_any_other(fields: str) -> None:
+    """A proxy that passes such a header on would see one request, and no other that follows it on the connection."""
+    with serving(count) as running:
+        got = ask(running, f"GET / HTTP/1.1\nHost: a\n{fields}")
+        assert got.startswith(b"HTTP/1.1 200")
+        assert body_of(got) == b"0 0"
+
+
+def test_http2_begins_a_connection_or_not_at_all() -> None:
+    """Between requests of HTTP/1.1 its preface is a request to a path that there is not, and then nonsense."""
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    with serving(count) as running:
+        with running.connect() as sock:
+            sock.sendall(preface)
+            assert sock.recv(9)[3:4] == b"\x04"  # a frame of settings
+        sock = running.connect()
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + preface)
+        assert b"HTTP/1.1 400" in read_all(sock)
+
+
 def test_many_clients_that_vanish_anywhere_leave_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
     """Cut a push after each of its first bytes."""
     before = open_descriptors()

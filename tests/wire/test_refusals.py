@@ -18,6 +18,7 @@ CLOSE = "\nHost: a\nConnection: close"
         ("GET / HTTP/1.1\nHost: a\nX: " + "y" * 70_000, 431),
         ("GET /" + "y" * 70_000 + " HTTP/1.1\nHost: a", 431),
         ("GET / HTTP/1.1\nHost: a" + "\nX: y" * 20_000, 431),
+        ("G" * 70_000 + " / HTTP/1.1\nHost: a", 431),
         ("GET / HTTP/1.1\nHost: a\nX: " + "y" * 2_000_000, 431),
         ("PUT / HTTP/1.1\nHost: a\nContent-Length: 5\nX: " + "y" * 70_000, 431),
         ("GET / HTTP/1.1\nHost: a\nX: " + "y" * 60_000, 200),
