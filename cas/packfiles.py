@@ -6,6 +6,7 @@ is open, and to give one back, never waits for a disk.
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cas.errors import Damaged
 from cas.finding import REPAIR
+from cas.records import HEADER_SIZE, decode_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,7 +50,7 @@ class PackFiles:
         """Return a descriptor of a pack, to be given back with `release`.
 
         Raises:
-            FileNotFoundError: the pack moved or was quarantined; resolve the chunks again.
+            FileNotFoundError: the pack moved or was quarantined, or its file is another pack; resolve the chunks again.
         """
         fd = self.borrow(pack)
         return self._opened(pack) if fd is None else fd
@@ -64,7 +66,13 @@ class PackFiles:
             return entry.fd
 
     def _opened(self, pack: int) -> int:
-        fd = self._disk.open_read(self._layout.pack(pack))
+        fd = self._disk.open_read(path := self._layout.pack(pack))
+        try:
+            if not self._is_it(pack, fd):
+                raise FileNotFoundError(errno.ENOENT, "another pack stands in its place", str(path))
+        except BaseException:
+            self._disk.close(fd)
+            raise
         with self._lock:
             entry = self._open.setdefault(pack, _Open(fd))
             entry.users += 1
@@ -72,6 +80,16 @@ class PackFiles:
             surplus += self._surplus()
         self._close(surplus)
         return entry.fd
+
+    def _is_it(self, pack: int, fd: int) -> bool:
+        """Tell whether a file is the pack that its name says, or does not say itself that it is another one.
+
+        Files may be moved by hand, or by a filesystem that was repaired. Raw bytes go out as they lie there.
+        """
+        head = bytearray(HEADER_SIZE)
+        self._disk.read_into(fd, memoryview(head), 0)
+        header = decode_header(bytes(head))
+        return header is None or header.pack == pack
 
     def release(self, pack: int) -> None:
         """Give a descriptor back. What is open beyond the limit is closed when the next pack is opened."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from cas import Damaged, Digest, Store, rebuild_index
 from cas.extent import Codec, Extent
 from cas.finding import REPAIR
 from cas.index import Edit
-from cas.records import ChunkRef, Segment
+from cas.records import HEADER_SIZE, ChunkRef, Segment, decode_header, encode_header
 from cas.tables import ChunkRow, PackRow
 from cas.view import View
 from tests.support.engine import KIB, MIB, SMALL, file_ranges, flip, noise, opened, packs_of, prose, push, read
@@ -142,6 +143,23 @@ class TestLostPacks:
             push(store, "a", data)
             assert read(store, digest) == data
 
+    def test_a_file_that_is_another_pack_is_not_read_from(self, tmp_path: Path) -> None:
+        """Two packs that were exchanged are as good as gone: what one has is no answer to who asks for the other."""
+        in_one_pack = replace(SMALL, pack_bytes=4 * MIB)
+        with opened(tmp_path, in_one_pack) as store:
+            first = push(store, "a", noise(200 * KIB, 1))
+        with opened(tmp_path, in_one_pack) as store:
+            second = push(store, "b", noise(200 * KIB, 2))
+        one, other = sorted(packs_of(tmp_path), key=lambda path: path.stat().st_size)[-2:]
+        one.rename(tmp_path / "aside")
+        other.rename(one)
+        (tmp_path / "aside").rename(other)
+        with opened(tmp_path) as store:
+            for digest in (first, second):
+                with pytest.raises(Damaged, match=f"blob {digest} is damaged: a chunk of it is missing; {REPAIR}"):
+                    read(store, digest)
+            assert store.stats().doubted == 2
+
     def test_a_chunk_without_a_row_is_damage(self, tmp_path: Path) -> None:
         """Also where the recipe has no extents to try: no hint is not an empty blob."""
         data = prose(MIB)
@@ -193,7 +211,10 @@ def chunks_of_closed(root: Path, digest: Digest) -> list[tuple[ChunkRef, ChunkRo
 def move_pack(store: Store, old: int) -> None:
     """Do to a pack what compaction will do."""
     layout, new = store._parts.layout, old ^ 0xFFFF
-    shutil.copyfile(layout.pack(old), layout.pack(new))
+    data = layout.pack(old).read_bytes()
+    header = decode_header(data)
+    assert header is not None
+    layout.pack(new).write_bytes(encode_header(replace(header, pack=new)) + data[HEADER_SIZE:])
 
     def repoint(edit: Edit) -> None:
         row = edit.pack(old)
