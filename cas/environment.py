@@ -17,7 +17,7 @@ import lmdb
 import xxhash
 
 from cas import slots
-from cas.errors import Busy, Closed, Damaged, DiskFailed, InUse, NoSpace
+from cas.errors import Busy, Closed, Damaged, DiskFailed, Forbidden, InUse, NoSpace
 from cas.gate import Gate
 from cas.pagefile import TRIES, is_empty, metas_flaw, state_flaw
 
@@ -365,4 +365,6 @@ def _errors(place: str) -> Iterator[None]:
         # A write that the full disk took half comes back as an error of input or output.
         if os.strerror(errno.ENOSPC) in str(error) or (os.strerror(errno.EIO) in str(error) and _is_full(place)):
             raise NoSpace("the disk is full (the index cannot grow); free some space and try again") from error
+        if os.strerror(errno.EACCES) in str(error):
+            raise Forbidden(f"the index is out of reach ({error}); mend owner, permissions or mount") from error
         raise DiskFailed(f"the index was not read or written ({error}); see the system's log, run cas fsck") from error

@@ -96,14 +96,18 @@ def test_a_check_of_a_folder_out_of_reach_could_not_run(locked: Path) -> None:
     assert str(locked) in refused("fsck", "--root", locked / "x", code=8)
 
 
-@pytest.mark.parametrize(("folder", "mode"), [("packs", 0o000), ("locks", 0o555), ("index", 0o000)])
-def test_a_store_with_a_folder_out_of_reach_says_which(root: Path, folder: str, mode: int) -> None:
+@pytest.mark.parametrize(
+    ("folder", "mode"),
+    [("packs", 0o000), ("locks", 0o555), ("index", 0o000), ("index/data.mdb", 0o440), ("index/lock.mdb", 0o440)],
+)
+def test_a_store_with_a_place_out_of_reach_says_which(root: Path, folder: str, mode: int) -> None:
     """To whoever would serve it, and to whoever checks it."""
     (root / folder).chmod(mode)
     try:
         told = refused("serve", "--bind", "127.0.0.1:0", "--root", root, code=77)
-        assert folder in told
+        assert folder.partition("/")[0] in told
         assert "Permission denied" in told
+        assert "mend" in told
         refused("fsck", "--root", root, code=8)
     finally:
         (root / folder).chmod(0o755)
