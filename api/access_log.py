@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final, final
+from io import TextIOWrapper
+from typing import Any, Final, cast, final
 
 from starlette.types import Scope
 
@@ -23,6 +25,7 @@ from api.origin import client
 
 log = logging.getLogger(__name__)
 
+LOG_MODE: Final = 0o640  # addresses, accounts and names of private repositories are in it
 CLIENT_GONE: Final = 499  # as nginx has it: the client left before there was an answer
 WRONG: Final = "!"  # before a name for which a wrong password was shown; no account's name begins like that
 _USER: Final = "user"  # in the request's `state`, which copies of its scope share
@@ -137,6 +140,13 @@ class _Raising(logging.Handler):
 
 class _File(_Raising, logging.handlers.WatchedFileHandler):
     """A file that may be moved away at any time."""
+
+    def _open(self) -> TextIOWrapper:
+        return cast("TextIOWrapper", open(self.baseFilename, self.mode, encoding=self.encoding, opener=_opener))
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, LOG_MODE)
 
 
 class _Output(_Raising, logging.StreamHandler[Any]):

@@ -16,6 +16,7 @@ from typing import Final
 
 from api.access import grants, htpasswd, users
 from api.access.settings import Mode
+from api.access_log import LOG_MODE
 from api.content import repositories
 from api.tls import Files, complaint
 from cas import Store
@@ -62,7 +63,7 @@ def access_log(settings: Settings, opened: ExitStack) -> str | int | None:
         return output
     try:
         path = os.path.abspath(settings.access_log)  # noqa: PTH100 - a worker opens the name as it is
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, LOG_MODE)
         try:
             is_file = stat.S_ISREG(os.fstat(fd).st_mode)
         finally:

@@ -92,6 +92,7 @@ def test_every_worker_begins_a_moved_log_anew_and_accounts_are_named(server: Sta
     found = sorted(line.short for line in lines(log))
     assert found == [("!bob", "GET /v2/", 401)] + 20 * [("bob", "HEAD /v2/", 200)]
     for path in (log, moved):
+        assert path.stat().st_mode & 0o777 == 0o640
         assert BOB.basic not in path.read_text()
         assert b64encode(b"wrong").decode() not in path.read_text()
 

@@ -299,6 +299,7 @@ def test_a_log_that_was_moved_is_begun_anew(log: Path) -> None:
         moved = log.rename(log.with_suffix(".1"))
         ask(running, f"GET /two HTTP/1.1{CLOSE}")
     assert (only(moved).request, only(log).request) == ("GET /one HTTP/1.1", "GET /two HTTP/1.1")
+    assert not (moved.stat().st_mode | log.stat().st_mode) & 0o007, "names of private repositories are in it"
 
 
 def test_a_log_that_cannot_be_written_is_told_once_and_keeps_nobody_from_an_answer(
