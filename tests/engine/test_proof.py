@@ -104,5 +104,6 @@ def test_a_check_of_all_checksums_asks_the_disk_once_for_many_chunks(tmp_path: P
         reads, count = disk.counts.reads, disk.counts.bytes_read
         chunks = store._parts.index.read(lambda view: view.count("chunks"))
         assert list(store.check(Scope(Depth.DATA))) == []
-        assert disk.counts.reads - reads < chunks // 4
+        headers = sum(1 for _ in (tmp_path / "root" / "packs").rglob("*.pack"))  # each looked at when it is opened
+        assert disk.counts.reads - reads - headers < chunks // 4
         assert 4 * MIB <= disk.counts.bytes_read - count < 5 * MIB
