@@ -34,11 +34,11 @@ def export() -> None:
 @click.argument("folder", metavar="DIR", type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def oci_(settings: Settings, what: str, folder: Path, *, as_json: bool) -> None:
-    """Write a repository, or one tag of it, as an OCI image layout, with referrers.
+    """Write a repository or a tag as an OCI image layout.
 
-    DIR is made, or added to if it is such a layout. Can be stopped at any moment and begun anew: what is there already
-    is not written again, and a tag is listed only once all of it is there. What cannot be read is named and left out,
-    and the exit code is 1 then.
+    What is about it (signatures, SBOMs) goes with it. DIR is made, or added to if it is such a layout. Can be stopped
+    at any moment and begun anew: what is there already is not written again, and a tag is listed only once all of it is
+    there. What cannot be read is named and left out, and the exit code is 1 then.
 
     \b
     Examples:

@@ -53,7 +53,9 @@ def import_() -> None:
 @_ACCESS
 @_JSON
 def distribution_(settings: Settings, folder: Path, *, public: bool | None, as_json: bool) -> None:
-    """Import the storage of distribution, the registry of the second generation (docker/registry/v2 below DIR).
+    """Import what a registry of the second generation stores.
+
+    DIR is what its configuration calls rootdirectory: docker/registry/v2 lies below it.
 
     All repositories with their manifests, tags, blobs and referrers. Every digest is proven while it is read.
 
@@ -93,7 +95,9 @@ def oci_(settings: Settings, folder: Path, repo: str, *, public: bool | None, as
 @_ACCESS
 @_JSON
 def v1_(settings: Settings, folder: Path, *, public: bool | None, as_json: bool) -> None:
-    """Import the storage of the old Python registry (images/ and repositories/ below DIR).
+    """Import what the old Python registry stores.
+
+    DIR is what its configuration calls storage_path: images/ and repositories/ lie below it.
 
     Images with their ancestors, held against the checksums kept beside them; image lists; tags. What was marked
     private there is private here.

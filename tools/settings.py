@@ -277,12 +277,12 @@ def _tunable(name: str) -> dict[str, Any]:
             kind = click.IntRange(int(row.least), int(row.most or MOST_COUNT))
         case _:
             kind = Number(row.least, LONGEST_S if row.most is None else row.most)
-    metavar = "|".join(row.choices) or _METAVARS.get(what, what.upper())
+    metavar = "|".join(row.choices) or _METAVARS.get(name) or _METAVARS.get(what, what.upper())
     default = str(default) if row.choices else default  # click would take a member for its name
     return {"type": kind, "default": default, "shown": shown_default(name), "metavar": metavar}
 
 
-_METAVARS: Final = {"bytes": "SIZE", "count": "N", "choice": "true|false"}
+_METAVARS: Final = {"bytes": "SIZE", "count": "N", "choice": "true|false", "htpasswd": "FILE"}
 
 
 def shown_default(name: str) -> str:

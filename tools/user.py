@@ -54,7 +54,9 @@ def user() -> None:
 @click.option("--email", metavar="ADDRESS", help="Where its owner can be reached; never used by the server.")
 @_STDIN
 def add(settings: Settings, name: str, *, admin: bool, email: str | None, password_stdin: bool) -> None:
-    """Make an account: it may do everything to repositories below its own name, NAME/..., and pull public ones.
+    """Make an account.
+
+    It may do everything to repositories below its own name, NAME/..., and pull public ones.
 
     The first account may be made before the server runs: then this makes the store.
 
@@ -104,7 +106,9 @@ def passwd(settings: Settings, name: str, *, password_stdin: bool) -> None:
 @click.argument("name")
 @click.option("--admin/--no-admin", default=None, help="Whether everything is allowed to this account.")
 def set_(settings: Settings, name: str, *, admin: bool | None) -> None:
-    """Make an account an admin, or no admin any more; it keeps its password and its grants.
+    """Make an account an admin, or no admin any more.
+
+    It keeps its password and its grants.
 
     \b
     Examples:
@@ -163,7 +167,9 @@ def _warn(*, nobody: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def show(settings: Settings, name: str, *, as_json: bool) -> None:
-    """Show an account and what it may do: of all lines that speak of a repository the most specific one counts.
+    """Show an account and what it may do.
+
+    Of all lines that speak of a repository the most specific one counts.
 
     \b
     Examples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import click
 import pytest
 
 from tests.support.serving import run_cas
@@ -24,6 +25,13 @@ def test_help_lists_every_command_with_what_it_is_for() -> None:
     for name in COMMANDS:
         assert f"  {name} " in told
         assert load(name).get_short_help_str(80) in told
+
+
+@pytest.mark.parametrize("name", sorted(name for name in COMMANDS if isinstance(load(name), click.Group)))
+def test_what_a_command_of_several_is_for_stands_there_whole(name: str) -> None:
+    """Not cut off in the middle, on the narrowest terminal."""
+    told = run_cas(name, "--help").stdout
+    assert "..." not in told.partition("\nCommands:\n")[2]
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
