@@ -53,6 +53,11 @@ class Layout:
         """The index's data file. Never open and close it while the environment is open (POSIX locks would go)."""
         return self.index / "data.mdb"
 
+    @property
+    def index_lock(self) -> Path:
+        """LMDB's own file, by which all who have the index open see each other."""
+        return self.index / "lock.mdb"
+
     def old_index(self, number: int) -> Path:
         """Where an index that is not to be trusted is moved."""
         return self.root / f"index.old-{number}"

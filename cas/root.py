@@ -17,6 +17,7 @@ from cas.errors import (
     CasError,
     FormatTooNew,
     IndexMissing,
+    InUse,
     NoSpace,
     NotAStore,
     NotOwner,
@@ -24,6 +25,7 @@ from cas.errors import (
     UnsafeFilesystem,
 )
 from cas.layout import Layout
+from cas.lease import survey
 from cas.locks import lock_folder, open_shared
 from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
 from cas.profile import PACKED, PLAIN
@@ -66,6 +68,7 @@ def find(
 
     Raises:
         NotAStore, FormatTooNew, UnsafeFilesystem, RootReadOnly, NotOwner: see their texts.
+        InUse: others have it open, and the lock file of their index was removed.
         Busy: another process is opening it and does not get done.
     """
     layout = Layout(root)
@@ -84,6 +87,7 @@ def find(
         if layout.manifest.exists():
             manifest = read_manifest(layout)
             _make_folders(layout, disk)
+            _check_lock_file(layout)
             if reading:
                 leave_lock_file(layout)
             return layout, manifest
@@ -130,7 +134,7 @@ def leave_lock_file(layout: Layout) -> None:
     """See to it that the index's lock file is its owner's: LMDB would make it for whoever opens it first."""
     if layout.manifest.exists() and layout.index_data.exists():
         with suppress(CasError, FileNotFoundError):  # LMDB will say it better
-            os.close(open_shared(layout.index / "lock.mdb"))
+            os.close(open_shared(layout.index_lock))
 
 
 def _remedy(owner: int, root: Path) -> str:
@@ -167,6 +171,25 @@ def check_index(layout: Layout) -> bool:
         f"the index of {layout.root} is missing; "
         f"`cas fsck --rebuild-index --root {layout.root}` makes it anew from the packs"
     )
+
+
+def _check_lock_file(layout: Layout) -> None:
+    """Refuse an index whose lock file went while others have it open; the caller holds the folder's lock.
+
+    They go on with the file that has no name any more. Whoever made another one would not be seen by them, nor see
+    them, and two writers at once write over each other's pages.
+
+    Raises:
+        InUse: that is so.
+    """
+    if layout.index_lock.exists():
+        return
+    alive, _ = survey(layout, b"")
+    if alive:
+        raise InUse(
+            f"{layout.index_lock} was removed while others have the store open, who go on without it and would not "
+            "see anybody new; stop them all (cas serve and other commands), then start anew"
+        )
 
 
 def _is_folder(root: Path) -> bool:

@@ -234,6 +234,31 @@ except RootReadOnly as error:
         with pytest.raises(IndexPresent, match="is there already"):
             rebuild_index(tmp_path, SMALL)
 
+    @pytest.mark.parametrize("reading", [False, True])
+    def test_an_index_whose_lock_file_went_under_others_is_refused_to_newcomers(
+        self, reading: bool, tmp_path: Path
+    ) -> None:
+        """They would make one of their own, wait for nobody, and write over what others acknowledged."""
+        script = f"""
+import sys
+from pathlib import Path
+from cas import InUse, Store
+try:
+    Store.open(Path(sys.argv[1]), reading={reading})
+except InUse as error:
+    print(error)
+"""
+        lock = tmp_path / "index" / "lock.mdb"
+        with opened(tmp_path) as store:
+            digest = push(store, "kept", noise(200 * KIB))
+            lock.unlink()
+            told = run_python(script, tmp_path).stdout
+            assert f"{lock} was removed while others have the store open" in told
+            assert "stop them all" in told
+            assert not lock.exists()
+            assert read(store, digest) == noise(200 * KIB)
+        assert run_python(script, tmp_path).stdout == ""
+
     def test_every_refusal_is_an_open_error(self) -> None:
         """Callers catch one class."""
         for kind in (NotAStore, FormatTooNew, UnsafeFilesystem, IndexMissing, RootReadOnly, InUse):
