@@ -21,7 +21,7 @@ from cas.layout import Layout
 from cas.names import Name
 from cas.reader import Reader
 from cas.records import Role
-from cas.root import check_owner, leave_lock_file
+from cas.root import check_lock_file, check_owner, leave_lock_file
 from cas.tables import TABLES
 from cas.tallies import gap
 
@@ -74,9 +74,11 @@ def inspect_index(root: Path, settings: EngineSettings, *, reading: bool = False
 
     Raises:
         NotOwner: it is another user's.
+        InUse: others have it open, and the lock file of the index was removed.
         DiskFailed, NoSpace, Busy: it could not be looked at.
     """
     layout = Layout(root)
+    check_lock_file(layout)
     if reading:
         leave_lock_file(layout)
     else:

@@ -87,7 +87,7 @@ def find(
         if layout.manifest.exists():
             manifest = read_manifest(layout)
             _make_folders(layout, disk)
-            _check_lock_file(layout)
+            check_lock_file(layout)
             if reading:
                 leave_lock_file(layout)
             return layout, manifest
@@ -173,8 +173,8 @@ def check_index(layout: Layout) -> bool:
     )
 
 
-def _check_lock_file(layout: Layout) -> None:
-    """Refuse an index whose lock file went while others have it open; the caller holds the folder's lock.
+def check_lock_file(layout: Layout) -> None:
+    """Refuse an index whose lock file went while others have it open.
 
     They go on with the file that has no name any more. Whoever made another one would not be seen by them, nor see
     them, and two writers at once write over each other's pages.
@@ -182,10 +182,10 @@ def _check_lock_file(layout: Layout) -> None:
     Raises:
         InUse: that is so.
     """
-    if layout.index_lock.exists():
+    if layout.index_lock.exists() or not layout.locks.is_dir():
         return
     alive, _ = survey(layout, b"")
-    if alive:
+    if alive and not layout.index_lock.exists():  # it is there before a lease is, so nobody made it meanwhile
         raise InUse(
             f"{layout.index_lock} was removed while others have the store open, who go on without it and would not "
             "see anybody new; stop them all (cas serve and other commands), then start anew"

@@ -234,17 +234,19 @@ except RootReadOnly as error:
         with pytest.raises(IndexPresent, match="is there already"):
             rebuild_index(tmp_path, SMALL)
 
-    @pytest.mark.parametrize("reading", [False, True])
+    @pytest.mark.parametrize("come", ["Store.open(root)", "Store.open(root, reading=True)", "inspect(root)"])
     def test_an_index_whose_lock_file_went_under_others_is_refused_to_newcomers(
-        self, reading: bool, tmp_path: Path
+        self, come: str, tmp_path: Path
     ) -> None:
         """They would make one of their own, wait for nobody, and write over what others acknowledged."""
         script = f"""
 import sys
 from pathlib import Path
-from cas import InUse, Store
+from cas import EngineSettings, InUse, Store, inspect_index
+def inspect(root): inspect_index(root, EngineSettings(), reading=True)
+root = Path(sys.argv[1])
 try:
-    Store.open(Path(sys.argv[1]), reading={reading})
+    {come}
 except InUse as error:
     print(error)
 """
