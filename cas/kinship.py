@@ -104,7 +104,9 @@ def _role(path: Path, manifest: Manifest) -> Role | None:
 def _demand_packs(layout: Layout, known: _Known, files: dict[int, Path], strangers: dict[int, Role]) -> None:
     """See that the packs are there: all of them, where there are others, and else at least one."""
     needed = {row.pack for row in known.rows.values() if _has_to_be_there(row, layout)}
-    missing = needed - files.keys()
+    missing = {
+        pack for pack in needed - files.keys() if not layout.pack(pack).exists()
+    }  # or made after the look at files
     if missing and strangers:
         raise _unfit(
             layout, f"{len(missing)} of the packs that it names are gone, and it does not name all that are there"

@@ -11,10 +11,25 @@ from pathlib import Path
 import pytest
 
 import cas.backup
+import cas.kinship
 import cas.store
 from cas import Digest, IndexUnfit, PacksMissing, Store, rebuild_index, restore
 from cas.commit import JOURNAL_SEQ
+from cas.layout import Layout
 from tests.support.engine import KIB, SMALL, noise, opened, push, read
+from tests.support.processes import start_python
+
+# Has a store open, and makes its first packs when told.
+WAITS = """
+import sys
+from pathlib import Path
+from tests.support.engine import noise, opened, push
+with opened(Path(sys.argv[1])) as store:
+    print("ready")
+    for _ in sys.stdin:
+        push(store, "one", noise(200_000))
+        print("pushed")
+"""
 
 
 def make(root: Path, *names: str) -> dict[str, Digest]:
@@ -155,6 +170,28 @@ class TestAcceptances:
         path.unlink()
         with opened(tmp_path) as store:
             assert read(store, kept) == noise(200 * KIB)
+
+    def test_the_first_packs_that_somebody_makes_meanwhile_are_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A server that is started anew while workers of the one before still end, say."""
+        listed = cas.kinship.pack_paths
+        with start_python(WAITS, tmp_path) as other:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            stdin, stdout = other.stdin, other.stdout
+            assert stdout.readline() == "ready\n"
+
+            def listed_too_soon(layout: Layout) -> list[tuple[int, Path]]:
+                found = list(listed(layout))
+                stdin.write("go\n")
+                stdin.flush()
+                assert stdout.readline() == "pushed\n"
+                return found
+
+            monkeypatch.setattr(cas.kinship, "pack_paths", listed_too_soon)
+            assert names_in(tmp_path) == {"one"}
+            stdin.close()
 
     def test_a_pack_that_the_index_has_forgotten_is_no_reason(self, tmp_path: Path) -> None:
         """Its row went, and the process was killed before its file did."""
