@@ -63,7 +63,7 @@ class Ahead:
             raise failed
 
     def _begin(self, piece: FileRange | Packed | bytes) -> None:
-        self._waiting.append(self._threads.begin(piece.load) if isinstance(piece, Packed) else piece)
+        self._waiting.append(self._threads.begin(_joined, piece) if isinstance(piece, Packed) else piece)
 
     def _is_next_due(self) -> bool:
         """Tell whether the next piece has to be used before another one is begun, or costs nothing to wait for."""
@@ -74,6 +74,10 @@ class Ahead:
         for each in self._waiting:
             if isinstance(each, Begun):
                 await each.give_up()
+
+
+def _joined(piece: Packed) -> bytes:
+    return b"".join(piece.load())
 
 
 async def _ready(piece: FileRange | bytes | Begun[bytes]) -> FileRange | bytes:

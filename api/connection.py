@@ -25,14 +25,16 @@ from hypercorn.utils import parse_socket_addr
 
 from api.access_log import AccessLog
 from api.config import KIB, HttpSettings
+from api.flow import Stalled, unsent_bytes
 from api.http1 import Http1, Linger
 from api.http2 import Http2
 from api.inbox import Held, Tasks
 from api.intake import Pieces
+from api.outlet import LentData, ShortFile
 from api.patience import Patience
 from api.repeats import Repeats
 from api.threads import Threads
-from api.zerocopy import FileData, FileSender, ShortFile, Stalled, sent, unsent_bytes
+from api.zerocopy import FileData, FileSender, sent
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +135,8 @@ class Connection(TCPServer):
             await self._close()
 
     @property
-    def file_bytes(self) -> int:
-        """What of files went out so far."""
+    def moved_bytes(self) -> int:
+        """What went out so far that no writer saw: of files, and what applications wrote by themselves."""
         return self._files.moved_bytes
 
     def dismiss(self) -> None:
@@ -164,7 +166,7 @@ class Connection(TCPServer):
             self.writer.transport.abort()
 
     async def protocol_send(self, event: Event) -> None:
-        if isinstance(event, RawData | FileData):
+        if isinstance(event, RawData | FileData | LentData):
             if not (self.lost or await self._put(event)):
                 self.abort()
                 await self.protocol.handle(Closed())
@@ -180,7 +182,7 @@ class Connection(TCPServer):
         else:
             await super().protocol_send(event)
 
-    async def _put(self, data: RawData | FileData) -> bool:
+    async def _put(self, data: RawData | FileData | LentData) -> bool:
         """Send; False if the connection is of no more use."""
         async with self.send_lock:
             try:
@@ -192,9 +194,12 @@ class Connection(TCPServer):
                 elif isinstance(data, RawData):
                     await self._flush()
                     await self._files.send_bytes(data.data)
-                else:
+                elif isinstance(data, FileData):
                     await self._flush()
                     await self._files.send(data)
+                else:
+                    await self._flush()
+                    await self._files.lend(data)
             except (ConnectionError, TimeoutError, RuntimeError, Stalled):
                 return False
             except (OSError, ShortFile) as error:

@@ -28,6 +28,8 @@ from api.intake import Chunked, Pieces, Sized, body_of, received, split_head
 from api.loan import EXTENSION as LOAN
 from api.loan import Lender, Loan
 from api.logged import Logged
+from api.outlet import EXTENSION as LOAN_OUT
+from api.outlet import LentBody, LentData
 from api.refusals import NO_TLS, SENTENCES, TWO_LENGTHS, refusal
 from api.repeats import BASIS, FILES, Again, Files, Repeats
 from api.zerocopy import EXTENSION as ZERO_COPY
@@ -56,8 +58,8 @@ class Carrier(Protocol):
     access: AccessLog | None
 
     @property
-    def file_bytes(self) -> int:
-        """What of files went out so far."""
+    def moved_bytes(self) -> int:
+        """What went out so far that no writer saw: of files, and what applications wrote by themselves."""
 
     @property
     def socket(self) -> Any:
@@ -68,7 +70,7 @@ class Stream(FileStream):
     """A request and its response, whose application learns when nobody listens any more."""
 
     def __init__(self, *args: Any, connection: Carrier, lend: Lender, **kwargs: Any) -> None:
-        extensions = {} if connection.is_tls else {ZERO_COPY: {}, LOAN: lend}
+        extensions = {} if connection.is_tls else {ZERO_COPY: {}, LOAN: lend, LOAN_OUT: {}}
         super().__init__(*args, extensions=extensions, **kwargs)
         self._connection = connection
         self.basis: Basis | None = None  # of its answer, if that may be given again
@@ -88,11 +90,11 @@ class LoggedStream(Logged, Stream):
 
     async def _pass_on(self, event: StreamEvent) -> None:
         connection = self._connection
-        before = connection.file_bytes
+        before = connection.moved_bytes
         try:
             await super()._pass_on(event)
         finally:
-            self.sent_bytes += connection.file_bytes - before
+            self.sent_bytes += connection.moved_bytes - before
         if isinstance(event, Body) and not connection.lost:
             self.sent_bytes += len(event.data)
 
@@ -212,8 +214,8 @@ class Http1(H11Protocol):
         self._connection.pieces.take_back(unread=loan.unread, is_stalled=loan.is_stalled)
 
     async def stream_send(self, event: StreamEvent) -> None:
-        if isinstance(event, FileBody):
-            await self._send_file(event)
+        if isinstance(event, FileBody | LentBody):
+            await self._send_past(event)
             return
         if isinstance(event, StreamClosed):
             if self._head:
@@ -260,7 +262,8 @@ class Http1(H11Protocol):
         spent = self.keep_alive_requests + more >= self._connection.settings.keep_alive_requests
         return self.is_held_up or spent or self.context.terminated.is_set()
 
-    async def _send_file(self, event: FileBody) -> None:
+    async def _send_past(self, event: FileBody | LentBody) -> None:
+        """Have the connection send a part of a body that h11 counts and does not see."""
         before, self._head = self._head, b""
         if before:  # nothing was said yet
             self._said, self._files = before, self.stream.files if isinstance(self.stream, Stream) else None
@@ -269,7 +272,10 @@ class Http1(H11Protocol):
         placeholder: Any = Placeholder(event.count)
         for piece in self.connection.send_with_data_passthrough(h11.Data(data=placeholder)) or ():
             if piece is placeholder:
-                await self.send(FileData(event.fd, event.offset, event.count, before))
+                if isinstance(event, FileBody):
+                    await self.send(FileData(event.fd, event.offset, event.count, before))
+                else:
+                    await self.send(LentData(event.count, event.write, before))
                 before = b""
             else:
                 before, self._question = before + piece, b""  # a body in chunks

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Container, Iterator, Mapping, MutableMapping
 from contextlib import aclosing
 from typing import Any, Final, Protocol, final
 
@@ -16,7 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from api.ahead import Ahead
 from api.config import KIB
+from api.outlet import EXTENSION as LOAN
 from api.receiving import ClientGone
+from api.relay import Relay
 from api.threads import Threads, outlive
 from cas import CasError, Damaged, Digest, FileRange, Held, Packed
 
@@ -26,6 +28,7 @@ ZERO_COPY: Final = "http.response.zerocopysend"
 
 # Bytes of a file read at once where there is no sendfile; the next of them are read while these are sent.
 _READ_BYTES: Final = 512 * KIB
+_END: Final = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 class Source(Protocol):
@@ -75,10 +78,8 @@ class BlobResponse:
         try:
             if scope["method"] == "HEAD" or self._start == self._stop:
                 await self._send_head(send, more_body=False)
-            elif ZERO_COPY in (scope.get("extensions") or {}):
-                await self._send_body(_telling(send, None), self._by_sendfile)
             else:
-                await self._send_watched(receive, send)
+                await self._send_some_way(scope.get("extensions") or {}, receive, send)
         except ClientGone:
             pass  # no news, and nobody to tell
         finally:
@@ -87,18 +88,57 @@ class BlobResponse:
     async def _send_head(self, send: Send, *, more_body: bool) -> None:
         await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
         if not more_body:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send(_END)
+
+    async def _send_some_way(self, extensions: Container[str], receive: Receive, send: Send) -> None:
+        reader = self._reader
+        if isinstance(reader, Held) and ZERO_COPY in extensions:
+            await self._send_files(_telling(send, None), reader)
+        elif not isinstance(reader, Held) and LOAN in extensions:
+            await self._send_lent(_telling(send, None), reader)
+        else:
+            await self._send_watched(receive, send)
+
+    async def _send_files(self, send: Send, held: Held) -> None:
+        """Send what lies in open files and nowhere else."""
+        await self._send_head(send, more_body=True)
+        for piece in held.pieces(self._start, self._stop):
+            message = {"file": piece.fd, "offset": piece.offset, "count": piece.count}
+            try:
+                await send({"type": ZERO_COPY, **message, "more_body": True})
+            except ClientGone:
+                if missing := max(piece.offset + piece.count - os.fstat(piece.fd).st_size, 0):
+                    held.ends_early(piece.fd, missing)  # then we left; the connection said why
+                raise
+        await send(_END)
+
+    async def _send_lent(self, send: Send, source: Source) -> None:
+        """Have threads write it, unless the first of them finds that it is little."""
+        relay, size = Relay(source, iter(source.plan(self._start, self._stop)), self._threads), self._stop - self._start
+        first = await relay.begin()
+        await self._send_head(send, more_body=True)
+        try:
+            if first is not None and sum(map(len, first)) == size:
+                await send({"type": "http.response.body", "body": b"".join(first), "more_body": True})
+            else:
+                await send({"type": LOAN, "count": size, "write": relay.write, "more_body": True})
+            await send(_END)
+        except CasError as error:
+            self._tell(error)
+
+    def _tell(self, error: CasError) -> None:
+        log.error("The answer with %s was cut short: %s", self._reader.digest, error)
 
     async def _send_watched(self, receive: Receive, send: Send) -> None:
         """Send by a server that may swallow what nobody receives any more, instead of saying so."""
         gone = asyncio.ensure_future(_disconnect(receive))
         try:
-            await self._send_body(_telling(send, gone), self._by_message)
+            await self._send_messages(_telling(send, gone))
         finally:
             gone.cancel()
             await asyncio.wait([gone])
 
-    async def _send_body(self, send: Send, send_piece: _SendPiece) -> None:
+    async def _send_messages(self, send: Send) -> None:
         begun = False
         try:
             async with aclosing(self._pieces()) as pieces:
@@ -106,29 +146,17 @@ class BlobResponse:
                     if not begun:
                         begun = True
                         await self._send_head(send, more_body=True)
-                    await send_piece(send, piece)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+                    await self._by_message(send, piece)
+            await send(_END)
         except CasError as error:
             if not begun:
                 raise
-            log.error("The answer with %s was cut short: %s", self._reader.digest, error)  # noqa: TRY400
+            self._tell(error)
 
     def _pieces(self) -> AsyncGenerator[FileRange | bytes, None]:
         if isinstance(self._reader, Held):
             return _at_once(self._reader.pieces(self._start, self._stop))
         return Ahead(iter(self._reader.plan(self._start, self._stop)), self._threads).pieces()
-
-    async def _by_sendfile(self, send: Send, piece: FileRange | bytes) -> None:
-        if isinstance(piece, FileRange):
-            message = {"file": piece.fd, "offset": piece.offset, "count": piece.count}
-            try:
-                await send({"type": ZERO_COPY, **message, "more_body": True})
-            except ClientGone:
-                if missing := max(piece.offset + piece.count - os.fstat(piece.fd).st_size, 0):
-                    self._reader.ends_early(piece.fd, missing)  # then we left; the connection said why
-                raise
-        else:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def _by_message(self, send: Send, piece: FileRange | bytes) -> None:
         if not isinstance(piece, FileRange):
@@ -162,9 +190,6 @@ def _blocks(piece: FileRange, source: Source | Held) -> Iterator[bytes]:
             raise source.ends_early(piece.fd, stop - at)
         yield data
         at += len(data)
-
-
-_SendPiece = Callable[[Send, FileRange | bytes], Awaitable[None]]
 
 
 def _telling(send: Send, gone: asyncio.Future[None] | None) -> Send:

@@ -8,13 +8,11 @@ a connection ends: `api/connection.py` decides that.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import socket
-import struct
-import termios
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Final, Protocol, cast, final
 
 from hypercorn.events import Event
@@ -31,9 +29,12 @@ from hypercorn.typing import (
 from hypercorn.utils import suppress_body
 
 from api.config import KIB, HttpSettings
+from api.flow import flow, wait_writable
+from api.outlet import EXTENSION as LOAN
+from api.outlet import LentBody, LentData, Outlet, ShortFile
 from api.refusals import AnsweredStream
 from api.threads import Threads
-from cas import REPAIR
+from cas import FileRange
 
 EXTENSION: Final = "http.response.zerocopysend"
 
@@ -59,14 +60,6 @@ class Sent:
 
 
 sent: Final = Sent()
-
-
-class ShortFile(Exception):
-    """The file ends before the bytes promised of it. Ours to mend; the answer must not look complete."""
-
-
-class Stalled(Exception):
-    """The peer took nothing for as long as it may. Theirs; nothing is lost by dropping it."""
 
 
 @dataclass(frozen=True)
@@ -108,16 +101,16 @@ class FileStream(AnsweredStream):
         super().__init__(_prepared(app, extensions, invite), *args)
 
     async def app_send(self, message: ASGISendEvent | dict[str, Any] | None) -> None:
-        if message is None or message["type"] != EXTENSION:
+        if message is None or message["type"] not in _BODIES:
             await super().app_send(cast("ASGISendEvent | None", message))
         elif self.state is not ASGIHTTPState.RESPONSE:
-            raise RuntimeError(f"{EXTENSION} came outside of a response body.")
+            raise RuntimeError(f"{message['type']} came outside of a response body.")
         else:
-            await self._send_file(cast("dict[str, Any]", message))
+            await self._send_body(cast("dict[str, Any]", message))
 
-    async def _send_file(self, message: dict[str, Any]) -> None:
+    async def _send_body(self, message: dict[str, Any]) -> None:
         if not suppress_body(self.scope["method"], int(self.response["status"])):
-            event = file_body(self.stream_id, message)
+            event = _BODIES[message["type"]](self.stream_id, message)
             if event.count:
                 await self.send(event)
         if not message.get("more_body", False):
@@ -156,12 +149,22 @@ def file_body(stream_id: int, message: dict[str, Any]) -> FileBody:
     return FileBody(stream_id, fd, offset, count)
 
 
+def _lent_body(stream_id: int, message: dict[str, Any]) -> LentBody:
+    return LentBody(stream_id, message["count"], message["write"])
+
+
+_BODIES: Final[Mapping[str, Callable[[int, dict[str, Any]], FileBody | LentBody]]] = {
+    EXTENSION: file_body,
+    LOAN: _lent_body,
+}
+
+
 @final
 class FileSender:
     """Moves ranges of files, and long pieces of memory, to one connection. One at a time; the caller sees to that.
 
     Attributes:
-        moved_bytes: of files, so far.
+        moved_bytes: of files, and what applications wrote by themselves, so far.
     """
 
     def __init__(self, transport: asyncio.WriteTransport, settings: HttpSettings, cold: Threads) -> None:
@@ -175,20 +178,36 @@ class FileSender:
             await asyncio.sleep(0)
             self._at_once = 0
         self._at_once += data.count
-        file = _Range(data.fd, data.offset, data.offset + data.count, self._settings)
+        with self._outlet() as out:
+            await self._say(out, data.before)
+            await self._send_range(out, FileRange(data.fd, data.offset, data.count))
+
+    async def _send_range(self, out: socket.socket, place: FileRange) -> None:
+        file = _Range(place.fd, place.offset, place.offset + place.count, self._settings)
         _Range.active += 1
         try:
-            with self._outlet() as out:
-                if data.before:
-                    sent.writes += 1
-                    await self._flow(out, _Memory(data.before, socket.MSG_MORE))
-                while file.is_left:
-                    await self._flow(out, file)
-                    if file.is_left:  # and cold
-                        await self._send_cold(out, file)
+            while file.is_left:
+                await self._flow(out, file)
+                if file.is_left:  # and cold
+                    await self._send_cold(out, file)
         finally:
             _Range.active -= 1
-            self.moved_bytes += file.offset - data.offset
+            self.moved_bytes += file.offset - place.offset
+
+    async def lend(self, data: LentData) -> None:
+        """Send what comes before, and have the application write the rest; raise what that raises."""
+        with self._outlet() as out:
+            await self._say(out, data.before)
+            outlet, before = Outlet(out, self._settings.stall_s, partial(self._send_range, out)), self.moved_bytes
+            try:
+                await data.write(outlet)
+            finally:
+                self.moved_bytes += outlet.memory_bytes + outlet.file_bytes
+                sent.body_bytes += outlet.memory_bytes
+                sent.sendfile_bytes += outlet.file_bytes
+                sent.sendfile_calls += outlet.file_calls
+        if (wrote := self.moved_bytes - before) != data.count:
+            raise OSError(f"An application wrote {wrote} bytes instead of {data.count}.")
 
     async def send_bytes(self, data: bytes) -> None:
         """Send all of it, or raise OSError or Stalled. A transport would copy what the socket does not take at once."""
@@ -200,6 +219,11 @@ class FileSender:
         # in sendfile() when the transport closes must not find the number given to another connection.
         sock = self._transport.get_extra_info("socket")
         return socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
+
+    async def _say(self, out: socket.socket, before: bytes) -> None:
+        if before:
+            sent.writes += 1
+            await self._flow(out, _Memory(before, socket.MSG_MORE))
 
     async def _flow(self, out: socket.socket, source: _Source) -> None:
         await flow(out.fileno(), self._settings.stall_s, lambda: source.send(out))
@@ -270,7 +294,7 @@ class _Range:
     def _move(self, out: socket.socket, wanted: int) -> int:
         moved = os.sendfile(out.fileno(), self._fd, self.offset, wanted)
         if not moved:
-            raise ShortFile(f"a stored file ends {self._stop - self.offset} bytes early; {REPAIR}")
+            raise ShortFile(self._stop - self.offset)
         self.offset += moved
         sent.sendfile_bytes += moved
         sent.sendfile_calls += 1
@@ -293,78 +317,3 @@ def _resident(fd: int, start: int, stop: int) -> bool:
     except OSError:
         return False
     return True
-
-
-async def wait_writable(fd: int, stall_s: float) -> None:
-    """Wait until a socket takes bytes again; raise Stalled once its peer took none for stall_s."""
-    await _Flow(fd, stall_s, lambda: False).wait()
-
-
-async def flow(fd: int, stall_s: float, step: Callable[[], bool]) -> None:
-    """Take a step, and another one whenever the socket takes bytes, until one says that it was the last.
-
-    Raises:
-        Stalled: the peer took nothing for stall_s.
-    """
-    try:
-        if not step():
-            return
-    except BlockingIOError:
-        pass
-    await _Flow(fd, stall_s, step).wait()
-
-
-@final
-class _Flow:
-    """Steps whenever a socket takes bytes. The other connections have their turn in between.
-
-    A step is a call of the loop and no more: a task that waited anew for each would cost more than the steps do.
-    """
-
-    def __init__(self, fd: int, stall_s: float, step: Callable[[], bool]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._fd, self._stall_s, self._step = fd, stall_s, step
-        self._over: asyncio.Future[None] = self._loop.create_future()
-        self._left, self._has_moved = unsent_bytes(fd), False
-
-    async def wait(self) -> None:
-        """Wait for the last step; raise what a step raises."""
-        self._timer = self._loop.call_later(self._stall_s, self._look)
-        self._loop.add_writer(self._fd, self._go)
-        try:
-            await self._over
-        finally:
-            self._timer.cancel()
-            self._loop.remove_writer(self._fd)
-
-    def _go(self) -> None:
-        if self._over.done():
-            return
-        try:
-            is_more = self._step()
-            self._has_moved = True
-            if not is_more:
-                self._over.set_result(None)
-        except BlockingIOError:
-            pass
-        except Exception as error:  # noqa: BLE001 - for whoever waits
-            self._over.set_exception(error)
-
-    def _look(self) -> None:
-        """Fail if the peer took nothing since the last look.
-
-        A socket counts as writable only when a good part of its buffer is free. A slow peer may need longer than
-        the limit for that, and is no dead one: what counts is whether the queue shrinks.
-        """
-        before, self._left = self._left, unsent_bytes(self._fd)
-        has_moved, self._has_moved = self._has_moved, False
-        if has_moved or self._left < before:
-            self._timer = self._loop.call_later(self._stall_s, self._look)
-        elif not self._over.done():
-            self._over.set_exception(Stalled(f"The peer took nothing for {self._stall_s} s."))
-
-
-def unsent_bytes(fd: int) -> int:
-    """Count the bytes in a socket's send queue that its peer has not acknowledged."""
-    (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))
-    return int(count)

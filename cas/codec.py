@@ -50,22 +50,23 @@ class ChunkCodec:
             raise Damaged(f"a stored chunk decodes to {len(raw)} bytes instead of {raw_length}")
         return raw
 
-    def decode_all(self, frames: Sequence[memoryview], raw_lengths: Sequence[int]) -> bytes:
-        """Return the raw bytes of stored zstd frames, one after the other; other threads run meanwhile.
+    def decode_all(self, frames: Sequence[memoryview], raw_lengths: Sequence[int]) -> list[memoryview]:
+        """Return the raw bytes of each of some stored zstd frames; other threads run meanwhile.
 
         Raises:
             Damaged: one of the frames is broken, fails its checksum, or is not of its length.
         """
         if len(frames) == 1:
-            return self.decode(frames[0], raw_lengths[0])
+            return [memoryview(self.decode(frames[0], raw_lengths[0]))]
         lengths = struct.pack(f"={len(raw_lengths)}Q", *raw_lengths)
         try:
             found: Any = self._decompressor().multi_decompress_to_buffer(list(frames), decompressed_sizes=lengths)
         except zstandard.ZstdError as error:
             raise Damaged(f"a stored chunk cannot be decoded ({error})") from error
-        if [len(raw) for raw in found] != list(raw_lengths):
+        raw = [memoryview(each) for each in found]
+        if [len(each) for each in raw] != list(raw_lengths):
             raise Damaged("stored chunks decode to other lengths than they had")
-        return b"".join(found)
+        return raw
 
     def _pays(self, sample: memoryview) -> bool:
         return len(self._compressor().compress(sample)) <= len(sample) * (1 - self._min_saving)

@@ -40,7 +40,7 @@ class Packed:
     """
 
     count: int
-    load: Callable[[], bytes]
+    load: Callable[[], list[memoryview]]
 
 
 class Reader:
@@ -102,7 +102,7 @@ class Reader:
             Unreadable: they cannot be had now.
         """
         for piece in self.plan(start, stop):
-            yield piece.load() if isinstance(piece, Packed) else piece
+            yield b"".join(piece.load()) if isinstance(piece, Packed) else piece
 
     def plan(self, start: int = 0, stop: int | None = None) -> Iterator[FileRange | Packed | bytes]:
         """Yield what `pieces` does, with what is compressed still to be loaded.
@@ -140,7 +140,9 @@ class Reader:
 
     def ends_early(self, fd: int, missing: int) -> Damaged:
         """Return the error for whoever finds so many bytes of a `FileRange` missing in its file."""
-        return self._damage(f"a pack ends {missing} bytes early", *(p for p, held in self._held.items() if held == fd))
+        return self._damage(
+            f"a pack ends {missing} bytes early", *(p for p, held in list(self._held.items()) if held == fd)
+        )
 
     def _stretch(self, at: int) -> Stretch:
         def look(view: View) -> Stretch | None:
@@ -191,8 +193,8 @@ class Reader:
         if packed:
             yield Packed(size, partial(self._unpacked, packed))
 
-    def _unpacked(self, parts: Sequence[Part]) -> bytes:
-        """Return the raw bytes of consecutive parts of compressed extents; what lies back to back is read at once."""
+    def _unpacked(self, parts: Sequence[Part]) -> list[memoryview]:
+        """Return the raw bytes of parts of compressed extents, as they lie; what lies back to back is read at once."""
         extents, frames = [extent for extent, _, _ in parts], list[memoryview]()
         for row in adjacent(extents):
             stored = self._load(FileRange(self._held[row[0].pack], row[0].offset, sum(each.stored for each in row)))
@@ -203,9 +205,8 @@ class Reader:
         try:
             raw = self._parts.codec.decode_all(frames, [extent.raw for extent in extents])
         except Damaged:  # which of them is it?
-            raw = b"".join(map(self._decode, extents, frames))
-        last = parts[-1]
-        return raw[parts[0][1] : len(raw) - (last[0].raw - last[2])]
+            raw = [memoryview(self._decode(extent, frame)) for extent, frame in zip(extents, frames, strict=True)]
+        return [each[first:last] for each, (_, first, last) in zip(raw, parts, strict=True)]
 
     def _decode(self, extent: Extent, stored: memoryview) -> bytes:
         try:

@@ -27,14 +27,14 @@ class Loads:
         self.go.set()
 
     def piece(self, data: bytes) -> Packed:
-        def load() -> bytes:
+        def load() -> list[memoryview]:
             with self.lock:
                 self.begun += 1
             self.started.set()
             assert self.go.wait(PATIENCE_S)
             with self.lock:
                 self.over += 1
-            return data
+            return [memoryview(data)]
 
         return Packed(len(data), load)
 
@@ -102,7 +102,7 @@ def test_few_pieces_are_made_ahead_of_the_one_in_use(
 def test_all_pieces_before_an_error_are_given(loads: Loads, where: str) -> None:
     """Whether a piece cannot be found or cannot be decoded."""
 
-    def broken() -> bytes:
+    def broken() -> list[memoryview]:
         raise Damaged("a chunk is damaged")
 
     def plan() -> Iterator[Piece]:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import zerocopy
 from api.config import HttpSettings
+from api.flow import wait_writable
 from api.streaming import ZERO_COPY
 from api.threads import Threads
 from api.zerocopy import sent
@@ -353,7 +354,7 @@ def test_a_wait_for_a_socket_ends_when_its_task_is_cancelled() -> None:
                     ours.send(b"x" * 65536)
                 except BlockingIOError:
                     break
-            task = asyncio.create_task(zerocopy.wait_writable(ours.fileno(), PATIENCE_S))
+            task = asyncio.create_task(wait_writable(ours.fileno(), PATIENCE_S))
             await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
