@@ -1,0 +1,143 @@
+"""Bodies that an application writes by itself: framed as any other, whole or visibly not, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import random
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.config import HttpSettings
+from api.outlet import EXTENSION, Outlet
+from api.zerocopy import sent
+from tests.wire.harness import PATIENCE_S, ask, body_of, open_descriptors, serving
+
+DATA = random.Random(11).randbytes(3_000_000)
+HALF = len(DATA) // 2
+
+Write = Callable[[Outlet], Awaitable[None]]
+
+
+def writing(write: Write, *, announced: bool = True, told: Callable[[Exception], object] = bool) -> ASGIApp:
+    """Answer with a piece of DATA by message and the rest written, said to be as long as it should be."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = [(b"content-length", b"%d" % len(DATA))] if announced else []
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["path"] == "/later":
+            await send({"type": "http.response.body", "body": DATA[:HALF], "more_body": True})
+        count = len(DATA) - HALF if scope["path"] == "/later" else len(DATA)
+        try:
+            await send({"type": EXTENSION, "count": count, "write": write, "more_body": True})
+        except Exception as error:
+            told(error)
+            raise
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return app
+
+
+def threads_write(start: int, stop: int = len(DATA)) -> Write:
+    """Write DATA[start:stop] in a thread, as far as the client takes it, and on the loop what it did not."""
+
+    async def write(outlet: Outlet) -> None:
+        loop = asyncio.get_running_loop()
+        await outlet.finish(await loop.run_in_executor(None, outlet.write, [memoryview(DATA)[start:stop]]))
+
+    return write
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize(("path", "start"), [("/", 0), ("/later", HALF)])
+def test_a_body_that_is_written_is_framed_as_any_other(announced: bool, path: str, start: int) -> None:
+    """With a length or chunked, whole or behind a piece by message, on a connection that stays open."""
+    before = sent.body_bytes
+    with serving(writing(threads_write(start), announced=announced)) as running:
+        client = http.client.HTTPConnection(*running.address, timeout=PATIENCE_S)
+        for _ in range(3):
+            client.request("GET", path)
+            assert client.getresponse().read() == DATA
+        client.close()
+    assert sent.body_bytes - before == 3 * len(DATA)
+
+
+def test_head_writes_nothing() -> None:
+    """The application need not care."""
+    with serving(writing(threads_write(0))) as running:
+        answer = ask(running, "HEAD / HTTP/1.1\nHost: a\nConnection: close")
+    assert f"content-length: {len(DATA)}".encode() in answer
+    assert body_of(answer) == b""
+
+
+def test_an_application_that_writes_less_than_it_said_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    """The client sees that something is missing, and does not wait for it."""
+    with serving(writing(threads_write(0, 1000))) as running:
+        assert body_of(ask(running, "GET / HTTP/1.1\nHost: a\nConnection: close")) == DATA[:1000]
+    assert [record.message for record in caplog.records] == [
+        f"An answer was cut short: An application wrote 1000 bytes instead of {len(DATA)}."
+    ]
+
+
+def test_an_error_of_the_application_is_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """It comes back to it, and the client gets what was written and no end."""
+    errors: list[Exception] = []
+
+    async def write(outlet: Outlet) -> None:
+        await threads_write(0, 1000)(outlet)
+        raise LookupError("no more of it")
+
+    with serving(writing(write, told=errors.append)) as running:
+        got = ask(running, "GET / HTTP/1.1\nHost: a\nConnection: close")
+    assert body_of(got) == DATA[:1000]
+    assert [str(error) for error in errors] == ["no more of it"]
+    assert "cut short" not in caplog.text
+
+
+@pytest.mark.parametrize("why", ["it leaves", "it takes nothing"])
+def test_an_application_is_told_when_its_client_is_gone(why: str, caplog: pytest.LogCaptureFixture) -> None:
+    """By an error of send(), after stall_s at the latest; nothing of it stays behind."""
+    told = threading.Event()
+    before = open_descriptors()
+
+    async def write(outlet: Outlet) -> None:
+        while True:
+            await threads_write(0)(outlet)
+
+    def telling(error: Exception) -> None:
+        assert isinstance(error, OSError)
+        told.set()
+
+    with (
+        serving(writing(write, told=telling), HttpSettings(stall_s=0.2)) as running,
+        running.connect() as peer,
+    ):
+        peer.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert peer.recv(1000)
+        if why == "it leaves":
+            peer.close()
+        assert told.wait(PATIENCE_S)
+    assert open_descriptors() <= before
+    assert not caplog.records
+
+
+def test_a_body_is_written_only_where_a_body_is_due() -> None:
+    """Not before the head: the connection could not frame it."""
+    errors: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                await send({"type": EXTENSION, "count": 1, "write": threads_write(0, 1)})
+            except RuntimeError as error:
+                errors.append(str(error))
+
+    with serving(app) as running:
+        assert ask(running, "GET / HTTP/1.1\nHost: a\nConnection: close").startswith(b"HTTP/1.1 500 ")
+    assert errors == [f"{EXTENSION} came outside of a response body."]
