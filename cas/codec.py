@@ -5,17 +5,12 @@ Layer: L1. Frames carry zstd's own checksum, so that decoding a damaged one fail
 
 from __future__ import annotations
 
-import struct
 import threading
-from typing import TYPE_CHECKING, Any
 
 import zstandard
 
 from cas.errors import Damaged
 from cas.extent import Codec
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _SAMPLE_BYTES = 64 * 1024
 
@@ -43,30 +38,12 @@ class ChunkCodec:
             Damaged: the frame is broken, fails its checksum, or is not `raw_length` bytes of content.
         """
         try:
-            raw = self._decompressor().decompress(frame, max_output_size=raw_length)
+            length = zstandard.frame_content_size(frame)  # which is what decompress() takes memory for, whatever it is
+            if length != raw_length:
+                raise Damaged(f"a stored chunk decodes to {length} bytes instead of {raw_length}")
+            return self._decompressor().decompress(frame)
         except zstandard.ZstdError as error:
             raise Damaged(f"a stored chunk cannot be decoded ({error})") from error
-        if len(raw) != raw_length:
-            raise Damaged(f"a stored chunk decodes to {len(raw)} bytes instead of {raw_length}")
-        return raw
-
-    def decode_all(self, frames: Sequence[memoryview], raw_lengths: Sequence[int]) -> list[memoryview]:
-        """Return the raw bytes of each of some stored zstd frames; other threads run meanwhile.
-
-        Raises:
-            Damaged: one of the frames is broken, fails its checksum, or is not of its length.
-        """
-        if len(frames) == 1:
-            return [memoryview(self.decode(frames[0], raw_lengths[0]))]
-        lengths = struct.pack(f"={len(raw_lengths)}Q", *raw_lengths)
-        try:
-            found: Any = self._decompressor().multi_decompress_to_buffer(list(frames), decompressed_sizes=lengths)
-        except zstandard.ZstdError as error:
-            raise Damaged(f"a stored chunk cannot be decoded ({error})") from error
-        raw = [memoryview(each) for each in found]
-        if [len(each) for each in raw] != list(raw_lengths):
-            raise Damaged("stored chunks decode to other lengths than they had")
-        return raw
 
     def _pays(self, sample: memoryview) -> bool:
         return len(self._compressor().compress(sample)) <= len(sample) * (1 - self._min_saving)
