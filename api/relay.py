@@ -89,6 +89,7 @@ class Relay:
 
     async def _round(self, outlet: Outlet) -> None:
         self._room = _ROUND_BYTES // self.active
+        outlet.renew()
         hands = 2 if outlet.is_quick and self.active <= _FEW_ANSWERS else 1
         begun = [self._threads.begin(self._work, outlet) for _ in range(hands)]
         try:

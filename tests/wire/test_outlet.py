@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import random
+import select
+import socket
 import threading
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api import outlet as outlet_module
 from api.config import HttpSettings
 from api.outlet import EXTENSION, Outlet
 from api.zerocopy import sent
+from cas import FileRange
 from tests.wire.harness import PATIENCE_S, ask, body_of, open_descriptors, serving
 
 DATA = random.Random(11).randbytes(3_000_000)
@@ -141,3 +147,40 @@ def test_a_body_is_written_only_where_a_body_is_due() -> None:
     with serving(app) as running:
         assert ask(running, "GET / HTTP/1.1\nHost: a\nConnection: close").startswith(b"HTTP/1.1 500 ")
     assert errors == [f"{EXTENSION} came outside of a response body."]
+
+
+def test_threads_wait_for_a_client_a_few_milliseconds_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it makes a little room: of what it takes so slowly, the loop waits for the next."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    waits: list[float] = []
+
+    class Room:
+        """Makes some room each time it is waited for, and each time that takes 3 ms."""
+
+        def poll(self, most_ms: float) -> list[tuple[int, int]]:
+            waits.append(most_ms)
+            theirs.recv(200_000)
+            return [(ours.fileno(), select.POLLOUT)]
+
+    async def send_file(_: FileRange) -> None: ...
+
+    async def scenario() -> None:
+        outlet, data = Outlet(ours, PATIENCE_S, send_file), memoryview(bytes(100 << 20))
+        monkeypatch.setattr(outlet, "_poll", Room())
+        ticks = itertools.count()
+        monkeypatch.setattr(outlet_module, "time", SimpleNamespace(monotonic=lambda: 0.003 * next(ticks)))
+        for _ in range(2):  # the second time it is known to be slow
+            outlet.renew()
+            assert sum(map(len, outlet.write([data]))) > len(data) // 2
+            assert not outlet.is_quick
+            assert [round(each) for each in waits] == [5, 2]
+        theirs.recv(200_000)
+        await outlet.finish([data[:1]])
+        assert outlet.is_quick
+        outlet.renew()
+        assert outlet.write([data])
+        assert [round(each) for each in waits] == [5, 2, 5, 2]
+
+    with ours, theirs:
+        asyncio.run(scenario())
