@@ -47,7 +47,7 @@ class Doubts:
     def _mark(self, packs: frozenset[int]) -> None:
         if packs:
             try:
-                job = self._committer.submit(partial(_put, packs=packs))
+                job = self._committer.submit(partial(mark, packs=packs))
             except CasError:  # nothing is written any more; whoever reads is told what to do
                 return
             job.future.add_done_callback(partial(self._over, packs))
@@ -61,6 +61,7 @@ class Doubts:
                 self._owed |= packs
 
 
-def _put(edit: Edit, _draft: Draft, packs: frozenset[int]) -> None:
+def mark(edit: Edit, _draft: Draft, packs: Iterable[int]) -> None:
+    """Let the scrub read these packs before all others."""
     for pack in packs:
         edit.put_checked(pack, DOUBTED)

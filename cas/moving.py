@@ -138,7 +138,13 @@ def forget(parts: Parts, packs: Sequence[int]) -> None:
 
 
 def set_aside(parts: Parts, pack: int) -> None:
-    """Move a pack's file to where nobody reads it, nor removes it."""
+    """Move a pack's file to where nobody reads it, nor removes it, and forget its row."""
+    put_by(parts, pack)
+    forget(parts, [pack])
+
+
+def put_by(parts: Parts, pack: int) -> None:
+    """Move a pack's file to where nobody reads it, nor removes it; one that is gone is no matter."""
     target = parts.layout.quarantined(pack)
     target.parent.mkdir(0o750, exist_ok=True)
     path = parts.layout.pack(pack)
@@ -146,7 +152,6 @@ def set_aside(parts: Parts, pack: int) -> None:
         parts.disk.rename(path, target)
         for folder in (target.parent, path.parent):
             parts.disk.sync_folder(folder)
-    forget(parts, [pack])
 
 
 def change_over(parts: Parts, moves: Sequence[Move], target: PackRow) -> None:

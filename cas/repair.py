@@ -11,6 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cas.check import check, flaw
+from cas.doubts import mark
+from cas.records import Role
 from cas.recover import lost_blobs, recover
 from cas.restate import restate
 from cas.salvage import salvage
@@ -95,16 +97,21 @@ def mend(parts: Parts, found: Sequence[Finding], heal: Callable[[], list[Digest]
     Raises:
         NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
     """
-    for pack in _packs(found):
+    packs = _packs(found)
+    if packs:
+        parts.committer.run(partial(mark, packs=packs))  # ended anywhere, the scrub goes on at once
+    roles = {row.pack: row.role for row in parts.index.read(lambda view: view.packs())}
+    journal = [pack for pack in packs if roles.get(pack) is Role.JOURNAL]
+    for pack in journal:  # first: what is said once more there tells of blobs that are about to be lost, too
         salvage(parts, pack)
     if any(finding.check == "journal" for finding in found):
         restate(parts)
+    lost = [digest for pack in packs if pack not in journal for digest in salvage(parts, pack)]
     suffering = _suffering(found)
-    lost: list[Digest] = []
     for start in range(0, len(suffering), _AT_ONCE):
         lost += parts.committer.run(partial(_lose, digests=suffering[start : start + _AT_ONCE], found=found))
     back = set(heal()) if lost else set()
-    return tuple(digest for digest in lost if digest not in back)
+    return tuple(sorted(set(lost) - back))
 
 
 def _packs(found: Sequence[Finding]) -> tuple[int, ...]:

@@ -4,6 +4,9 @@ Layer: L9. Here the index is the truth and the pack is doubted: every chunk that
 the checksum of a record that can be believed or by its own key. A damaged record takes segments, names or blobs with
 it, of which nobody can say which they were; so everything of that kind is recorded anew from the index. Whoever calls
 holds the maintenance lock.
+
+What is bad is known until the end, wherever that comes: blobs are lost before their chunks are marked, so none is said
+to be here that names one; and a pack that still has rows is found damaged, or missing, by whoever looks next.
 """
 
 from __future__ import annotations
@@ -14,33 +17,37 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from cas.audit import sufferers
 from cas.compact import close, is_quiet
 from cas.errors import Busy, Damaged, DiskFailed
 from cas.extent import Codec
-from cas.moving import Move, change_over, forget, living_bodies, set_aside
+from cas.moving import Move, change_over, forget, living_bodies, put_by
 from cas.records import Body, ChunkEntry, ChunkRef, Role, Segment, link
 from cas.restate import restate
 from cas.scan import extent_of, scan_pack, torn
-from cas.tables import ChunkState, PackRow, PackState
+from cas.tables import CHUNK_KEY, ChunkState, PackRow, PackState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cas.commit import Draft
+    from cas.digest import Digest
     from cas.extent import Extent
     from cas.index import Edit
     from cas.packs import PackWriter
     from cas.parts import Parts
+    from cas.records import BlobEntry
     from cas.scan import Scan
     from cas.tables import ChunkRow
 
 _SLICE = 5_000  # rows read in one transaction
 _WAIT_S = 10.0  # for uploads that began before the pack was closed
 _IN_RECORD = 1_000  # chunks recorded together
+_BLOBS = 500  # lost in one transaction
 
 
-def salvage(parts: Parts, pack: int) -> list[ChunkRef]:
-    """Empty a damaged pack; return the chunks that were lost, which are `ChunkState.BAD` from now on.
+def salvage(parts: Parts, pack: int) -> list[Digest]:
+    """Empty a damaged pack; return the blobs that were lost, whose bad chunks are `ChunkState.BAD` from now on.
 
     Raises:
         NoSpace, DiskFailed, ReadOnly, Busy: somebody writes to it, or it could not be copied. Everything is as it was,
@@ -67,11 +74,30 @@ def salvage(parts: Parts, pack: int) -> list[ChunkRef]:
         forget(parts, [writer.pack])
         raise
     change_over(parts, moves, PackRow(writer.pack, PackState.SEALED, role, parts.owner, writer.end))
-    parts.committer.run(partial(_condemn, bad=bad))
     if is_torn and role is Role.JOURNAL:
         restate(parts)
-    set_aside(parts, pack)
-    return [ref for ref, _ in bad]
+    lost = _lose(parts, bad)
+    put_by(parts, pack)
+    for first in range(0, len(bad), _SLICE):
+        parts.committer.run(partial(_condemn, bad=bad[first : first + _SLICE]))
+    lost += _lose(parts, bad)  # whoever was kept just now found them good
+    forget(parts, [pack])
+    return lost
+
+
+def _lose(parts: Parts, bad: Sequence[tuple[ChunkRef, Extent]]) -> list[Digest]:
+    """Take the blobs that need one of these chunks out of those that are here; return which those are."""
+    whose = sufferers(parts, {CHUNK_KEY.pack(ref.key, ref.salt) for ref, _ in bad})
+    blobs = sorted({blob.digest: blob for some in whose.values() for blob in some}.items())
+
+    def lose(edit: Edit, _draft: Draft, some: Sequence[tuple[Digest, BlobEntry]]) -> list[Digest]:
+        lost = [digest for digest, blob in some if edit.blob(digest) == blob]  # not pushed anew meanwhile
+        for digest in lost:
+            edit.lose_blob(digest)
+        return lost
+
+    steps = range(0, len(blobs), _BLOBS)
+    return [one for at in steps for one in parts.committer.run(partial(lose, some=blobs[at : at + _BLOBS]))]
 
 
 def _scan(parts: Parts, pack: int) -> Scan | None:

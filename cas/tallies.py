@@ -11,7 +11,7 @@ from cas.errors import Damaged
 from cas.extent import coalesce
 from cas.finding import REBUILD, Finding
 from cas.session import UploadState
-from cas.tables import TABLES, PackState, is_usable, read_place
+from cas.tables import DOUBTED, TABLES, PackState, is_usable, read_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,8 +103,10 @@ def _hints_slice(view: View, after: bytes) -> tuple[bytes, list[tuple[int, int]]
     found = view.stretches(after, _SEGMENTS)
     if not found:
         return None
-    # A hint at a pack that is gone or going is no lie: a reader that finds no file there asks the chunks.
+    # A hint at a pack that is gone or going is no lie: a reader that finds no file there asks the chunks. Nor is one at
+    # a doubted pack: a repair that was ended may have moved what is good of it.
     firm = {row.pack for row in view.packs() if row.state is not PackState.DYING}
+    firm -= {pack for pack, when in view.checked().items() if when == DOUBTED}
     untrue = [(recipe, stretch.start) for _, recipe, stretch in found if _is_untrue(view, stretch, firm)]
     return found[-1][0], untrue
 
