@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from cas.commit import JOURNAL_SEQ
 from cas.config import EngineSettings
 from cas.disk import Cell, Disk
-from cas.errors import CasError, IndexPresent, InUse
+from cas.errors import CasError, IndexPresent, InUse, NoSpace
 from cas.extent import coalesce
 from cas.index import Index
 from cas.lease import survey
@@ -105,12 +105,12 @@ def rebuild_index(
     Args:
         root: the store's folder.
         settings: tunables.
-        force: move an index that is there aside, to `index.old-N`, instead of refusing.
+        force: move an index that is there aside, to `index.old-N`, once the new one is whole, instead of refusing.
         disk: the file layer, for tests that break it.
 
     Raises:
         OpenError: not a store, an index is there already, or a process has the store open.
-        NoSpace, DiskFailed: the new index could not be written; the packs are untouched, try again.
+        NoSpace, DiskFailed: the new index could not be written; the packs and an old index are untouched, try again.
     """
     disk, settings = disk or Disk(), settings or EngineSettings()
     layout, _ = find(root, create=False, disk=disk, wait_s=settings.write_wait_s)
@@ -118,23 +118,31 @@ def rebuild_index(
         alive, _ = survey(layout, b"")
         if alive:
             raise InUse(f"{root} is in use by {len(alive)} process(es); stop the server first")
-        if layout.index_data.exists():
-            if not force:
-                raise IndexPresent(f"{layout.index} is there already; --force moves it aside first")
-            aside = map(layout.old_index, itertools.count(1))
-            layout.index.rename(next(path for path in aside if not path.exists()))
-        for leftover in (layout.index_unfinished, layout.index):  # an index without data is none
-            shutil.rmtree(leftover, ignore_errors=True)
+        is_there = layout.index_data.exists()
+        if is_there and not force:
+            raise IndexPresent(f"{layout.index} is there already; --force moves it aside once there is a new one")
+        shutil.rmtree(layout.index_unfinished, ignore_errors=True)
         layout.index_unfinished.mkdir(FOLDER_MODE)
         try:
             report = rebuild(layout, settings, disk)
-        except CasError:
+        except CasError as error:
             shutil.rmtree(layout.index_unfinished, ignore_errors=True)
+            if is_there and isinstance(error, NoSpace):
+                raise NoSpace(f"{error}; the index that is there was left as it was") from error
             raise
         disk.sync_folder(layout.index_unfinished)
-        layout.index_unfinished.rename(layout.index)
-        disk.sync_folder(root)
+        _put_in_place(layout, disk)
         return report
+
+
+def _put_in_place(layout: Layout, disk: Disk) -> None:
+    """Let the new index, which is whole, take the place of what is there; an old index is kept."""
+    if layout.index_data.exists():
+        aside = map(layout.old_index, itertools.count(1))
+        disk.rename(layout.index, next(path for path in aside if not path.exists()))
+    shutil.rmtree(layout.index, ignore_errors=True)  # an index without data is none
+    disk.rename(layout.index_unfinished, layout.index)
+    disk.sync_folder(layout.root)
 
 
 def rebuild(layout: Layout, settings: EngineSettings, disk: Disk) -> RebuildReport:

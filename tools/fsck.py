@@ -70,7 +70,7 @@ class Part(click.ParamType[tuple[int, int]]):
 @click.option("--dry-run", is_flag=True, help="With --repair: say what it would do, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object for each finding, and a last one that sums up.")
 @click.option("--rebuild-index", "rebuild", is_flag=True, help="Make index/ anew from packs/ instead.")
-@click.option("--force", is_flag=True, help="Even if index/ exists: it is moved aside to index.old-N first.")
+@click.option("--force", is_flag=True, help="Even if index/ exists: it goes to index.old-N.")
 def fsck(  # noqa: PLR0913 - a parameter a flag
     settings: Settings,
     depth: str,

@@ -66,8 +66,11 @@ def without_room(lock: str) -> None:
     ended = run_cas("fsck", "--rebuild-index", "--force", "--root", root)
     assert ended.returncode == 73, ended
     assert ended.stderr.startswith("cas: the disk is full"), ended.stderr
+    assert ended.stderr.endswith("; the index that is there was left as it was\n"), ended.stderr
+    assert run_cas("stats", "--root", root).returncode == 0
+    assert not list(root.glob("index.*"))
     (place / "pad").unlink()
-    assert run_cas("fsck", "--rebuild-index", "--root", root).returncode == 0
+    assert run_cas("fsck", "--rebuild-index", "--force", "--root", root).returncode == 0
 
 
 def refuse_with(number: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import struct
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,22 @@ import pytest
 import xxhash
 
 import cas.scan
-from cas import Digest, EngineSettings, Missing, Name, Names, RebuildReport, Record, Store, rebuild_index
+from cas import (
+    Digest,
+    EngineSettings,
+    IndexMissing,
+    Missing,
+    Name,
+    Names,
+    NoSpace,
+    RebuildReport,
+    Record,
+    Store,
+    rebuild_index,
+)
 from cas.commit import JOURNAL_SEQ
 from cas.disk import Disk
+from cas.index import Edit, Index
 from cas.layout import Layout, pack_id
 from cas.packs import PackPool
 from cas.records import HEADER_SIZE, BlobEntry, Body, ChunkEntry, ChunkRef, NameChanges, NameEdit, Role, Segment
@@ -139,6 +153,71 @@ class TestWholeStores:
             with opened(tmp_path) as store:
                 assert {name.path: record for name, record in store.scan("thing")} == there
                 assert store._parts.index.read(lambda view: view.number(JOURNAL_SEQ)) == seq
+
+    def test_one_that_fails_leaves_the_old_index_where_it_was(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """At each write of the new one in turn; only one that is whole takes its place."""
+        with opened(tmp_path) as store:
+            for n in range(3):
+                push(store, f"noise {n}", noise(200 * KIB, n))
+            before = tables(store)
+        data, write = (tmp_path / "index" / "data.mdb").read_bytes(), Index.write
+        left = 0
+
+        def failing(index: Index, work: Callable[[Edit], object]) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise NoSpace("planted")
+            return write(index, work)
+
+        monkeypatch.setattr(Index, "write", failing)
+        for fails in range(100):
+            left = fails
+            try:
+                rebuild_index(tmp_path, SMALL, force=True)
+            except NoSpace as error:
+                assert str(error) == "planted; the index that is there was left as it was"  # noqa: PT017 - in a loop
+                assert (tmp_path / "index" / "data.mdb").read_bytes() == data
+                assert not list(tmp_path.glob("index.*"))
+            else:
+                break
+        assert fails > 5
+        assert (tmp_path / "index.old-1" / "data.mdb").read_bytes() == data
+        monkeypatch.undo()
+        with Store.open(tmp_path, SMALL) as store:
+            assert tables(store) == before
+
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_one_that_ends_between_two_indexes_is_done_once_more(self, tmp_path: Path, which: int) -> None:
+        """The old one is there still, or the command that makes the new one is said."""
+
+        class Ends(BaseException):
+            """The process ends here."""
+
+        class Ending(Disk):
+            renames = 0
+
+            def rename(self, path: Path, to: Path) -> None:
+                if self.renames == which:
+                    raise Ends
+                self.renames += 1
+                super().rename(path, to)
+
+        with opened(tmp_path) as store:
+            push(store, "noise", noise(200 * KIB))
+            before = tables(store)
+        with pytest.raises(Ends):
+            rebuild_index(tmp_path, SMALL, force=True, disk=Ending())
+        if which:
+            with pytest.raises(IndexMissing, match="cas fsck --rebuild-index --root"):
+                Store.open(tmp_path, SMALL)
+        else:
+            Store.open(tmp_path, SMALL).close()
+        rebuild_index(tmp_path, SMALL, force=not which)
+        with Store.open(tmp_path, SMALL) as store:
+            assert tables(store) == before
 
     def test_an_empty_store_rebuilds_to_an_empty_store(self, tmp_path: Path) -> None:
         """Nothing in, nothing out, no complaint."""
