@@ -37,18 +37,18 @@ def run_apart(module: str, order: Order, done: threading.Event) -> int:
     return process.returncode
 
 
-def main(work: Callable[[Store, Order], bool]) -> None:
-    """Do some work, giving way; the exit code tells whether all of it went well."""
+def main(work: Callable[[Store, Order], int]) -> None:
+    """Do some work, giving way; it returns the exit code, which tells whether all of it went well."""
     order = Order.from_line(sys.stdin.buffer.readline())
     logging.basicConfig(level=order.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
     threading.Thread(target=_end_with_worker, name="worker-watch", daemon=True).start()
     try:
         with Store.open(order.root, order.engine) as store:
             give_way()
-            went_well = work(store, order)
+            code = work(store, order)
     except Exception as error:  # noqa: BLE001 - the outermost frame: what is caught here becomes an exit code
         sys.exit(exits.report(error))
-    sys.exit(exits.OK if went_well else exits.FINDINGS)
+    sys.exit(code)
 
 
 def _end_with_worker() -> None:

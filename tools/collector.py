@@ -6,7 +6,7 @@ Layer: tools.
 from __future__ import annotations
 
 from cas import Store
-from tools import apart
+from tools import apart, exits
 from tools.keeping import collect_if_due
 from tools.order import Order
 
@@ -16,6 +16,6 @@ def main() -> None:
     apart.main(_work)
 
 
-def _work(store: Store, order: Order) -> bool:
+def _work(store: Store, order: Order) -> int:
     collect_if_due(store, order.keeping)
-    return True
+    return exits.OK

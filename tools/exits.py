@@ -28,6 +28,7 @@ OK: Final = 0
 FINDINGS: Final = 1
 USAGE: Final = 2
 UNEXPECTED: Final = 70
+BUSY: Final = 75  # somebody else is at it, who gets done
 
 # Of `cas fsck` when it checks, by the convention of fsck(8).
 MENDED: Final = 1
@@ -70,9 +71,9 @@ CODES: Final[dict[type[Exception], int]] = {
     cas.Damaged: 74,
     cas.DiskFailed: 74,
     cas.ReadOnly: 74,
-    cas.Busy: 75,
-    cas.InUse: 75,
-    cas.Superseded: 75,
+    cas.Busy: BUSY,
+    cas.InUse: BUSY,
+    cas.Superseded: BUSY,
     cas.FormatTooNew: 76,
     cas.RootReadOnly: 77,
     cas.NotOwner: 77,

@@ -18,6 +18,7 @@ from typing import Final
 from api import maintenance
 from api.content.settings import KeepingSettings
 from cas import CasError, InUse, Store
+from tools import exits
 from tools.apart import run_apart
 from tools.order import Order
 
@@ -54,20 +55,32 @@ def scrubbing(
     *,
     look_s: float = LOOK_S,
 ) -> Iterator[None]:
-    """Call `scrub` on schedule in the same way, and once a reader here saw damage; it returns how its process ended."""
+    """Call `scrub` on schedule in the same way, and once a reader here saw damage; it returns how its process ended.
+
+    Where somebody else was busy it is called again soon, and then after twice as long each time: so it comes once they
+    are done, after about as long as they kept it waiting at most.
+    """
+    busy_s = 0.0
 
     def look(done: threading.Event) -> float:
-        if not store.is_scrub_due(time.time() - settings.scrub_interval_s):
-            return look_s
-        code = scrub(done)
+        nonlocal busy_s
+        code = exits.OK
+        if store.is_scrub_due(time.time() - settings.scrub_interval_s):
+            code = scrub(done)
         if code < 0:
             logger.error("a check of stored bytes was killed by signal %d; if nobody did it, run cas fsck", -code)
-        return AFTER_FAILURE_S if code else look_s
+        busy_s = longer(busy_s, look_s) if code == exits.BUSY else 0.0
+        return busy_s or (AFTER_FAILURE_S if code else look_s)
 
     soon = threading.Event()
     store.when_doubted(soon.set)
     with _watching("scrub", "a check of stored bytes", look, look_s, wanted=settings.scrub_rate_bytes > 0, soon=soon):
         yield
+
+
+def longer(busy_s: float, look_s: float) -> float:
+    """Return how long to wait for whoever is busy after a wait of `busy_s`; 0 is none."""
+    return min(2 * busy_s or look_s, AFTER_FAILURE_S)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Final
 from api.content.settings import KeepingSettings
 from api.content.whereabouts import Whereabouts
 from cas import CasError, InUse, Scrubbed, Store
-from tools import apart
+from tools import apart, exits
 from tools.order import Order
 from tools.pace import Pace
 
@@ -25,19 +25,23 @@ def main() -> None:
     apart.main(_work)
 
 
-def scrub_if_due(store: Store, settings: KeepingSettings) -> bool:
-    """Read through what was not for long; tell whether nothing is left that should be tried again soon."""
-    before, well = time.time() - _AHEAD * settings.scrub_interval_s, True
+def scrub_if_due(store: Store, settings: KeepingSettings) -> int:
+    """Read through what was not for long; return the exit code.
+
+    `exits.OK`; `exits.BUSY` if others kept something from being looked at closely, or from being set aside, which can
+    be done after them; `exits.FINDINGS` if it failed.
+    """
+    before, code = time.time() - _AHEAD * settings.scrub_interval_s, exits.OK
     try:
         for scrubbed in store.scrub(before, mends=settings.scrub_mends, told=Pace(settings.scrub_rate_bytes)):
             tell(store, scrubbed)
-            well &= not scrubbed.left
+            code = exits.BUSY if scrubbed.left else code
     except InUse:  # another process is at it
-        return True
+        return exits.OK
     except CasError as error:
         logger.error("the check of stored bytes failed and will be tried again: %s", error)  # noqa: TRY400 - said in full
-        return False
-    return well
+        return exits.FINDINGS
+    return code
 
 
 def tell(store: Store, scrubbed: Scrubbed) -> None:
@@ -53,5 +57,5 @@ def tell(store: Store, scrubbed: Scrubbed) -> None:
         logger.error("what looks damaged could not be looked at closely, and will be: %s", scrubbed.left)
 
 
-def _work(store: Store, order: Order) -> bool:
+def _work(store: Store, order: Order) -> int:
     return scrub_if_due(store, order.keeping)

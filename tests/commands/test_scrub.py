@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -19,10 +20,11 @@ from tests.commands.test_fsck import push_image
 from tests.commands.test_gc import order_for
 from tests.commands.test_modes import until
 from tests.commands.test_stats import push
-from tests.support.engine import flip, noise, prose, read
+from tests.support.engine import SMALL, flip, noise, prose, read
+from tests.support.engine import push as engine_push
 from tests.support.serving import StartServer, run_cas
 from tests.wire.v2.pushing import Client, sha256
-from tools import keeping, scrubber
+from tools import exits, keeping, scrubber
 from tools.pace import Pace
 
 OFTEN = KeepingSettings(scrub_interval_s=100, scrub_rate_bytes=1 << 30)
@@ -41,9 +43,9 @@ def grow_old(root: Path) -> None:
         os.utime(pack, (1000, 1000))
 
 
-def spoil(root: Path) -> Path:
+def spoil(root: Path, at: int = 1 << 20) -> Path:
     path = max((root / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
-    flip(path, 1 << 20)
+    flip(path, at)
     grow_old(root)
     return path
 
@@ -54,7 +56,7 @@ def test_what_was_written_just_now_is_not_due(root: Path) -> None:
         assert not store.is_scrub_due(1001)
         grow_old(root)
         assert store.is_scrub_due(1001)
-        assert scrubber.scrub_if_due(store, OFTEN)
+        assert scrubber.scrub_if_due(store, OFTEN) == exits.OK
         assert not store.is_scrub_due(1001)
 
 
@@ -65,7 +67,7 @@ def test_damage_is_said_by_repo_and_tag_and_set_aside(server: StartServer, caplo
         digest = push_image(client, layer)
         path = spoil(running.root)
         with Store.open(running.root) as store, caplog.at_level(logging.ERROR):
-            assert scrubber.scrub_if_due(store, OFTEN)
+            assert scrubber.scrub_if_due(store, OFTEN) == exits.OK
         said = [record.getMessage() for record in caplog.records]
         assert [line.startswith("DAMAGE: pack ") for line in said] == [True, False]
         assert "; it concerns team/app:1.0; " in said[0]
@@ -118,7 +120,7 @@ def test_told_to_say_only_it_leaves_the_bytes_alone(root: Path, caplog: pytest.L
     path = spoil(root)
     with Store.open(root) as store:
         settings = KeepingSettings(scrub_interval_s=100, scrub_rate_bytes=1 << 30, scrub_mends=False)
-        assert scrubber.scrub_if_due(store, settings)
+        assert scrubber.scrub_if_due(store, settings) == exits.OK
     assert [record.message.startswith("DAMAGE: ") for record in caplog.records] == [True]
     assert path.exists()
 
@@ -170,6 +172,39 @@ def test_a_worker_begins_one_when_it_is_due_and_rests_after_one_that_failed(root
         with keeping.scrubbing(store, OFTEN, scrub, look_s=0.001):
             assert enough.wait(PATIENCE_S)
         assert next(tries) == 3  # after the one that failed it waits for an hour
+
+
+def test_a_worker_tries_again_soon_where_somebody_was_busy(root: Path) -> None:
+    """And does not rest as after one that failed; each time for as long as it has waited, so that it does not spin."""
+    grow_old(root)
+    codes, enough = iter([exits.BUSY, exits.BUSY, exits.OK, exits.BUSY, exits.FINDINGS]), threading.Event()
+
+    def scrub(_: threading.Event) -> int:
+        code = next(codes)
+        if code == exits.FINDINGS:
+            enough.set()
+        return code
+
+    with Store.open(root) as store, keeping.scrubbing(store, OFTEN, scrub, look_s=0.001):
+        assert enough.wait(PATIENCE_S)
+    assert next(codes, None) is None
+    waits = list(itertools.accumulate(range(8), lambda busy_s, _: keeping.longer(busy_s, 60.0), initial=0.0))
+    assert waits[1:] == [60, 120, 240, 480, 960, 1920, 3600, 3600]
+
+
+def test_damage_in_a_pack_that_is_written_to_is_set_aside_once_that_is_over(tmp_path: Path) -> None:
+    """Until then the one who scrubs is told to come again soon, and what was found is read before all else."""
+    with Store.open(tmp_path / "root", replace(SMALL, pack_bytes=64 << 20), create=True) as store:
+        digest = engine_push(store, "a", noise(64 << 10, 1))
+        with store.upload() as upload:  # takes up the pack where the other one ended
+            upload.write(noise(3 << 20, 2))
+            spoil(tmp_path / "root", 20_000)
+            assert scrubber.scrub_if_due(store, OFTEN) == exits.BUSY
+            assert not is_lost(store, digest)
+            assert store.is_scrub_due(1)
+        assert scrubber.scrub_if_due(store, OFTEN) == exits.OK
+        assert is_lost(store, digest)
+        assert not store.is_scrub_due(1)
 
 
 def test_a_worker_looks_at_once_when_a_reader_saw_damage(root: Path) -> None:
