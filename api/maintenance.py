@@ -93,17 +93,18 @@ def run(
     Raises:
         InUse: somebody else is at it.
     """
-    before = store.stats().pack_bytes
-    with nullcontext() if dry_run else store.maintaining():  # two at once would take each other's marks for pushes
-        ended = store.expire_uploads(uploads_before, 0, dry_run=dry_run) if uploads_before else 0
-        swept = sweep(store, wanted, dry_run=dry_run, progress=progress)
-    freed = store.collect(dry_run=dry_run, without=frozenset(swept.without), progress=progress)
-    everything = wanted.unused_before == _FOREVER
+    before, everything = store.stats().pack_bytes, wanted.unused_before == _FOREVER
 
     def told(_step: str) -> None:
         progress()
 
-    packs = store.compact(everything=everything, dry_run=dry_run, doomed=freed.doomed, progress=told)
+    # All of it alone: two at once would take each other's marks for pushes, and each other's work from their reports.
+    alone = not dry_run
+    with store.maintaining() if alone else nullcontext():
+        ended = store.expire_uploads(uploads_before, 0, dry_run=dry_run) if uploads_before else 0
+        swept = sweep(store, wanted, dry_run=dry_run, progress=progress)
+        freed = store.collect(dry_run=dry_run, without=frozenset(swept.without), alone=alone, progress=progress)
+        packs = store.compact(everything=everything, dry_run=dry_run, doomed=freed.doomed, alone=alone, progress=told)
     given_back = packs.data.freed_bytes if dry_run else before - store.stats().pack_bytes
     return Collection(swept, freed, packs, given_back, ended, store.unfinished())
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from cas.doomed import Doomed
 from cas.index import Edit
-from cas.lease import maintenance_lock
 from cas.pins import advance
 from cas.session import UploadState
 from cas.tables import MARKING, ChunkState
@@ -231,9 +230,8 @@ class _Collection:
 def collect(
     parts: Parts, *, dry_run: bool, without: Collection[bytes], wait_s: float, progress: Callable[[], object]
 ) -> CollectReport:
-    """Take away what nothing needs; see `Store.collect`."""
-    with maintenance_lock(parts.layout):
-        return _Collection(parts, dry_run=dry_run, without=without, wait_s=wait_s, progress=progress).run()
+    """Take away what nothing needs; see `Store.collect`. The caller holds the maintenance lock."""
+    return _Collection(parts, dry_run=dry_run, without=without, wait_s=wait_s, progress=progress).run()
 
 
 def _lost(view: View, after: Digest | None) -> list[BlobEntry]:

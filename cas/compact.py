@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from cas.commit import JOURNAL_SEQ
 from cas.doomed import Doomed
 from cas.errors import CasError, NoSpace
-from cas.lease import maintenance_lock
 from cas.moving import Living, living, move, remove, set_aside
 from cas.packs import lock_pack
 from cas.pins import advance
@@ -126,7 +125,7 @@ def compact(
     quiet: Callable[[Parts, float], bool] | None = None,
     step: Step = lambda _: None,
 ) -> CompactReport:
-    """Empty the packs in which much is dead; see `Store.compact`.
+    """Empty the packs in which much is dead; see `Store.compact`. The caller holds the maintenance lock.
 
     Args:
         parts: the store.
@@ -141,10 +140,9 @@ def compact(
         InUse: another maintenance run is at it.
         NoSpace, DiskFailed, ReadOnly, Busy: it ended in between; whatever was done stays good.
     """
-    with maintenance_lock(parts.layout):
-        return _Compaction(parts, everything, dry_run, doomed or Doomed(), step).run(
-            lambda: (quiet or is_quiet)(parts, wait_s)
-        )
+    return _Compaction(parts, everything, dry_run, doomed or Doomed(), step).run(
+        lambda: (quiet or is_quiet)(parts, wait_s)
+    )
 
 
 def is_quiet(parts: Parts, wait_s: float) -> bool:

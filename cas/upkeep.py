@@ -61,6 +61,7 @@ class Upkeep:
         dry_run: bool = False,
         doomed: Doomed | None = None,
         wait_s: float = 10.0,
+        alone: bool = False,
         progress: Callable[[str], None] = lambda _: None,
     ) -> CompactReport:
         """Give the space of what was collected back: packs in which much is dead are rewritten without it.
@@ -72,12 +73,13 @@ class Upkeep:
             dry_run: change nothing, and say exactly what would be done.
             doomed: what a dry run of `collect` would have taken before.
             wait_s: how long to wait for uploads and readers from before; if they go on, packs of data stay for now.
+            alone: the caller is `maintaining` already.
             progress: told each step.
 
         Raises:
             InUse: another maintenance run is at it.
         """
-        with at_work(self._parts.layout):
+        with self._alone(already=alone):
             return compact(
                 self._parts, everything=everything, dry_run=dry_run, doomed=doomed, wait_s=wait_s, step=progress
             )
@@ -88,6 +90,7 @@ class Upkeep:
         dry_run: bool = False,
         without: Collection[Name] = (),
         wait_s: float = 60.0,
+        alone: bool = False,
         progress: Callable[[], object] = bool,
     ) -> CollectReport:
         """Take away blobs that no name holds, and what only they needed; others go on pushing and pulling meanwhile.
@@ -96,22 +99,31 @@ class Upkeep:
             dry_run: change nothing, and say what would go.
             without: names that a dry run takes for gone.
             wait_s: how long to wait for whoever may still rely on what is to go; then the next run takes it.
+            alone: the caller is `maintaining` already.
             progress: called between steps; it may raise to stop, and the next run goes on.
 
         Raises:
             InUse: somebody else is at it.
         """
         gone = {name.key() for name in without}
-        with at_work(self._parts.layout):
+        with self._alone(already=alone):
             return collect(self._parts, dry_run=dry_run, without=gone, wait_s=wait_s, progress=progress)
 
     @contextmanager
     def maintaining(self) -> Iterator[None]:
-        """Be the only one, among all processes, who takes something away: names, before `collect` takes their bytes.
+        """Be the only one, among all processes, who takes something away: names, and then their bytes.
 
         Raises:
-            InUse: somebody else is at it; that includes `collect`, `compact` and `backup`, so leave before those.
+            InUse: somebody else is at it; so are `repair`, `backup`, and `collect` and `compact` that are not told.
         """
+        with self._alone():
+            yield
+
+    @contextmanager
+    def _alone(self, *, already: bool = False) -> Iterator[None]:
+        if already:
+            yield
+            return
         with at_work(self._parts.layout), maintenance_lock(self._parts.layout):
             yield
 
@@ -163,7 +175,7 @@ class Upkeep:
             InUse: a collection or backup is under way.
             NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
         """
-        with at_work(self._parts.layout), maintenance_lock(self._parts.layout):
+        with self._alone():
             return repair(self._parts, _scope(scope), self._healing.run, dry_run=dry_run, other=other)
 
     def scrub(

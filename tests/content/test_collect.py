@@ -15,10 +15,10 @@ from api import maintenance
 from api.access import refresh, users
 from api.access.users import User
 from api.content import marks, removal, trash
-from api.content.collect import Swept
+from api.content.collect import Swept, Terms
 from api.content.repository import Repository
 from api.content.settings import KeepingSettings
-from cas import Damaged, Name, Store
+from cas import Damaged, Depth, InUse, Name, Store
 from tests.v1client import Layer, chain
 from tests.wire.harness import NOW
 from tests.wire.v1.talk import Guarded, Registry, guarding, image_json, new_id, running
@@ -414,3 +414,47 @@ def test_a_manifest_that_cannot_be_read_keeps_everything(registry: Pushed, clien
     assert [each.partition(":")[0] for each in done.left] == [bad.name]
     assert client.blob(good.name, sha256(good.config)).status_code == 404
     assert trash.deletions(registry.store) == []
+
+
+def test_nobody_comes_in_between_the_names_and_their_bytes(
+    registry: Pushed, client: Client, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its first name to its last pack a collection is alone: whoever comes meanwhile is told so."""
+    home.push(home.image())
+    client.push(new_repository(), new_data(200_000))
+    store, told = registry.store, Counter[str]()
+
+    def now() -> float:
+        return registry.clock.now + 2 * DAY_S
+
+    def terms() -> Terms:
+        return maintenance.terms(KeepingSettings(), now, grace_s=0)
+
+    intrusions: list[Callable[[], object]] = [
+        lambda: maintenance.run(store, terms()),
+        store.repair,
+        lambda: store.backup(tmp_path / "copy"),
+    ]
+
+    def disturb(step: str) -> None:
+        undisturbed = getattr(store, step)
+
+        def work(**arguments: object) -> object:
+            monkeypatch.setattr(store, step, undisturbed)
+            for intrude in intrusions:
+                try:
+                    intrude()
+                    told["did it"] += 1
+                except InUse:
+                    told["in use"] += 1
+            return undisturbed(**arguments)
+
+        monkeypatch.setattr(store, step, work)
+
+    disturb("collect")
+    disturb("compact")
+    done = maintenance.run(store, terms())
+    assert client.blob(home.name, sha256(home.layers[0])).status_code == 200
+    assert list(store.check(Depth.DEEP)) == []
+    assert told == {"in use": 6}
+    assert (done.names.removed[LINKS], done.bytes.blobs) == (1, 1)
