@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cas.commit import JOURNAL_SEQ
 from cas.config import EngineSettings
 from cas.disk import Cell, Disk
-from cas.errors import Damaged, InUse, NotAStore, Occupied, RootReadOnly
+from cas.errors import Damaged, InUse, NotAStore, Occupied, OpenError, RootReadOnly
 from cas.index import Index
 from cas.kinship import hold_together
 from cas.layout import Layout
@@ -28,7 +28,7 @@ from cas.root import FOLDER_MODE, check_filesystem, read_manifest
 from cas.tables import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cas.mirror import Progress
@@ -77,6 +77,7 @@ def restore(
     *,
     disk: Disk | None = None,
     progress: Progress = _nobody,
+    at_last: Callable[[], object] = bool,
 ) -> CopyReport:
     """Make a store of a backup, or of the folder of a stopped store; every row and every checksum is looked at.
 
@@ -86,6 +87,7 @@ def restore(
         settings: tunables.
         disk: the file layer, for tests that break it.
         progress: told bytes done and bytes in all, from time to time.
+        at_last: called when the root is a store that can be opened; ended even there, the same call goes on.
 
     Raises:
         OpenError: there is no backup, or not a whole one; it or the root is in use, or the root holds something else.
@@ -98,6 +100,7 @@ def restore(
     store = _finished_backup(source)
     _make_folder(root)
     check_filesystem(root)
+    _check_done(store, target)
     with _copying(target), _unused(source):
         diary = _diary_of_restore(target, store, settings)
         diary.write(target.diary, disk)
@@ -105,7 +108,8 @@ def restore(
         moment = _copy_index(source, target, settings, disk)
         report = _bring(source, target, moment, diary, disk, progress)
         disk.unlink(target.copy_lock)
-        disk.unlink(target.diary)  # last: as long as it is there, the same call goes on
+    at_last()
+    disk.unlink(target.diary)  # as long as it is there, the same call goes on
     return report
 
 
@@ -300,6 +304,23 @@ def _change_of(layout: Layout, settings: EngineSettings) -> int:
         return index.read(lambda view: view.number(JOURNAL_SEQ))
     finally:
         index.close()
+
+
+def _check_done(store: str, target: Layout) -> None:
+    """Refuse a root that is that store already: of a restore that was ended after all was done, nobody heard.
+
+    Raises:
+        Occupied: it is.
+    """
+    there = ""
+    if target.manifest.exists() and not target.diary.exists():
+        with suppress(OpenError):  # then it is no store
+            there = read_manifest(target).id.hex()
+    if there == store:
+        raise Occupied(
+            f"{target.root} is this store already, and whole: a restore that made it was completed, and cas fsck looks "
+            "it through; to have it once more restore into an empty or new folder"
+        )
 
 
 def _make_folder(folder: Path) -> None:

@@ -32,11 +32,15 @@ def restore(settings: Settings, src: Path, *, as_json: bool) -> None:
     Examples:
       cas restore /mnt/backup/cas --root /srv/cas
     """
+    found: list[str] = []
+
+    def look() -> None:
+        with Store.open(settings.root, settings.engine) as store:  # puts in order what processes of then left behind
+            places = Whereabouts(store)
+            found.extend(_said(each, places.of(each.blobs, each.names)) for each in store.check(Depth.QUICK))
+
     with progress_bar("copying") as progress:
-        report = restore_store(src, settings.root, settings.engine, progress=progress)
-    with Store.open(settings.root, settings.engine) as store:  # puts in order what processes of then left behind
-        places = Whereabouts(store)
-        found = [_said(each, places.of(each.blobs, each.names)) for each in store.check(Depth.QUICK)]
+        report = restore_store(src, settings.root, settings.engine, progress=progress, at_last=look)
     report = replace(report, damaged=[*report.damaged, *found])
     show(report, f"{settings.root} restored from {src}", as_json=as_json)
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from cas import Store
 from tests.commands.test_stats import push
 from tests.support.engine import flip, packs_of
 from tests.support.serving import StartServer, run_cas
+from tools.main import main
 
 
 @pytest.fixture
@@ -91,6 +93,33 @@ def test_folders_that_hold_something_else_are_refused(root: Path, tmp_path: Path
     assert ended.returncode == 73
     assert "empty or new folder" in ended.stderr
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["file"]
+
+
+def test_a_restore_that_was_ended_while_it_is_checked_goes_on(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is damaged is told by the call that gets done; one more says that there is nothing to do."""
+
+    class Ends(BaseException):
+        """The process is killed here."""
+
+    def end(*_: object) -> None:
+        raise Ends
+
+    run("backup", tmp_path / "backup", "--root", root)
+    arguments = ["restore", str(tmp_path / "backup"), "--root", str(tmp_path / "new")]
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "check", end)
+        with pytest.raises(Ends):
+            CliRunner().invoke(main, arguments)
+    assert (tmp_path / "new" / "store.json").exists()
+    ended = run_cas(*arguments)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert names(tmp_path / "new") == names(root)
+    assert not (tmp_path / "new" / "backup.json").exists()
+    ended = run_cas(*arguments)
+    assert ended.returncode == 73
+    assert "is this store already, and whole" in ended.stderr
 
 
 def test_a_restored_store_is_checked(root: Path, tmp_path: Path) -> None:
