@@ -19,6 +19,7 @@ from cas import Store
 from tools import exits
 from tools.order import LOG_FORMAT, Order
 from tools.priority import give_way
+from tools.ticking import ticking
 
 _REAP_S: Final = 0.5  # between two looks whether it has ended, which nobody is in a hurry to know
 
@@ -43,7 +44,7 @@ def main(work: Callable[[Store, Order], int]) -> None:
     logging.basicConfig(level=order.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
     threading.Thread(target=_end_with_worker, name="worker-watch", daemon=True).start()
     try:
-        with Store.open(order.root, order.engine) as store:
+        with Store.open(order.root, order.engine) as store, ticking(store):
             give_way()
             code = work(store, order)
     except Exception as error:  # noqa: BLE001 - the outermost frame: what is caught here becomes an exit code

@@ -14,6 +14,7 @@ from cas import Store
 from tools import moving
 from tools.import_ import one_repository
 from tools.settings import PLACE, Settings, SettingsCommand, with_settings
+from tools.ticking import ticking
 
 
 @click.group()
@@ -48,5 +49,5 @@ def oci_(settings: Settings, what: str, folder: Path, *, as_json: bool) -> None:
     name, _, tag = what.partition(":")
     one = one_repository(name)
     most = settings.v2.max_manifest_bytes
-    with Store.open(settings.root, settings.engine, reading=True) as store:
+    with Store.open(settings.root, settings.engine, reading=True) as store, ticking(store):
         moving.show(lambda report: outgoing.write(store, one, tag or None, folder, most, report), as_json=as_json)

@@ -24,6 +24,7 @@ from tools.fsck_report import Report
 from tools.pace import MB
 from tools.priority import give_way
 from tools.settings import Settings, SettingsCommand, with_settings
+from tools.ticking import ticking
 
 _REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
 _LOST: Final = "push the same content again, or bring it back from a backup: cas fsck --repair --from BACKUP"
@@ -171,7 +172,7 @@ def _opened(work: Callable[[Store], int], settings: Settings, report: Report, *,
     try:
         if finding := inspect_index(settings.root, settings.engine, reading=reading):  # before opening changes anything
             return report.stop(finding)
-        with Store.open(settings.root, settings.engine, reading=reading) as store:
+        with Store.open(settings.root, settings.engine, reading=reading) as store, ticking(store):
             give_way()
             return work(store)
     except Damaged as error:

@@ -23,6 +23,7 @@ from cas import Store
 from tools import moving
 from tools.errors import NotOneRepository
 from tools.settings import PLACE, Settings, SettingsCommand, with_settings
+from tools.ticking import ticking
 
 _DIR = click.argument("folder", metavar="DIR", type=PLACE)
 _ACCESS = click.option("--public/--private", default=None, help="Who may pull what this makes. [default_access]")
@@ -133,7 +134,7 @@ def _run(
     terms = _terms(settings, public=public)
     with Folder(path) as folder:
         check(folder)  # before a store is made
-        with Store.open(settings.root, settings.engine, create=True) as store:
+        with Store.open(settings.root, settings.engine, create=True) as store, ticking(store):
             moving.show(lambda report: read(folder, store, terms, report), as_json=as_json)
 
 

@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -26,13 +26,13 @@ from api.access_log import AccessLog
 from api.app import build
 from api.server import serve
 from api.tls import Certificate
-from cas import CasError, Store
+from cas import Store
 from tools import exits
 from tools.keeping import collect_apart, collecting, scrub_apart, scrubbing
 from tools.order import LOG_FORMAT, READY, Order
+from tools.ticking import ticking
 
 TICK_S: Final = 60.0
-LET_GO_S: Final = 1.0  # a collection on a full disk waits for what it removed to be closed here
 RENEWAL_S: Final = 2.0  # a look at two files is cheap, and an expired certificate is dear
 SPARE_DESCRIPTORS: Final = 256  # the index, packs being written, pipes, the listening sockets
 logger = logging.getLogger("cas.worker")
@@ -46,7 +46,7 @@ def main() -> None:
     try:
         with (
             Store.open(order.root, order.engine) as store,
-            _ticking(store, TICK_S),
+            ticking(store, TICK_S),
             collecting(store, order.keeping, partial(collect_apart, order)),
             scrubbing(store, order.keeping, partial(scrub_apart, order)),
         ):
@@ -114,31 +114,6 @@ def _watch_supervisor(*, heard: Callable[[], object], gone: Callable[[], object]
             gone()
 
     threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()
-
-
-@contextlib.contextmanager
-def _ticking(store: Store, every_s: float) -> Iterator[None]:
-    """Keep the engine's house now and then, in a thread of each worker, since any may be the last."""
-    done = threading.Event()
-
-    def tick() -> None:
-        due = time.monotonic() + every_s
-        while not done.wait(LET_GO_S):
-            try:
-                store.let_go()
-                if time.monotonic() >= due:
-                    due = time.monotonic() + every_s
-                    store.tick()
-            except CasError as error:
-                logger.warning("housekeeping failed and will be tried again: %s", error)
-
-    thread = threading.Thread(target=tick, name="tick", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 if __name__ == "__main__":
