@@ -196,5 +196,7 @@ def _lost(parts: Parts) -> Iterator[Finding]:
     while blobs := parts.index.read(lambda view, last=last: view.lost_after(last, _SLICE)):  # type: ignore[misc]
         last = blobs[-1].digest
         for blob in blobs:
+            if not parts.index.read(lambda view, blob=blob: view.is_held(blob.digest)):  # type: ignore[misc]
+                continue  # nobody misses it: the next collection forgets it
             text = "it was found damaged before and is answered as missing"
             yield replace(about("lost", text, f"blob {blob.digest}", parts, {blob.digest}), remedy=LOST)

@@ -11,6 +11,7 @@ to be here that names one; and a pack that still has rows is found damaged, or m
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ _SLICE = 5_000  # rows read in one transaction
 _WAIT_S = 10.0  # for uploads that began before the pack was closed
 _IN_RECORD = 1_000  # chunks recorded together
 _BLOBS = 500  # lost in one transaction
+_TRIES = 3
 
 
 def salvage(parts: Parts, pack: int) -> list[Digest]:
@@ -148,13 +150,21 @@ def _chunks_in(parts: Parts, pack: int) -> Iterator[tuple[ChunkRef, ChunkRow]]:
 def _proven(parts: Parts, ref: ChunkRef, row: ChunkRow, checksum: int | None) -> bytearray | None:
     extent = row.extent
     try:
-        data = parts.files.read(extent.pack, extent.offset, extent.stored)
+        data = _read(parts, extent)
         if checksum is not None:
             return data if xxhash.xxh3_64_intdigest(data) == checksum else None
         raw = data if extent.codec is Codec.RAW else parts.codec.decode(data, extent.raw)
     except (FileNotFoundError, Damaged, DiskFailed):
         return None
     return data if xxhash.xxh3_128_digest(raw) == ref.key else None
+
+
+def _read(parts: Parts, extent: Extent) -> bytearray:
+    """Read a chunk, and where the disk fails once more: a good one is not to go for an error that passes."""
+    for _ in range(_TRIES - 1):
+        with suppress(DiskFailed):
+            return parts.files.read(extent.pack, extent.offset, extent.stored)
+    return parts.files.read(extent.pack, extent.offset, extent.stored)
 
 
 def _condemn(edit: Edit, _draft: Draft, bad: Sequence[tuple[ChunkRef, Extent]]) -> None:

@@ -79,12 +79,16 @@ class Store(Upkeep):
     def __init__(self, layout: Layout, manifest: Manifest, settings: EngineSettings, disk: Disk, clock: Clock) -> None:
         """Not for callers: use `Store.open`."""
         owner = disk.random(OWNER_SIZE)
-        index = Index(layout.index, settings)
-        self._lease = Lease(layout, owner)
+        with contextlib.ExitStack() as undo:
+            index = Index(layout.index, settings)
+            undo.callback(index.close)
+            self._lease = Lease(layout, owner)
+            undo.callback(self._lease.release)
+            committer = Committer(index, layout, settings, owner)
+            undo.pop_all()
         self._closed = False
         self._packs_gone = 0  # when files were last let go of
         self._healing = Healing()
-        committer = Committer(index, layout, settings, owner)
         rows = PackRows(index, committer, owner)
         self._doubts = Doubts(committer)
         packs = PackPool(

@@ -23,19 +23,28 @@ def spoil_and_mend(store: Store, root: Path, contents: Contents, dice: random.Ra
         tally: counts.
     """
     records = store.scan("thing")
-    path = dice.choice(packs_of(root))
-    what = spoil(path, dice)
-    found = list(store.check(Depth.DEEP))
-    tally.add(DAMAGE, f"{what}, {'named' if found else 'nothing lived there'}")
-    assert {f.pack for f in found if f.pack is not None} <= {int(path.stem, 16)}, found
-    named = {digest for finding in found for digest in finding.blobs}
-    assert wrong(store, contents) <= named, "a blob is not what it was, and the check does not say so"
+    named = rot(store, root, contents, dice, tally)
     report = store.repair(Depth.DEEP)
     assert report.left == (), report.left
     assert set(report.lost) <= named
     missing = heal(store, contents, records)
     assert missing == set(report.lost)
     assert list(store.check(Depth.DEEP)) == []
+
+
+def rot(store: Store, root: Path, contents: Contents, dice: random.Random, tally: Tally) -> set[Digest]:
+    """Damage one pack of a sound store; return the blobs that the check names, which are all that suffer."""
+    packs = [path for path in packs_of(root) if path.stat().st_size]
+    if not packs:
+        return set()
+    path = dice.choice(packs)
+    what = spoil(path, dice)
+    found = list(store.check(Depth.DEEP))
+    tally.add(DAMAGE, f"{what}, {'named' if found else 'nothing lived there'}")
+    assert {f.pack for f in found if f.pack is not None} <= {int(path.stem, 16)}, found
+    named = {digest for finding in found for digest in finding.blobs}
+    assert wrong(store, contents) <= named, "a blob is not what it was, and the check does not say so"
+    return named
 
 
 def spoil(path: Path, dice: random.Random) -> str:

@@ -15,8 +15,8 @@ from unittest.mock import patch
 
 import xxhash
 
-from cas import CasError, Depth, Digest, Name, Names, Record, Store, rebuild_index, restore
-from tests.crash.damage import spoil_and_mend
+from cas import CasError, Depth, Digest, Name, Names, Record, RepairReport, Store, rebuild_index, restore
+from tests.crash.damage import Contents, rot, spoil_and_mend, wrong
 from tests.crash.tally import FAULT, KILL, WORK, Tally
 from tests.support.dump import Dump, differences, dump, leftovers, pack_bytes
 from tests.support.engine import KIB, SMALL, noise, prose, push, read
@@ -53,6 +53,7 @@ class EngineRound:
         self._weak = seed % 3 == 0
         self._promised: dict[str, bytes] = {}
         self._doubt: Doubt | None = None
+        self._spoilt = False  # a pack was damaged, perhaps one of the journal
         self._calls = FaultyCalls(seed)
 
     def run(self) -> None:
@@ -66,7 +67,7 @@ class EngineRound:
             for _ in range(STEPS):
                 self._dice.choices(*self._steps())[0]()
                 self._look()
-            self._end()
+            self._finish()
         for what, count in self._calls.struck.items():
             self._tally.add(FAULT, what, count)
 
@@ -81,10 +82,11 @@ class EngineRound:
             self._collect: 2,
             self._rebuild: 2,
             self._back_up: 1,
+            self._rot: 2,
         }
         return list(weights), list(weights.values())
 
-    def _end(self) -> None:
+    def _finish(self) -> None:
         self._collect()
         self._look()
         assert list(self._store.check(Depth.DEEP)) == []
@@ -92,9 +94,8 @@ class EngineRound:
             contents = {Digest.of(data): data for data in self._promised.values()}
             spoil_and_mend(self._store, self._root, contents, self._dice, self._tally)
             self._look()
-            self._rebuild(spoilt=True)
-        else:
-            self._rebuild()
+            self._spoilt = True
+        self._rebuild()
         self._look()
         for name in list(self._promised):
             self._remove(name)
@@ -190,21 +191,26 @@ class EngineRound:
 
     def _cut(self) -> None:
         """The power goes at a random operation of whatever is under way."""
+        cut_at = self._cut_off(self._any_work())
+        self._settle_doubt()
+        if cut_at in {"sync", "commit"} and self._dice.random() < 0.5:  # perhaps of the journal
+            self._rebuild()
+
+    def _cut_off(self, work: Callable[[], object], most: int = 16) -> str:
+        """Let the power go in the middle of some work, and open the store again; return at what."""
         self._disk.cut_at = self._dice.choice(_CUTS)
-        self._disk.cut_after = self._dice.randrange(4 if self._disk.cut_at else 16)
+        self._disk.cut_after = self._dice.randrange(4 if self._disk.cut_at else most)
         try:
-            self._any_work()()
+            work()
         except (PowerCut, CasError):
             assert self._disk.is_cut, "refused without a reason"
         self._tally.add(KILL, "power cuts under way" if self._disk.is_cut else "power cuts at rest")
-        halfway = self._disk.is_cut and self._disk.cut_at in {"sync", "commit"}  # perhaps of the journal
+        cut_at = self._disk.cut_at if self._disk.is_cut else ""
         pull_the_plug(self._store, self._disk)
         for what, count in self._disk.lost.items():
             self._tally.add(FAULT, what, count)
         self._open()
-        self._settle_doubt()
-        if halfway and self._dice.random() < 0.5:
-            self._rebuild()
+        return cut_at
 
     def _settle_doubt(self) -> None:
         """What the power cut off has happened or not, but nothing between."""
@@ -235,6 +241,67 @@ class EngineRound:
         self._calls.plan(None)
         self._open()
 
+    def _fail_once(self, work: Callable[[], object]) -> None:
+        """Let one call of the operating system fail in the middle of some work, and open the store again."""
+        self._calls.plan(self._dice.choice(FAULTS), self._dice.randrange(12))
+        struck = self._calls.struck.total()
+        try:
+            work()
+        except CasError:
+            assert self._calls.struck.total() > struck, "refused without a reason"
+        self._calls.plan(None)
+        self._store.close()
+        self._open()
+
+    def _end(self, work: Callable[[], object]) -> None:
+        """Let some work of an operator's end anywhere."""
+        if self._dice.random() < 0.6:
+            self._cut_off(work, 48)
+        else:
+            self._fail_once(work)
+
+    def _rot(self) -> None:
+        """A pack rots, and whatever mends it ends anywhere: what was hit is named and nothing else is lost.
+
+        A backup goes on having all of it, and gives it back.
+        """
+        contents = {Digest.of(data): data for data in self._promised.values()}
+        assert not self._store.backup(self._copy).damaged
+        named = rot(self._store, self._root, contents, self._dice, self._tally)
+        self._spoilt = True
+        self._end(lambda: self._store.repair(Depth.DEEP))
+        assert wrong(self._store, contents) <= named
+        report = self._store.repair(Depth.DEEP)
+        lost = set(report.lost)
+        assert {finding.check for finding in report.left} <= {"lost"}, report.left
+        assert wrong(self._store, contents) == lost <= named
+        if self._dice.random() < 0.5:
+            self._collect()
+        self._end(lambda: self._store.backup(self._copy))
+        self._see_copy(contents)
+        copied = self._store.backup(self._copy)
+        assert (copied.damaged, copied.lost, set(copied.kept)) == ([], [], lost)
+        self._end(self._recover)
+        assert wrong(self._store, contents) <= lost
+        back = self._recover()
+        assert (back.lost, back.left) == ((), ()), back
+        assert list(self._store.check(Depth.DEEP)) == []
+        self._see_copy(contents)
+        assert not self._store.backup(self._copy).kept
+        self._tally.add(WORK, f"packs that rotted, mended from a backup{'' if lost else '; nothing was lost'}")
+
+    def _recover(self) -> RepairReport:
+        with Store.open(self._copy, SMALL, reading=True) as other:
+            return self._store.repair(Depth.DEEP, other=other.reader)
+
+    def _see_copy(self, contents: Contents) -> None:
+        """Whatever became of the last backup, one has all of it."""
+        seen = self._folder / "seen"
+        shutil.copytree(self._copy, seen)
+        with Store.open(seen, SMALL) as store:
+            assert not wrong(store, contents), "the backup does not have it any more"
+        shutil.rmtree(seen)
+
     def _any_work(self) -> Callable[[], None]:
         return self._dice.choice((self._push, self._push, self._push, self._delete, self._move, self._collect))
 
@@ -245,14 +312,14 @@ class EngineRound:
         self._store.collect(wait_s=5)
         self._store.compact(everything=True)
 
-    def _rebuild(self, *, spoilt: bool = False) -> None:
+    def _rebuild(self) -> None:
         """Make the index anew; where records of the journal were damaged, it may say which are missing."""
         self._tally.add(WORK, "rebuilds")
         before = dump(self._store)
         self._store.close()
         shutil.rmtree(self._root / "index")
         report = rebuild_index(self._root, SMALL)
-        told = [line for line in report.damaged if not (spoilt and line.startswith("journal records "))]
+        told = [line for line in report.damaged if not (self._spoilt and line.startswith("journal records "))]
         assert not told, told
         self._open()
         changed = differences(before, self._dump())

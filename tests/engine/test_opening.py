@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,7 @@ import cas.disk
 import cas.root
 import cas.store
 from cas import (
+    DiskFailed,
     FormatTooNew,
     IndexMissing,
     IndexPresent,
@@ -39,6 +41,7 @@ from cas.commit import JOURNAL_SEQ
 from cas.disk import Disk
 from cas.locks import lock_folder
 from cas.mounts import filesystem_type
+from tests.support.dump import leftovers
 from tests.support.engine import KIB, MIB, SMALL, noise, opened, push, read
 from tests.support.processes import can_mount, run_python
 
@@ -47,6 +50,10 @@ def make(root: Path) -> None:
     """A closed store with one blob under the name `kept`."""
     with opened(root) as store:
         push(store, "kept", noise(200 * KIB))
+
+
+def raises(error: Exception, *_: object) -> None:
+    raise error
 
 
 class TestRefusals:
@@ -140,6 +147,7 @@ class TestRefusals:
         make(tmp_path)
         script = """
 import os, subprocess, sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from cas import RootReadOnly, Store
@@ -420,6 +428,19 @@ with Store.open(Path(sys.argv[1]), create=True) as store:
             with lock_folder(tmp_path, 0):
                 store.tick()
             store.tick()
+
+    def test_an_opening_that_fails_half_way_holds_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Neither the index, which this process could then not open again, nor a lease."""
+        make(tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr("cas.commit.Cell", partial(raises, DiskFailed("planted")))
+            with pytest.raises(DiskFailed, match="planted"):
+                Store.open(tmp_path, SMALL)
+        with opened(tmp_path) as store:
+            assert read(store, store.scan("thing")[0][1].holds[0]) == noise(200 * KIB)
+            assert leftovers(store) == []
 
     def test_closing_twice_is_harmless(self, tmp_path: Path) -> None:
         """And `with` after `close` too."""

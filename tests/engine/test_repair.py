@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from cas import Depth, Digest, Missing, Name, Store, rebuild_index
+from cas.parts import Parts
 from cas.records import Role
+from cas.salvage import salvage
 from cas.scan import scan_pack
+from tests.engine.test_compact_salvage import bad
+from tests.engine.test_scrub import BadDisk
 from tests.support.dump import differences, dump
 from tests.support.engine import MIB, SMALL, flip, noise, opened, packs_of, prose, push
 
@@ -86,6 +90,36 @@ def test_a_dry_run_says_what_a_repair_does_and_changes_nothing(root: Path) -> No
         assert all(path.read_bytes() == data for path, data in before.items())
         done = store.repair(Depth.DATA)
     assert (said.packs, said.lost) == (done.packs, done.lost)
+
+
+def test_an_error_of_the_disk_that_passes_takes_no_good_chunk_along(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is beside damage is read once more before it is given up: not to be read is not to be rotten."""
+    path, disk = spoil(root, 0.3), BadDisk()
+
+    def failing(parts: Parts, pack: int) -> list[Digest]:
+        disk.failing = 2
+        return salvage(parts, pack)
+
+    monkeypatch.setattr("cas.repair.salvage", failing)
+    with Store.open(root, SMALL, disk=disk) as store:
+        assert store.repair().packs == (int(path.stem, 16),)
+        assert disk.failing == 0
+        assert store._parts.index.read(bad) == 1
+
+
+def test_what_is_lost_and_held_by_no_name_is_missed_by_nobody(root: Path) -> None:
+    """Neither a check nor a repair that brings everything back is the worse for it; a collection forgets it."""
+    spoil(root, 0.3)
+    with opened(root) as store:
+        (lost,) = store.repair().lost
+        assert {finding.check for finding in store.check()} == {"lost"}
+        (name,) = [name for name, record in store.scan("thing") if lost in record.holds]
+        store.change(lambda names: names.delete(name))
+        assert list(store.check()) == []
+        store.collect()
+        assert store.stats().lost == 0
 
 
 def test_a_sound_store_is_left_alone(root: Path) -> None:
