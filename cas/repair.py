@@ -11,11 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cas.check import check, flaw
+from cas.claims import cancel
 from cas.doubts import mark
 from cas.records import Role
 from cas.recover import lost_blobs, recover
 from cas.restate import restate
 from cas.salvage import salvage
+from cas.tallies import cut_off
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,11 +109,25 @@ def mend(parts: Parts, found: Sequence[Finding], heal: Callable[[], list[Digest]
     if any(finding.check == "journal" for finding in found):
         restate(parts)
     lost = [digest for pack in packs if pack not in journal for digest in salvage(parts, pack)]
+    if packs or any(finding.check == "uploads" for finding in found):
+        _end_uploads(parts)
     suffering = _suffering(found)
     for start in range(0, len(suffering), _AT_ONCE):
         lost += parts.committer.run(partial(_lose, digests=suffering[start : start + _AT_ONCE], found=found))
     back = set(heal()) if lost else set()
     return tuple(sorted(set(lost) - back))
+
+
+def _end_uploads(parts: Parts) -> None:
+    """Cancel the resumable uploads of which a part is gone: nothing whole could come of them."""
+
+    def end(edit: Edit, _draft: Draft, number: int) -> None:
+        if cut_off(edit, number) is not None:
+            cancel(edit, number, int(parts.clock()))
+
+    for number in parts.index.read(lambda view: [each for each, _ in view.sessions()]):
+        if parts.index.read(lambda view, number=number: cut_off(view, number)) is not None:  # type: ignore[misc]
+            parts.committer.run(partial(end, number=number))
 
 
 def _packs(found: Sequence[Finding]) -> tuple[int, ...]:

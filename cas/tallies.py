@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SLICE: Final = 1000
 _SEGMENTS: Final = 64
-_AGAIN: Final = "whoever uploads begins anew; cancel it, or let it run out"
+_AGAIN: Final = "run cas fsck --repair, which ends it; whoever uploads begins anew"
 
 
 def tables(parts: Parts) -> Iterator[Finding]:
@@ -55,12 +55,13 @@ def uploads(parts: Parts) -> Iterator[Finding]:
     """Yield the resumable uploads of which less is there than their clients were told."""
     numbers = parts.index.read(lambda view: [number for number, _ in view.sessions()])
     for number in numbers:
-        what = parts.index.read(lambda view, number=number: _cut_off(view, number))  # type: ignore[misc]
+        what = parts.index.read(lambda view, number=number: cut_off(view, number))  # type: ignore[misc]
         if what is not None:
             yield Finding("uploads", what, f"upload {number:016x}", _AGAIN)
 
 
-def _cut_off(view: View, number: int) -> str | None:
+def cut_off(view: View, number: int) -> str | None:
+    """Return why a resumable upload cannot go on to a whole blob, as far as the index knows; None if it can."""
     session = view.session(number)
     if session is None or session.state is not UploadState.OPEN:
         return None

@@ -17,7 +17,7 @@ from cas.scan import scan_pack
 from tests.engine.test_compact_salvage import bad
 from tests.engine.test_scrub import BadDisk
 from tests.support.dump import differences, dump
-from tests.support.engine import MIB, SMALL, flip, noise, opened, packs_of, prose, push
+from tests.support.engine import KIB, MIB, SMALL, flip, noise, opened, packs_of, prose, push
 
 DATA = {"noise": noise(3 * MIB), "prose": prose(MIB), "other": noise(MIB, 7), "small": b"small"}
 
@@ -107,6 +107,27 @@ def test_an_error_of_the_disk_that_passes_takes_no_good_chunk_along(
         assert store.repair().packs == (int(path.stem, 16),)
         assert disk.failing == 0
         assert store._parts.index.read(bad) == 1
+
+
+def test_an_upload_that_stands_on_damage_is_ended(root: Path) -> None:
+    """Else its last request would be answered as if all of it were here; whoever uploads begins anew."""
+    data, whole = noise(300 * KIB, 50), noise(200 * KIB, 51)
+    with opened(root) as store:
+        for number, some in ((7, data), (8, whole)):
+            with store.resume(number) as upload:
+                upload.write(some)
+                upload.suspend()
+    with opened(root) as store:
+        (ref, *_) = store._parts.index.read(lambda view: view.segments(view.session(7).recipe))[0].refs  # type: ignore[union-attr]
+        row = store._parts.index.read(lambda view: view.chunk(ref))
+        assert row is not None
+        flip(store._parts.layout.pack(row.extent.pack), row.extent.offset)
+        assert store.repair().left == ()
+        assert list(store.check(Depth.DEEP)) == []
+        with pytest.raises(Missing, match="cancelled"):
+            store.resume(7)
+        with store.resume(8) as upload:
+            assert upload.size == len(whole)
 
 
 def test_what_is_lost_and_held_by_no_name_is_missed_by_nobody(root: Path) -> None:
