@@ -12,9 +12,9 @@ import json
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from tests import v1client
@@ -51,7 +51,8 @@ class Arena:
     def __init__(self, tally: Tally) -> None:
         self._changed = threading.Condition()
         self._address: tuple[str, int] | None = None
-        self._done = 0
+        self._done = self._at_work = 0
+        self._resting = False
         self.tally = tally
         self.over = False
         self.failure: BaseException | None = None
@@ -67,6 +68,32 @@ class Arena:
         with self._changed:
             self.over = True
             self._changed.notify_all()
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Do something as a client, unless all are to rest."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._resting)
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._at_work -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def rest(self) -> Iterator[None]:
+        """Let all clients rest, once they are done with what they are at."""
+        with self._changed:
+            self._resting = True
+            assert self._changed.wait_for(lambda: not self._at_work, 3 * _TIMEOUT_S), "a client waits for ever"
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._resting = False
+                self._changed.notify_all()
 
     def address(self) -> tuple[str, int]:
         """Wait for a server."""
@@ -123,7 +150,8 @@ class Client:
         """Do random things until it is over."""
         try:
             while not self._arena.over:
-                self._one()
+                with self._arena.step():
+                    self._one()
         except BaseException as error:  # noqa: BLE001 - the round ends with it, in its own thread
             error.add_note("\n".join(("before that:", *self._past)))
             self._arena.fail(error)
@@ -467,6 +495,22 @@ class Client:
             self._expect(self.ask("GET", f"/v2/{repository}/blobs/{digest}"), 404)
         for tag in _TAGS:
             self.see_v1(tag)
+
+    def pull_all(self) -> Counter[str]:
+        """Pull all that is there for sure, and count what came of it: `whole` is what was promised."""
+        there = [key for key in self.shelf.manifests.known() if self.shelf.manifests.sure(key)]
+        return Counter(
+            self._pulled(repository, data) for repository, digest in there for data in self.shelf.images[digest].blobs
+        )
+
+    def _pulled(self, repository: str, data: bytes) -> str:
+        try:
+            answer = self.ask("GET", f"/v2/{repository}/blobs/{digest_of(data)}")
+        except CUT:
+            return "cut short"
+        if answer.status == 200:
+            return "whole" if answer.body == data else "wrong"
+        return {404: "missing", 500: "cut short"}.get(answer.status, str(answer.status))
 
     def repositories(self) -> Iterator[str]:
         """Give all that it may have made."""

@@ -10,6 +10,7 @@ for a while. Then the store is judged: what was acknowledged is there byte for b
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -28,12 +30,15 @@ from api.content.repository import Repository
 from api.content.settings import KeepingSettings
 from cas import Depth, EngineSettings, Store, rebuild_index, restore
 from cas.commit import JOURNAL_SEQ
+from cas.records import Role
+from cas.scan import scan_pack
+from tests.crash.damage import spoil
 from tests.crash.load import Arena, Client
-from tests.crash.tally import KILL, WORK, Tally
+from tests.crash.tally import DAMAGE, KILL, WORK, Tally
 from tests.support.beside import Beside
 from tests.support.clock import JumpingClock
 from tests.support.dump import differences, dump, leftovers, pack_bytes
-from tests.support.engine import KIB
+from tests.support.engine import KIB, packs_of
 from tests.support.serving import Server, StartServer, starting
 
 CLIENTS = 3
@@ -41,6 +46,7 @@ EVENTS = 12
 _ANSWERS = 6  # that clients get between two events
 _WITHIN_S = 60.0
 _DAY_S = 86400.0
+_NOT_ALONE = (75, 8)  # what a command ends with that somebody else keeps from its work; a check has a code of its own
 _TRACE_BYTES = 80  # the journal keeps of each change that there was one
 _PASSWORD = "a secret of the campaign"
 _ENGINE = EngineSettings(run_bytes=96 * KIB, segment_chunks=64, pack_bytes=4096 * KIB, write_wait_s=10.0)
@@ -135,6 +141,8 @@ class ServerRound:
             self._back_up,
             self._jump,
         ]
+        if not self._small:  # what is mended there needs room
+            events += [self._rot] * 3
         if self._auth:
             events += [self._grant, self._grant, self._publish]
         return events + [self._fill] * 4 if self._small else events
@@ -217,6 +225,69 @@ class ServerRound:
         else:
             command.end(0, 73, 75)
             self._tally.add(WORK, "backups beside")
+
+    def _rot(self) -> None:
+        """A pack rots, is set aside, and what went with it comes back from a backup: beside a server, at rest."""
+        with self._arena.rest():
+            if self._arena.failure is not None or not (packs := self._data_packs()):
+                return
+            self._end_alone("backup", self._copy, codes=(0,))
+            self._see({"whole"})
+            self._tally.add(DAMAGE, spoil(self._dice.choice(packs), self._dice))
+            if self._dice.random() < 0.5 and "cut short" in self._pulled():
+                self._see_scrubbed()
+            self._perhaps_kill("repairs", "fsck", "--repair")
+            self._end_alone("fsck", "--repair", codes=(0, 1, 4))
+            lost = self._see({"whole", "missing"})["missing"]
+            self._perhaps_kill("backups", "backup", self._copy)
+            self._end_alone("backup", self._copy, codes=(0, 1))
+            self._perhaps_kill("recoveries", "fsck", "--repair", "--from", self._copy)
+            self._end_alone("fsck", "--repair", "--from", self._copy, codes=(0, 1))
+            self._see({"whole"})
+            self._end_alone("backup", self._copy, codes=(0,))
+        self._tally.add(WORK, "packs that rotted, mended from a backup" + ("" if lost else "; no client lost anything"))
+
+    def _data_packs(self) -> list[Path]:
+        found = []
+        for path in packs_of(self._root):
+            with suppress(FileNotFoundError):
+                header = scan_pack(1, path).header
+                if header is not None and header.role is Role.DATA:
+                    found.append(path)
+        return found
+
+    def _pulled(self) -> Counter[str]:
+        return sum((client.pull_all() for client in self._clients), Counter())
+
+    def _see(self, allowed: set[str]) -> Counter[str]:
+        """Pull all that was promised; see that nothing else came of it."""
+        pulled = self._pulled()
+        assert set(pulled) <= allowed, f"{dict(pulled)}\n{self._server.log()}"
+        return pulled
+
+    def _see_scrubbed(self) -> None:
+        """Whoever pulled saw damage: the server looks into it by itself, at once."""
+        deadline = time.monotonic() + _WITHIN_S
+        doubted = 1
+        while doubted:
+            assert time.monotonic() < deadline, f"nobody looks into what a reader saw\n{self._server.log()}"
+            command = self._run("stats", "--json")
+            command.end(0)
+            doubted = json.loads(command.said())["doubted"]
+        self._tally.add(WORK, "scrubs of what a reader saw")
+
+    def _perhaps_kill(self, what: str, *arguments: str | Path) -> None:
+        if self._dice.random() < 0.5:
+            command = self._run(*arguments)
+            command.wait(self._dice.uniform(0, 1.0))
+            command.kill()
+            self._count_kill(what)
+
+    def _end_alone(self, *arguments: str | Path, codes: tuple[int, ...]) -> None:
+        """Run a command to its end, as often as others keep it from it."""
+        deadline = time.monotonic() + _WITHIN_S
+        while (code := self._run(*arguments).end(*codes, *_NOT_ALONE)) not in codes:
+            assert time.monotonic() < deadline, f"cas {' '.join(map(str, arguments))} is kept from it: {code}"
 
     def _jump(self) -> None:
         self._clock.set(self._dice.choice((-400, -1, 0.1, 8, 400)) * _DAY_S)
