@@ -105,7 +105,7 @@ def _lose(parts: Parts, bad: Sequence[tuple[ChunkRef, Extent]]) -> list[Digest]:
 def _scan(parts: Parts, pack: int) -> Scan | None:
     """Return what can be read of a pack; None if that is not even its header."""
     try:
-        scan = scan_pack(pack, parts.layout.pack(pack))
+        scan = scan_pack(pack, parts.layout.pack(pack), proves=False)  # the checksum of what is bad is wanted, too
     except (FileNotFoundError, ValueError):
         return None
     return None if scan.header is None else scan

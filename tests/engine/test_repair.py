@@ -15,6 +15,7 @@ from cas.records import Role
 from cas.salvage import salvage
 from cas.scan import scan_pack
 from tests.engine.test_compact_salvage import bad
+from tests.engine.test_damage import chunks_of
 from tests.engine.test_scrub import BadDisk
 from tests.support.dump import differences, dump
 from tests.support.engine import KIB, MIB, SMALL, flip, noise, opened, packs_of, prose, push
@@ -106,6 +107,17 @@ def test_an_error_of_the_disk_that_passes_takes_no_good_chunk_along(
     with Store.open(root, SMALL, disk=disk) as store:
         assert store.repair().packs == (int(path.stem, 16),)
         assert disk.failing == 0
+        assert store._parts.index.read(bad) == 1
+
+
+def test_a_key_is_no_proof_where_there_is_a_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pack without a footer as in any other: what rotted is not moved as good because some key is its own."""
+    monkeypatch.setattr("xxhash.xxh3_128_digest", lambda data: len(data).to_bytes(16, "big"))
+    with opened(tmp_path) as store:
+        digest = push(store, "noise", noise(60 * KIB))
+        _, row = chunks_of(store, digest)[0]
+        flip(store._parts.layout.pack(row.extent.pack), row.extent.offset)
+        assert store.repair().lost == (digest,)
         assert store._parts.index.read(bad) == 1
 
 
