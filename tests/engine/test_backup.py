@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from cas import Busy, DiskFailed, InUse, Name, NoSpace, NotAStore, Occupied, Roo
 from cas.disk import Disk
 from cas.layout import Layout
 from cas.lease import maintenance_lock
+from cas.mirror import CopyReport
+from tests.support.ending import BreakingDisk, Ends, each_backup, each_step, use
 from tests.support.engine import KIB, MIB, SMALL, file_ranges, flip, noise, opened, packs_of, prose, push, read
 from tests.support.processes import can_mount, run_python, run_to_its_death
 
@@ -40,51 +42,6 @@ def fill(store: Store, *seeds: int) -> None:
         push(store, f"noise-{seed}", noise(MIB, seed))
         push(store, f"prose-{seed}", prose(300 * KIB, seed))
         push(store, f"small-{seed}", noise(500, seed))
-
-
-class Ends(BaseException):
-    """The process ends here. No `Exception`: nothing may handle it."""
-
-
-class BreakingDisk(Disk):
-    """The real disk, whose n-th change fails; after an end there is no further one."""
-
-    def __init__(self, after: int, failure: type[BaseException]) -> None:
-        super().__init__()
-        self._left, self._failure = after, failure
-
-    def _step(self) -> None:
-        self._left -= 1
-        if self._left < 0 and (self._failure is Ends or self._left == -1):
-            raise self._failure("planted")
-
-    @property
-    def broke(self) -> bool:
-        return self._left < 0
-
-    def create(self, path: Path) -> int:
-        self._step()
-        return super().create(path)
-
-    def write(self, fd: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
-        self._step()
-        return super().write(fd, buffers, offset)
-
-    def sync(self, fd: int) -> None:
-        self._step()
-        super().sync(fd)
-
-    def sync_folder(self, path: Path) -> None:
-        self._step()
-        super().sync_folder(path)
-
-    def rename(self, path: Path, to: Path) -> None:
-        self._step()
-        super().rename(path, to)
-
-    def unlink(self, path: Path) -> None:
-        self._step()
-        super().unlink(path)
 
 
 def test_what_is_restored_is_what_was_there(tmp_path: Path) -> None:
@@ -173,25 +130,12 @@ def test_a_backup_beside_pushes_has_all_that_was_acknowledged_before(tmp_path: P
                 thread.join(30)
 
 
-def each_step(work: Callable[[BreakingDisk], object], failure: type[BaseException], limit: int = 200) -> int:
-    """Run work whose first, second … change of the disk fails, until none does; return how many there were."""
-    for step in range(limit):
-        disk = BreakingDisk(step, failure)
-        try:
-            work(disk)
-        except failure:
-            continue
-        assert not disk.broke
-        return step
-    raise AssertionError(f"no end after {limit} steps")
-
-
 @pytest.mark.parametrize("failure", [Ends, NoSpace, DiskFailed])
 def test_a_backup_that_ends_anywhere_leaves_the_one_before_or_the_new_one(
     tmp_path: Path, failure: type[BaseException]
 ) -> None:
     """At each change of the disk in turn; the next call goes on to the same end."""
-    first, backup, seen = (tmp_path / name for name in ("first", "backup", "seen"))
+    first = tmp_path / "first"
     with opened(tmp_path / "root") as store:
         push(store, "old", noise(300 * KIB, 1))
         push(store, "gone", prose(200 * KIB, 2))
@@ -203,28 +147,14 @@ def test_a_backup_that_ends_anywhere_leaves_the_one_before_or_the_new_one(
         push(store, "new", noise(200 * KIB, 7))
         new = contents(store)
 
-        def work(disk: BreakingDisk) -> None:
-            shutil.rmtree(backup, ignore_errors=True)
-            shutil.copytree(first, backup)
-            try:
-                use(store, disk)
-                store.backup(backup)
-            except failure:
-                shutil.copytree(backup, seen)
-                assert contents_of(seen) in (old, new)
-                shutil.rmtree(seen)
-                use(store, Disk())
-                assert store.backup(backup).damaged == []
-                assert contents_of(backup) == new
-                raise
+        def is_one(left: Path) -> None:
+            assert contents_of(left) in (old, new)
 
-        assert each_step(work, failure) > 10
-        use(store, Disk())
+        def is_new(report: CopyReport, backup: Path) -> None:
+            assert report.damaged == []
+            assert contents_of(backup) == new
 
-
-def use(store: Store, disk: Disk) -> None:
-    """Let the store's next backup go by this disk; the rest of it goes by its own."""
-    object.__setattr__(store._parts, "disk", disk)  # noqa: SLF001 - only the backup is to fail
+        each_backup(store, first, failure, left=is_one, done=is_new)
 
 
 def test_a_refused_restore_leaves_nothing_in_its_root(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from cas import Damaged, Depth, Digest, Name, Store, rebuild_index, restore
-from cas.disk import Disk
 from cas.mirror import CopyReport
 from cas.tables import ChunkState
-from tests.engine.test_backup import BreakingDisk, Ends, contents, contents_of, each_step, use
+from tests.engine.test_backup import contents, contents_of
 from tests.engine.test_damage import chunks_of, spoil
+from tests.support.ending import Ends, each_backup
 from tests.support.engine import KIB, SMALL, flip, noise, opened, packs_of, prose, push, read
 
 COMMON = prose(600 * KIB)
@@ -248,25 +248,16 @@ def spoil_blob(root: Path) -> None:
 
 def test_a_backup_that_ends_anywhere_has_what_was_lost(tmp_path: Path) -> None:
     """At each change of the disk in turn: never is there a moment at which nobody has it."""
-    root, first, backup, seen = (tmp_path / name for name in ("root", "first", "backup", "seen"))
+    root, first = tmp_path / "root", tmp_path / "first"
     fill(root, first)
     with opened(root) as store:
         rot(store)
 
-        def work(disk: BreakingDisk) -> None:
-            shutil.rmtree(backup, ignore_errors=True)
-            shutil.copytree(first, backup)
-            try:
-                use(store, disk)
-                store.backup(backup)
-            except Ends:
-                shutil.copytree(backup, seen)
-                assert contents_of(seen) == DATA
-                shutil.rmtree(seen)
-                use(store, Disk())
-                assert told(store.backup(backup)) == ([], [], sorted(LOST))
-                assert contents_of(backup) == DATA
-                raise
+        def is_all_there(left: Path) -> None:
+            assert contents_of(left) == DATA
 
-        assert each_step(work, Ends) > 10
-        use(store, Disk())
+        def is_kept(report: CopyReport, backup: Path) -> None:
+            assert told(report) == ([], [], sorted(LOST))
+            is_all_there(backup)
+
+        each_backup(store, first, Ends, left=is_all_there, done=is_kept)

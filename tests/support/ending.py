@@ -1,0 +1,111 @@
+"""Work that ends at each change of the disk in turn: by a failure that is said, or as a process that is killed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cas import Store
+from cas.disk import Disk
+from cas.mirror import CopyReport
+
+
+class Ends(BaseException):
+    """The process ends here. No `Exception`: nothing may handle it."""
+
+
+class BreakingDisk(Disk):
+    """The real disk, whose n-th change fails; after an end there is no further one."""
+
+    def __init__(self, after: int, failure: type[BaseException]) -> None:
+        super().__init__()
+        self._left, self._failure = after, failure
+
+    def _step(self) -> None:
+        self._left -= 1
+        if self._left < 0 and (self._failure is Ends or self._left == -1):
+            raise self._failure("planted")
+
+    @property
+    def broke(self) -> bool:
+        return self._left < 0
+
+    def create(self, path: Path) -> int:
+        self._step()
+        return super().create(path)
+
+    def write(self, fd: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
+        self._step()
+        return super().write(fd, buffers, offset)
+
+    def sync(self, fd: int) -> None:
+        self._step()
+        super().sync(fd)
+
+    def sync_folder(self, path: Path) -> None:
+        self._step()
+        super().sync_folder(path)
+
+    def rename(self, path: Path, to: Path) -> None:
+        self._step()
+        super().rename(path, to)
+
+    def unlink(self, path: Path) -> None:
+        self._step()
+        super().unlink(path)
+
+
+def each_step(work: Callable[[BreakingDisk], object], failure: type[BaseException], limit: int = 200) -> int:
+    """Run work whose first, second … change of the disk fails, until none does; return how many there were."""
+    for step in range(limit):
+        disk = BreakingDisk(step, failure)
+        try:
+            work(disk)
+        except failure:
+            continue
+        assert not disk.broke
+        return step
+    raise AssertionError(f"no end after {limit} steps")
+
+
+def use(store: Store, disk: Disk) -> None:
+    """Let the store's next backup go by this disk; the rest of it goes by its own."""
+    object.__setattr__(store._parts, "disk", disk)
+
+
+def each_backup(
+    store: Store,
+    first: Path,
+    failure: type[BaseException],
+    *,
+    left: Callable[[Path], None],
+    done: Callable[[CopyReport, Path], None],
+) -> None:
+    """Bring a backup up to date whose making ends at each change of the disk in turn, and then by one more call.
+
+    Args:
+        store: the backup's.
+        first: what the backup is at the beginning.
+        failure: how it ends.
+        left: judges what was left, a copy of it.
+        done: judges what the next call made of it.
+    """
+    backup, seen = first.with_name("backup"), first.with_name("seen")
+
+    def work(disk: BreakingDisk) -> None:
+        shutil.rmtree(backup, ignore_errors=True)
+        shutil.copytree(first, backup)
+        try:
+            use(store, disk)
+            store.backup(backup)
+        except failure:
+            shutil.copytree(backup, seen)
+            left(seen)
+            shutil.rmtree(seen)
+            use(store, Disk())
+            done(store.backup(backup), backup)
+            raise
+
+    assert each_step(work, failure) > 10
+    use(store, Disk())
