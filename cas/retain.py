@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cas.extent import coalesce
 from cas.records import Segment
-from cas.tables import ChunkState, PackState
+from cas.tables import DOUBTED, ChunkState, PackState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -60,22 +60,27 @@ def retain(copy: Index, earlier: Index | None) -> Retained:
     kept: list[Digest] = []
     there = [] if earlier is None else earlier.read(_firm_packs)
     packs, needed = {row.pack for row in there}, set[int]()
+    doubted = copy.read(_doubted)  # a mend that was ended has named nothing in them bad yet
     for blob in _lost(copy):
         found = None if earlier is None else _whole(earlier, blob.digest, packs)
         if earlier is None or found is None:
             lost.append(blob.digest)
             continue
         for pieces in _batches(_pieces(earlier, found, packs)):
-            needed |= copy.write(partial(_enter, pieces=pieces))
+            needed |= copy.write(partial(_enter, pieces=pieces, doubted=doubted))
         copy.write(partial(_find, lost=blob, found=found))
         kept.append(blob.digest)
     rows = copy.write(partial(_name, rows=[row for row in there if row.pack in needed]))
-    _refresh_hints(copy, {row.pack for row in rows})
+    _refresh_hints(copy, {row.pack for row in rows} | (doubted if kept else set()))
     return Retained(tuple(lost), tuple(kept), tuple(rows))
 
 
 def _firm_packs(view: View) -> list[PackRow]:
     return [row for row in view.packs() if row.state is not PackState.DYING]
+
+
+def _doubted(view: View) -> set[int]:
+    return {pack for pack, when in view.checked().items() if when == DOUBTED}
 
 
 def _lost(copy: Index) -> Iterator[BlobEntry]:
@@ -117,14 +122,14 @@ def _batches(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
         yield batch
 
 
-def _enter(edit: Edit, pieces: Iterable[_Piece]) -> set[int]:
-    """Enter segments; of their chunks only those that the store has nowhere. Return the packs in which these lie."""
+def _enter(edit: Edit, pieces: Iterable[_Piece], doubted: Collection[int]) -> set[int]:
+    """Enter segments; of their chunks those that the store has nowhere for sure. Return the packs where these lie."""
     packs: set[int] = set()
     for segment, rows in pieces:
         extents = []
         for ref, row in zip(segment.refs, rows, strict=True):
             known = edit.chunk(ref)
-            if known is None or known.state is not ChunkState.GOOD:
+            if known is None or known.state is not ChunkState.GOOD or known.extent.pack in doubted:
                 edit.put_chunk(ref, row.extent)
                 packs.add(row.extent.pack)
                 known = row

@@ -271,6 +271,9 @@ class EngineRound:
         self._spoilt = True
         self._end(lambda: self._store.repair(Depth.DEEP))
         assert wrong(self._store, contents) <= named
+        if self._dice.random() < 0.3:
+            self._store.backup(self._copy)
+            self._see_copy(contents)
         report = self._store.repair(Depth.DEEP)
         lost = set(report.lost)
         assert {finding.check for finding in report.left} <= {"lost"}, report.left

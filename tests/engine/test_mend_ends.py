@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from cas import CasError, Damaged, Depth, Digest, Missing, Store
+from cas import CasError, Damaged, Depth, Digest, Missing, Name, Store
 from cas.extent import Extent
 from cas.view import View
+from tests.engine.test_backup import contents_of
 from tests.engine.test_damage import chunks_of, spoil
 from tests.support.engine import KIB, SMALL, noise, opened, prose, push, read
 from tests.support.faults import before_commits
@@ -95,6 +96,16 @@ def test_a_mend_that_ends_anywhere_is_finished_by_the_scrub(
         damage(store, extent)
         untouched = rows(store)
     halfway = set[frozenset[str]]()
+    for store in each_end(first, root, mend):
+        halfway.add(frozenset(missing(store)))
+        begun = rows(store) != untouched
+        assert not begun or store.is_scrub_due(1) or not damaged(store), "said to be here, and nobody is to look"
+        judge(store, root / "quarantine" / path.name)
+    assert halfway >= {frozenset(), frozenset(LOST)}
+
+
+def each_end(first: Path, root: Path, mend: Callable[[Store], None]) -> Iterator[Store]:
+    """Mend a store again and again, until the power goes at each change and commit in turn; yield what is left."""
     for step in range(MOST_STEPS):
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(first, root)
@@ -108,16 +119,35 @@ def test_a_mend_that_ends_anywhere_is_finished_by_the_scrub(
             assert disk.is_cut, "refused without a reason"
         is_done = not disk.is_cut
         pull_the_plug(store, disk)
-        with Store.open(root, SMALL) as store:
-            halfway.add(frozenset(missing(store)))
-            begun = rows(store) != untouched
-            assert not begun or store.is_scrub_due(1) or not damaged(store), "said to be here, and nobody is to look"
-            judge(store, root / "quarantine" / path.name)
+        with Store.open(root, SMALL) as left:
+            yield left
         if is_done:
             break
     assert is_done
     assert step > 10
-    assert halfway >= {frozenset(), frozenset(LOST)}
+
+
+def test_a_backup_beside_a_mend_that_ended_anywhere_keeps_what_was_lost(tmp_path: Path) -> None:
+    """Though the store names no bad chunk yet, and what is damaged is not where the backup has it good."""
+    first, root, backup, copy = (tmp_path / name for name in ("first", "root", "backup", "copy"))
+    with opened(first) as store:
+        push(store, "gone", noise(200 * KIB, 9))
+        for name, data in DATA.items():
+            push(store, name, data)
+        store.backup(backup)
+        store.change(lambda names: names.delete(Name("thing", "gone")))
+        store.collect()
+        assert store.compact(everything=True).moved_bytes
+        flip_a_bit(store, chunks_of(store, Digest.of(DATA["one"]))[0][1].extent)
+    made = 0
+    for store in each_end(first, root, by_repair):
+        if missing(store) == LOST:
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(backup, copy)
+            assert set(store.backup(copy).kept) == {Digest.of(DATA[name]) for name in LOST}
+            assert contents_of(copy) == DATA
+            made += 1
+    assert made > 3
 
 
 def judge(store: Store, quarantined: Path) -> None:
