@@ -93,8 +93,8 @@ def keys_alone() -> Iterator[None]:
 # With the seed at which it is noticed, as far as threads let a seed say that.
 PLANTED: Final[dict[Callable[[], AbstractContextManager[None]], int]] = {
     no_fsync: 1,
-    commit_before_sync: 3,
-    no_pins: 0,
-    no_void_rule: 2,
+    commit_before_sync: 0,
+    no_pins: 1,
+    no_void_rule: 5,
     keys_alone: 3,
 }

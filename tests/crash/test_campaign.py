@@ -13,7 +13,7 @@ from tests.crash.planted import PLANTED
 from tests.crash.tally import Tally
 from tests.support.processes import can_mount, run_python
 
-SEEDS = range(4)
+SEEDS = (0, 1, 3, 5)
 MORE_SEEDS = range(40)  # for a bug that threads hid
 
 
