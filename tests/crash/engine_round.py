@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import xxhash
 
-from cas import CasError, Depth, Digest, Name, Names, Record, RepairReport, Store, rebuild_index, restore
+from cas import CasError, Depth, Digest, Finding, Name, Names, Record, RepairReport, Store, rebuild_index, restore
 from tests.crash.damage import Contents, rot, spoil_and_mend, wrong
 from tests.crash.tally import FAULT, KILL, WORK, Tally
 from tests.support.dump import Dump, differences, dump, leftovers, pack_bytes
@@ -42,6 +42,11 @@ def weak_keys() -> Iterator[None]:
 
     with patch("xxhash.xxh3_128_digest", weak):
         yield
+
+
+def unmended(report: RepairReport) -> list[Finding]:
+    """What a repair left, but for files that a power cut brought back: those a collection sets aside."""
+    return [finding for finding in report.left if finding.remedy != "cas gc"]
 
 
 class EngineRound:
@@ -276,7 +281,7 @@ class EngineRound:
             self._see_copy(contents)
         report = self._store.repair(Depth.DEEP)
         lost = set(report.lost)
-        assert {finding.check for finding in report.left} <= {"lost"}, report.left
+        assert {finding.check for finding in unmended(report)} <= {"lost"}, report.left
         assert wrong(self._store, contents) == lost <= named
         if self._dice.random() < 0.5:
             self._collect()
@@ -287,7 +292,8 @@ class EngineRound:
         self._end(self._recover)
         assert wrong(self._store, contents) <= lost
         back = self._recover()
-        assert (back.lost, back.left) == ((), ()), back
+        assert (back.lost, unmended(back)) == ((), []), back
+        self._collect()
         assert list(self._store.check(Depth.DEEP)) == []
         self._see_copy(contents)
         assert not self._store.backup(self._copy).kept
