@@ -70,6 +70,18 @@ _EXPIRED_AT_ONCE = 64  # sessions forgotten in one commit
 _DEFAULTS = EngineSettings()
 
 
+def _foundations(layout: Layout, settings: EngineSettings, owner: bytes) -> tuple[Index, Lease, Committer]:
+    """Open what this process alone has of a store; whatever fails, nothing stays open."""
+    with contextlib.ExitStack() as undo:
+        index = Index(layout.index, settings)
+        undo.callback(index.close)
+        lease = Lease(layout, owner)
+        undo.callback(lease.release)
+        committer = Committer(index, layout, settings, owner)
+        undo.pop_all()
+    return index, lease, committer
+
+
 class Store(Upkeep):
     """A store. Blocking; safe to share between threads; one object per process and root.
 
@@ -79,13 +91,7 @@ class Store(Upkeep):
     def __init__(self, layout: Layout, manifest: Manifest, settings: EngineSettings, disk: Disk, clock: Clock) -> None:
         """Not for callers: use `Store.open`."""
         owner = disk.random(OWNER_SIZE)
-        with contextlib.ExitStack() as undo:
-            index = Index(layout.index, settings)
-            undo.callback(index.close)
-            self._lease = Lease(layout, owner)
-            undo.callback(self._lease.release)
-            committer = Committer(index, layout, settings, owner)
-            undo.pop_all()
+        index, self._lease, committer = _foundations(layout, settings, owner)
         self._closed = False
         self._packs_gone = 0  # when files were last let go of
         self._healing = Healing()
