@@ -70,16 +70,18 @@ _EXPIRED_AT_ONCE = 64  # sessions forgotten in one commit
 _DEFAULTS = EngineSettings()
 
 
-def _foundations(layout: Layout, settings: EngineSettings, owner: bytes) -> tuple[Index, Lease, Committer]:
+def _foundations(layout: Layout, settings: EngineSettings, owner: bytes) -> tuple[Index, Lease, Committer, Pins, Hands]:
     """Open what this process alone has of a store; whatever fails, nothing stays open."""
     with contextlib.ExitStack() as undo:
         index = Index(layout.index, settings)
         undo.callback(index.close)
         lease = Lease(layout, owner)
         undo.callback(lease.release)
-        committer = Committer(index, layout, settings, owner)
+        pins = Pins(index, layout)
+        undo.callback(pins.close)
+        found = index, lease, Committer(index, layout, settings, owner), pins, Hands(layout)
         undo.pop_all()
-    return index, lease, committer
+    return found
 
 
 class Store(Upkeep):
@@ -91,7 +93,7 @@ class Store(Upkeep):
     def __init__(self, layout: Layout, manifest: Manifest, settings: EngineSettings, disk: Disk, clock: Clock) -> None:
         """Not for callers: use `Store.open`."""
         owner = disk.random(OWNER_SIZE)
-        index, self._lease, committer = _foundations(layout, settings, owner)
+        index, self._lease, committer, pins, hands = _foundations(layout, settings, owner)
         self._closed = False
         self._packs_gone = 0  # when files were last let go of
         self._healing = Healing()
@@ -127,8 +129,8 @@ class Store(Upkeep):
             spares=Spares(_SPARES),
             steps=Buffers(_TRACKS * STEPS),
             hashes=RunningHashes(),
-            pins=Pins(index, layout),
-            hands=Hands(layout),
+            pins=pins,
+            hands=hands,
             heal=self._healing.wake,
         )
         committer.start(packs)
@@ -169,9 +171,7 @@ class Store(Upkeep):
                 if not has_index:
                     disk.sync_folder(layout.index)
                 newest = hold_together(layout, manifest, store._parts.index)
-                with contextlib.suppress(
-                    NoSpace
-                ):  # what is there can be read; a later tick, or the next change, settles
+                with contextlib.suppress(NoSpace):  # what is there can be read; a later tick, or change, settles
                     store._step_over(newest)
                     settle(store._parts)
             except BaseException:

@@ -230,7 +230,7 @@ class Client:
                 write(block)
                 size += len(block)
             if size != int(response.headers["Content-Length"]):
-                raise Refused("layer cut short", 200, b"")
+                raise http.client.IncompleteRead(b"")
             return size
 
     def index(self, method: str, path: str, content: object = None, extra: Mapping[str, str] | None = None) -> Answer:

@@ -429,13 +429,14 @@ with Store.open(Path(sys.argv[1]), create=True) as store:
                 store.tick()
             store.tick()
 
+    @pytest.mark.parametrize("what", ["cas.commit.Cell", "cas.store.Pins", "cas.store.Hands"])
     def test_an_opening_that_fails_half_way_holds_nothing(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Neither the index, which this process could then not open again, nor a lease."""
         make(tmp_path)
         with monkeypatch.context() as patched:
-            patched.setattr("cas.commit.Cell", partial(raises, DiskFailed("planted")))
+            patched.setattr(what, partial(raises, DiskFailed("planted")))
             with pytest.raises(DiskFailed, match="planted"):
                 Store.open(tmp_path, SMALL)
         with opened(tmp_path) as store:
