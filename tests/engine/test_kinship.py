@@ -16,6 +16,7 @@ import cas.store
 from cas import Digest, IndexUnfit, PacksMissing, Store, rebuild_index, restore
 from cas.commit import JOURNAL_SEQ
 from cas.layout import Layout
+from cas.scan import pack_paths
 from tests.support.engine import KIB, SMALL, noise, opened, push, read
 from tests.support.processes import start_python
 
@@ -175,7 +176,7 @@ class TestAcceptances:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A server that is started anew while workers of the one before still end, say."""
-        listed = cas.kinship.pack_paths
+        listed = pack_paths
         with start_python(WAITS, tmp_path) as other:
             assert other.stdin is not None
             assert other.stdout is not None
