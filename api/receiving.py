@@ -26,10 +26,13 @@ T = TypeVar("T")
 _LARGEST_BLOCK_BYTES: Final = 1 * MIB
 _SMALLEST_BLOCK_BYTES: Final = 256 * KIB
 _ALL_BLOCKS_BYTES: Final = 4 * MIB
-# Least bytes of a block that is read from a connection: no other copy of them is held.
-_LEAST_LOAN_BYTES: Final = 512 * KIB
-# Blocks that a thread takes from a connection before others may have it: a large upload is never done.
-_BLOCKS_A_STEP: Final = 8
+# The same of a block that is read from a connection. No other copy of it is held, so it may be larger, and should be:
+# what is done once a block costs a third of the CPU where blocks are of 1 MiB.
+_LARGEST_LOAN_BYTES: Final = 4 * MIB
+_SMALLEST_LOAN_BYTES: Final = 512 * KIB
+_ALL_LOANS_BYTES: Final = 8 * MIB
+# Bytes that a thread takes from a connection before others may have it: a large upload is never done.
+_TURN_BYTES: Final = 8 * MIB
 # Pieces from here on are written as they are: to join them would copy them.
 _PIECE_BYTES: Final = 64 * KIB
 # How often an upload looks, while its client sends nothing, whether a collection waits for it; collections wait longer.
@@ -160,7 +163,7 @@ class _Writer(Generic[T]):
         size = taken.bytes + before
         try:
             while loan.left and not loan.is_over:
-                block = max(_LEAST_LOAN_BYTES, _block_bytes(_Writer.active))
+                block = _loan_bytes(_Writer.active)
                 await loan.wait(_SMALLEST_BLOCK_BYTES)
                 await self._wait()
                 pieces, self._pieces, self._size = self._pieces, [], 0
@@ -199,7 +202,7 @@ class _Writer(Generic[T]):
     def _draw(self, pieces: list[bytes], loan: Loan, block: int, size: int) -> None:
         """Write what came before, then take some blocks, for as long as the client is not slower than we are."""
         _write_block(self._upload, pieces)
-        for _ in range(_BLOCKS_A_STEP):
+        for _ in range(_TURN_BYTES // block):
             wanted = min(block, loan.left)
             if self._upload.draw(loan.read, loan.left, block) < wanted:
                 break
@@ -227,6 +230,11 @@ class _Writer(Generic[T]):
 def _block_bytes(active: int) -> int:
     """Return how large a block is while so many uploads are on their way."""
     return max(_SMALLEST_BLOCK_BYTES, min(_LARGEST_BLOCK_BYTES, _ALL_BLOCKS_BYTES // active))
+
+
+def _loan_bytes(active: int) -> int:
+    """Return how much of a body is read from its connection at once while so many uploads are on their way."""
+    return max(_SMALLEST_LOAN_BYTES, min(_LARGEST_LOAN_BYTES, _ALL_LOANS_BYTES // active))
 
 
 async def _finish(task: asyncio.Task[None]) -> None:

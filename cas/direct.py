@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 BLOCK = 4096
-_USUAL_BYTES = 2 << 20  # what hardly a window exceeds; a buffer of this length is not made anew for the next
+_USUAL_BYTES = (5 << 20) + BLOCK  # what hardly a window exceeds; a buffer of this length is not made anew for the next
 
 
 class Aligned:

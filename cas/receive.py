@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cas.turns import Turn
 
 T = TypeVar("T")
-_STEP_BYTES = 1024 * 1024  # a longer piece enters the window in steps, so that it cannot swell it (I5)
+_STEP_BYTES = 4 * 1024 * 1024  # a longer piece enters the window in steps, so that it cannot swell it (I5)
 
 
 class Upload:
@@ -99,7 +99,7 @@ class Upload:
         Args:
             read: fills memory from its front and tells how far, 0 where nothing is to be had.
             left: how many bytes the blob still has.
-            most: how many of them to ask for at once; about a MiB a call is best.
+            most: how many of them to ask for at once; some MiB a call are best, and more than four are not taken.
 
         Raises:
             NoSpace, DiskFailed, ReadOnly, Busy, Superseded, Closed: as for `write`.

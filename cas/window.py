@@ -1,37 +1,39 @@
 """Bytes of an upload that are not cut yet: one buffer, filled at its end and emptied at its front.
 
-Layer: L1, pure. Grows to what the chunker wants and no further: with many uploads at once, this is what a worker's
+Layer: L1. Grows to what the chunker wants and no further: with many uploads at once, this is what a worker's
 memory consists of (I5).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from mmap import mmap
 
 _STEP_BYTES = 256 * 1024  # room is made in multiples of this
-
-
-_SPARE_BYTES = 2048 * 1024  # what an upload of a whole window takes; only buffers of just this length are kept
+_SPARE_BYTES = 5 * 1024 * 1024  # what the longest window takes: the longest chunk, and as much as enters at once
 
 
 class Spares:
-    """A few buffers that were used before: fresh memory costs more CPU than hashing what is put there."""
+    """A few buffers that were used before: fresh memory costs more CPU than hashing what is put there.
+
+    They are mapped by themselves, so that of each only what a window ever reached takes memory.
+    """
 
     def __init__(self, count: int) -> None:
-        self._free: deque[bytearray] = deque(maxlen=count)
+        self._free: deque[mmap] = deque(maxlen=count)
 
-    def take(self, size: int) -> bytearray:
+    def take(self, size: int) -> bytearray | mmap:
         """Return a buffer of at least so many bytes; what stands in it means nothing."""
         if size > _SPARE_BYTES or size <= _STEP_BYTES:
             return bytearray(size)
         try:
             return self._free.pop()
         except IndexError:
-            return bytearray(_SPARE_BYTES)
+            return mmap(-1, _SPARE_BYTES)
 
-    def give_back(self, buffer: bytearray) -> None:
+    def give_back(self, buffer: bytearray | mmap) -> None:
         """Let another upload have a buffer that nobody looks at any more."""
-        if len(buffer) == _SPARE_BYTES:
+        if isinstance(buffer, mmap):
             self._free.append(buffer)
 
 
@@ -42,7 +44,7 @@ class Window:
 
     def __init__(self, spares: Spares) -> None:
         self._spares = spares
-        self._buffer = bytearray()
+        self._buffer: bytearray | mmap = bytearray()
         self._filled = 0
 
     def __len__(self) -> int:
