@@ -18,14 +18,10 @@ import termios
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, final
 
-from api.config import KIB
-
 EXTENSION: Final = "cas.request.loan"
 
 # How long a thread waits for more of a body: a client that sends 256 KiB in this time has 400 Mbit/s.
 _PATIENCE_MS: Final = 5
-# Bytes of a chunked body, with what is about its chunks, that are read at once before they are parted.
-_CHUNKS_BYTES: Final = 256 * KIB
 # How often the loop looks what is there of a chunked body: it may be the end, however little it is.
 _GLANCE_S: Final = 0.02
 _ENDLESS: Final = 1 << 62
@@ -87,15 +83,14 @@ class Loan:
 
     def _receive(self, into: memoryview) -> int:
         """Receive into memory; return how many bytes of the body that were."""
+        got = self._sock.recv_into(into)
+        self.is_over = not got
         if self._part is None:
-            got = self._sock.recv_into(into)
-            self.is_over = not got
             return got
-        data = self._sock.recv(min(len(into), _CHUNKS_BYTES))
-        found, self.unread = self._part(memoryview(data))
-        self.is_over = not data or bool(self.unread)
+        found, self.unread = self._part(into[:got])
+        self.is_over |= bool(self.unread)
         at = 0
-        for body in found:
+        for body in found:  # to the front, over what is about the chunks
             into[at : at + len(body)] = body
             at += len(body)
         return at
