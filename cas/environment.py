@@ -17,7 +17,7 @@ import lmdb
 import xxhash
 
 from cas import slots
-from cas.errors import Busy, Closed, Damaged, DiskFailed, Forbidden, InUse, NoSpace
+from cas.errors import Busy, CasError, Damaged, DiskFailed, Forbidden, InUse, NoSpace
 from cas.gate import Gate
 from cas.pagefile import TRIES, is_empty, metas_flaw, state_flaw
 
@@ -30,6 +30,14 @@ _OPEN: set[str] = set()  # real paths: a second opening in one process would end
 _SEAL_BYTES = 4  # enough to notice rot; against ill will nothing in the index helps
 _ROOM = 1 << 20  # bytes: with fewer left a disk is full, whatever it says
 _FORMAT = 0  # the engine of LMDB 0.9; an environment variable must not choose our file format
+_DAMAGE = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,
+    lmdb.IncompatibleError,  # tables are opened as they were made
+    lmdb.BadDbiError,
+)
 
 
 class MapFull(BaseException):
@@ -57,12 +65,12 @@ class Environment:
             raise InUse(f"{path} is open in this process already; share that Store object, or close it first")
         self._pid = os.getpid()
         self._gate = Gate()
-        self._closed = False
+        self._errors = _Errors(self._place)
         self._kinds = tables
         if what := metas_flaw(self._place, tables):
             raise damaged(what)
         slots.allocate(self._place, max_readers)
-        with _errors(self._place):
+        with self._errors:
             self._env = lmdb.open(
                 os.fsencode(path),
                 map_size=map_bytes,
@@ -82,7 +90,7 @@ class Environment:
         """
         while True:
             try:
-                with self._enter(), _errors(self._place):
+                with self._inside, self._errors:
                     return _flaw(self._env, self._place, self._kinds)
             except lmdb.MapResizedError:
                 self._resize(0)
@@ -91,27 +99,28 @@ class Environment:
         """Run `work` in a short read transaction and return its result."""
         while True:
             try:
-                with self._enter(), _errors(self._place), self._env.begin(buffers=False) as txn:
+                with self._inside, self._errors, self._env.begin(buffers=False) as txn:
                     return work(Transaction(txn, self._tables, self._env, self._place))
             except lmdb.MapResizedError:
                 self._resize(0)
 
     def read_now(self, work: Callable[[Transaction], T]) -> T | None:
         """Run `work` as `read` does, unless that means to wait for anybody: then return None."""
-        with self._gate.shared_now() as inside:
-            if not inside or self._closed:
-                return None
-            try:
-                with _errors(self._place), self._env.begin(buffers=False) as txn:
-                    return work(Transaction(txn, self._tables, self._env, self._place))
-            except lmdb.MapResizedError:
-                return None
+        if not self._gate.enter_now():
+            return None
+        try:
+            with self._errors, self._env.begin(buffers=False) as txn:
+                return work(Transaction(txn, self._tables, self._env, self._place))
+        except lmdb.MapResizedError:
+            return None
+        finally:
+            self._gate.leave()
 
     def write(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in a write transaction, then commit durably. It runs again if the map had to grow."""
         while True:
             try:
-                with self._enter(), _errors(self._place), self._env.begin(write=True) as txn:
+                with self._inside, self._errors, self._env.begin(write=True) as txn:
                     result = work(Transaction(txn, self._tables, self._env, self._place))
             except lmdb.MapResizedError:
                 self._resize(0)
@@ -127,7 +136,7 @@ class Environment:
         """
         while True:
             try:
-                with self._enter(), _errors(self._place), self._env.begin(buffers=False) as txn:
+                with self._inside, self._errors, self._env.begin(buffers=False) as txn:
                     self._env.copy(os.fsencode(folder), compact=True, txn=txn)  # type: ignore[arg-type]
                     return work(Transaction(txn, self._tables, self._env, self._place))
             except lmdb.MapResizedError:
@@ -138,33 +147,34 @@ class Environment:
 
         A commit may show here a little before a read sees it, and never after.
         """
-        with self._gate.shared_now() as inside:
-            return int(self._env.info()["last_txnid"]) if inside and not self._closed else None
+        if not self._gate.enter_now():
+            return None
+        try:
+            return int(self._env.info()["last_txnid"])
+        finally:
+            self._gate.leave()
 
     def check_readers(self) -> int:
         """Free the reader slots of dead processes; return how many there were."""
-        with self._enter(), _errors(self._place):
+        with self._inside, self._errors:
             return int(self._env.reader_check())
 
     def close(self) -> None:
         """Close for good; transactions under way end first."""
         with self._gate.alone():
-            if not self._closed:
-                self._closed = True
-                self._env.close()
-                _OPEN.discard(self._place)
+            self._gate.close()
+            self._env.close()
+            _OPEN.discard(self._place)
 
     def _resize(self, size: int) -> None:
-        with self._gate.alone(), _errors(self._place):
+        with self._gate.alone(), self._errors:
             self._env.set_mapsize(size)
 
-    @contextmanager
-    def _enter(self) -> Iterator[None]:
+    @property
+    def _inside(self) -> Gate:
+        """Where every transaction is inside for as long as it lives."""
         assert os.getpid() == self._pid, "an LMDB environment must not cross a fork"
-        with self._gate.shared():
-            if self._closed:
-                raise Closed("this store was closed; open it anew")
-            yield
+        return self._gate
 
 
 class Transaction:
@@ -235,7 +245,7 @@ class Transaction:
     def nested(self) -> Iterator[Transaction]:
         """Yield a transaction within this one: what raises inside leaves nothing behind, and the outer one goes on."""
         try:
-            with _errors(self._place), self._env.begin(parent=self._txn, write=True) as child:
+            with _Errors(self._place), self._env.begin(parent=self._txn, write=True) as child:
                 yield Transaction(child, self._tables, self._env, self._place)
         except lmdb.MapFullError as error:
             raise MapFull from error
@@ -304,7 +314,7 @@ def inspect(path: Path, tables: dict[str, bool], *, max_readers: int) -> str | N
     encoded = os.fsencode(place)
     try:
         with (
-            _errors(place),
+            _Errors(place),
             lmdb.open(encoded, readonly=True, create=False, max_readers=max_readers, lib_version=_FORMAT) as env,
         ):
             return _flaw(env, place, tables)
@@ -342,29 +352,31 @@ def _is_full(place: str) -> bool:
     return stat.f_bavail * stat.f_frsize < _ROOM
 
 
-@contextmanager
-def _errors(place: str) -> Iterator[None]:
-    try:
-        yield
-    except (lmdb.MapFullError, lmdb.MapResizedError):
-        raise
-    except lmdb.DiskError as error:
-        raise NoSpace("the disk is full (the index cannot grow); free some space and try again") from error
-    except lmdb.ReadersFullError as error:
-        raise Busy("too many reads at once (all reader slots of the index are taken); try again") from error
-    except (
-        lmdb.CorruptedError,
-        lmdb.PageNotFoundError,
-        lmdb.InvalidError,
-        lmdb.VersionMismatchError,
-        lmdb.IncompatibleError,  # tables are opened as they were made
-        lmdb.BadDbiError,
-    ) as error:
-        raise damaged(error) from error
-    except lmdb.Error as error:
-        # A write that the full disk took half comes back as an error of input or output.
-        if os.strerror(errno.ENOSPC) in str(error) or (os.strerror(errno.EIO) in str(error) and _is_full(place)):
-            raise NoSpace("the disk is full (the index cannot grow); free some space and try again") from error
-        if os.strerror(errno.EACCES) in str(error):
-            raise Forbidden(f"the index is out of reach ({error}); mend owner, permissions or mount") from error
-        raise DiskFailed(f"the index was not read or written ({error}); see the system's log, run cas fsck") from error
+class _Errors:
+    """`with` it, what LMDB raises comes out in our words."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """End."""
+        if isinstance(error, lmdb.Error) and not isinstance(error, lmdb.MapFullError | lmdb.MapResizedError):
+            raise _said(error, self._place) from error
+
+
+def _said(error: lmdb.Error, place: str) -> CasError:
+    if isinstance(error, lmdb.DiskError):
+        return NoSpace("the disk is full (the index cannot grow); free some space and try again")
+    if isinstance(error, lmdb.ReadersFullError):
+        return Busy("too many reads at once (all reader slots of the index are taken); try again")
+    if isinstance(error, _DAMAGE):
+        return damaged(error)
+    # A write that the full disk took half comes back as an error of input or output.
+    if os.strerror(errno.ENOSPC) in str(error) or (os.strerror(errno.EIO) in str(error) and _is_full(place)):
+        return NoSpace("the disk is full (the index cannot grow); free some space and try again")
+    if os.strerror(errno.EACCES) in str(error):
+        return Forbidden(f"the index is out of reach ({error}); mend owner, permissions or mount")
+    return DiskFailed(f"the index was not read or written ({error}); see the system's log, run cas fsck")

@@ -9,60 +9,71 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cas.errors import Closed
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 class Gate:
-    """Many transactions, or one resize: LMDB moves the map under running transactions otherwise."""
+    """Many transactions, or one resize: LMDB moves the map under running transactions otherwise.
+
+    Within `with gate:` one is inside with others. Every look at the index passes here: a few steps, and no generator.
+    """
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._inside = 0
-        self._resizing = False
+        self._is_taken = self._is_closed = False
 
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Be inside with others, once nobody is there alone."""
-        with self._condition:
-            while self._resizing:
-                self._condition.wait()
+    def __enter__(self) -> None:
+        """Be inside with others, once nobody is there alone.
+
+        Raises:
+            Closed: nobody enters any more.
+        """
+        with self._lock:
+            while self._is_taken:
+                self._changed.wait()
+            if self._is_closed:
+                raise Closed("this store was closed; open it anew")
             self._inside += 1
-        try:
-            yield
-        finally:
-            self._leave()
 
-    @contextmanager
-    def shared_now(self) -> Iterator[bool]:
-        """Be inside unless that means to wait; tell whether it came to that."""
-        with self._condition:
-            inside = not self._resizing
-            self._inside += inside
-        try:
-            yield inside
-        finally:
-            if inside:
-                self._leave()
+    def __exit__(self, *_: object) -> None:
+        """Leave."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave, having entered by `enter_now`."""
+        with self._lock:
+            self._inside -= 1
+            if self._is_taken and not self._inside:
+                self._changed.notify_all()
+
+    def enter_now(self) -> bool:
+        """Enter as `with` does, unless that means to wait or cannot be; tell whether it came to that."""
+        with self._lock:
+            enters = not (self._is_taken or self._is_closed)
+            self._inside += enters
+        return enters
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Be inside alone, once all others have left; nobody enters meanwhile."""
-        with self._condition:
-            while self._resizing:
-                self._condition.wait()
-            self._resizing = True
+        with self._lock:
+            while self._is_taken:
+                self._changed.wait()
+            self._is_taken = True
             while self._inside:
-                self._condition.wait()
+                self._changed.wait()
         try:
             yield
         finally:
-            with self._condition:
-                self._resizing = False
-                self._condition.notify_all()
+            with self._lock:
+                self._is_taken = False
+                self._changed.notify_all()
 
-    def _leave(self) -> None:
-        with self._condition:
-            self._inside -= 1
-            if not self._inside:
-                self._condition.notify_all()
+    def close(self) -> None:
+        """Let nobody in any more; to be called by who is alone."""
+        self._is_closed = True

@@ -240,7 +240,7 @@ def test_a_half_write_of_the_index_is_a_full_disk_only_if_the_disk_is_full(
 ) -> None:
     """The database says the same of both, so the disk is asked."""
     monkeypatch.setattr(cas.environment, "_is_full", lambda _: full)
-    with pytest.raises(error), cas.environment._errors(str(tmp_path)):
+    with pytest.raises(error), cas.environment._Errors(str(tmp_path)):
         raise lmdb.Error("mdb_txn_commit: Input/output error")
 
 
