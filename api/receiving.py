@@ -79,6 +79,8 @@ async def receive_into(
     writer = _Writer(upload, run, then)
     try:
         _check(limit_bytes, announced_bytes)
+        if announced_bytes is not None:
+            upload.announce(announced_bytes)
         async with aclosing(pieces(receive, limit_bytes, announced_bytes, taken)) as body:
             await writer.borrow(lend, taken, limit_bytes)
             async for data in body:

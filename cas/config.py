@@ -23,8 +23,9 @@ class EngineSettings:
             and a read of one should be one look-up.
         run_bytes: an upload that brings new bytes writes a commit record each time it has come this far. Long runs are
             long extents; a lost connection loses at most one run.
-        direct_bytes: what of an upload lies beyond this is written past the page cache. A large layer would push out of
-            it what is pulled all day, and a fresh page of cache costs more CPU than hashing what it holds.
+        direct_bytes: what of an upload lies beyond this is written past the page cache, and all of one announced as
+            more than twice as long. A large layer would push out of the cache what is pulled all day, and a fresh page
+            of it costs more CPU than hashing what it holds.
         segment_chunks: chunks in one segment of a recipe; bounds the memory of an upload and of a read.
         pack_bytes: a pack this large is sealed. Fewer files, and the most that one step of compaction copies.
         zstd_level: level for chunks of compressible blobs; 3 is where ratio stops paying for time.

@@ -81,6 +81,10 @@ class Upload:
         if error is not None or not self._over:
             self.discard()
 
+    def announce(self, size: int) -> None:
+        """Say that so many bytes are to come; of a large blob none are put into the page cache then."""
+        self._runs.is_large = self.size + size > 2 * self._parts.settings.direct_bytes
+
     def write(self, *data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes, in one piece or several; about a MiB a call is best.
 

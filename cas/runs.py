@@ -68,6 +68,7 @@ class Runs:
         self.chain = chain  # of the last segment recorded
         self.filed = False  # something may stand in the index
         self.wrote = False  # a record with new chunks was written
+        self.is_large = False  # most of the blob will lie beyond what goes into the page cache
         self._parts, self._claim = parts, claim
         self._run = _Run(start)
         self._alike = Alike(parts)
@@ -109,7 +110,7 @@ class Runs:
             self._run.pin = self._parts.pins.take()
         keys = [xxhash.xxh3_128_digest(chunk) for chunk in chunks]
         rows = self._parts.index.read(lambda view: view.chunks(keys))
-        found = self._alike.find(chunks, rows, past_cache=self.end >= self._parts.settings.direct_bytes)
+        found = self._alike.find(chunks, rows, past_cache=self._is_past_cache(self.end))
         for chunk, key, candidates, row in zip(chunks, keys, rows, found, strict=True):
             known = self._match(chunk, key, candidates) if row is None else (_ref(key, row), row.extent)
             ref, extent = known or self._add(chunk, key, compress=compress)
@@ -295,7 +296,7 @@ class Runs:
         root, disk = self._parts.layout.root, self._parts.disk
         disk.check_room(root, self._buffered, settings.reserve)
         self._settle_append()
-        past_cache = self._run.start >= settings.direct_bytes
+        past_cache = self._is_past_cache(self._run.start)
         window = None
         if aside or past_cache:
             window = self._parts.windows.take(self._buffers, self._base, wait=past_cache)
@@ -307,6 +308,10 @@ class Runs:
         for fresh in self._in_window:
             fresh.data = None
         self._in_window = []
+
+    def _is_past_cache(self, at: int) -> bool:
+        """Tell whether what lies there in the blob is unlikely to be asked for soon."""
+        return self.is_large or at >= self._parts.settings.direct_bytes
 
     def _append_aside(self, window: Aligned, *, past_cache: bool) -> None:
         """Write a copy of the window in another thread, so that the next one can be cut meanwhile."""

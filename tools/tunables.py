@@ -121,7 +121,10 @@ ENGINE: dict[str, Row] = {
     "run_bytes": Row(
         "Appended by an upload before a commit record; long runs are long extents.", least=64 * 1024, most=1 << 30
     ),
-    "direct_bytes": Row("What of an upload lies beyond this is written past the page cache.", least=0),
+    "direct_bytes": Row(
+        "Written past the page cache: what of an upload lies beyond this, and all of one announced as twice as long.",
+        least=0,
+    ),
     "segment_chunks": Row("Chunks in a recipe's segment; bounds the memory of an upload and a read.", most=32_768),
     "pack_bytes": Row(
         "A pack this large is sealed; smaller ones on a small disk.",

@@ -125,6 +125,26 @@ class TestPastTheCache:
         assert disk.counts.bytes_past_cache > beyond // 2
         assert disk.counts.bytes_past_cache < beyond + SMALL.run_bytes
 
+    @pytest.mark.parametrize("place", ["at once", "in two requests"])
+    def test_of_a_blob_that_is_known_to_be_large_every_part_is(self, tmp_path: Path, place: str) -> None:
+        """Its first pull reads the disk anyway; a fresh page of the cache is dear."""
+        disk, data = Disk(), noise(2 * MIB, 8)
+        with Store.open(tmp_path / "root", SMALL, create=True, disk=disk) as store:
+            first = 0
+            if place == "in two requests":
+                first = 100_000
+                with store.resume(1) as upload:
+                    upload.write(data[:first])
+                    upload.suspend()
+            with store.upload() if place == "at once" else store.resume(1) as upload:
+                upload.announce(len(data) - first)
+                for at in range(first, len(data), 100_000):
+                    upload.write(data[at : at + 100_000])
+                named = Record(b"", (digest := Digest.of(data),))
+                upload.keep(digest, lambda names, _: names.put(Name("thing", "large"), named))
+            assert read(store, digest) == data
+        assert disk.counts.bytes_past_cache > 0.9 * (len(data) - first - SMALL.run_bytes)
+
     def test_a_filesystem_that_cannot_do_it_gets_the_bytes_the_ordinary_way(self, tmp_path: Path) -> None:
         """Whether it says so when the file is opened or only when it is written."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import lmdb
 import pytest
 
-from cas import Name, Names, Record, Store
+from cas import Digest, Name, Names, Record, Staged, Store
 from cas.direct import BLOCK
 from cas.disk import Counts, Disk
 from cas.records import HEADER_SIZE
@@ -102,6 +102,35 @@ def test_a_large_layer_is_written_once_and_synced_once_a_run(store: Store, disk:
     assert index.reads <= 3 * len(LARGE) // MIB  # one for all chunks of a window, not one a chunk
     assert index.look_ups <= 2 * CHUNKS
     assert index.changes <= 2 * CHUNKS
+
+
+def test_a_layer_that_is_drawn_is_looked_at_a_window_at_a_time(store: Store, disk: Disk) -> None:
+    """One read of the index for the chunks of 4 MiB, another to see whether a collection waits, one write of them."""
+    at = 0
+
+    def fill(into: memoryview) -> int:
+        nonlocal at
+        into[:] = LARGE[at : at + len(into)]
+        at += len(into)
+        return len(into)
+
+    def drawn() -> None:
+        with store.upload() as upload:
+            while at < len(LARGE):
+                upload.draw(fill, len(LARGE) - at, len(LARGE))
+            digest = upload.keep(None, named)
+        assert store.stat(digest).size == len(LARGE)
+
+    def named(names: Names, staged: Staged) -> Digest:
+        names.put(Name("thing", "drawn"), Record(b"", (staged.digest,)))
+        return staged.digest
+
+    index, spent = cost(disk, drawn)
+    windows = len(LARGE) // (4 * MIB)
+    assert index.reads <= 2 * windows + 12
+    assert index.look_ups <= 1.5 * CHUNKS + 2 * windows
+    assert spent.writes <= 2 * windows
+    assert spent.syncs <= 2 + 1
 
 
 def test_a_layer_that_is_stored_is_compared_and_not_written(store: Store, disk: Disk) -> None:

@@ -47,6 +47,11 @@ class Sink:
         self.is_busy = False
         self.rests = 0
         self.rested = threading.Event()
+        self.announced: int | None = None
+
+    def announce(self, size: int) -> None:
+        assert not self.data
+        self.announced = size
 
     def rest(self) -> None:
         with self._alone():
@@ -90,6 +95,14 @@ def test_small_pieces_are_gathered_before_they_cross_to_a_thread(threads: Thread
     assert asyncio.run(into(sink, threads, messages(*[b"ab" * 500] * 3000))) == 3_000_000
     assert sink.data == b"ab" * 1_500_000
     assert sink.sizes == [1_049_000, 1_049_000, 902_000]
+
+
+def test_an_upload_learns_the_length_that_was_announced(threads: Threads) -> None:
+    """Before its first byte; of a body in chunks nobody knows."""
+    told, untold = Sink(), Sink()
+    assert asyncio.run(into(told, threads, messages(b"abc"), announced=3)) == 3
+    assert asyncio.run(into(untold, threads, messages(b"abc"))) == 3
+    assert (told.announced, untold.announced) == (3, None)
 
 
 def test_a_body_of_another_length_than_announced_is_incomplete(threads: Threads) -> None:
