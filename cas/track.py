@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cas.direct import Buffers
     from cas.disk import Disk
 
-STEP_BYTES: Final = 1 << 20
+STEP_BYTES: Final = 2 << 20
 STEPS: Final = 2  # one that is looked at, one that is read meanwhile
 
 _memcmp = ctypes.CDLL(None).memcmp  # of the two comparisons of memory that Python has, one copies and one is slow
