@@ -1,4 +1,4 @@
-"""Maintenance gives way: it runs when nobody else wants a core.
+"""Maintenance gives way: it is loaded when others want a core little, and runs when nobody else wants one.
 
 Layer: tools. Threads give way, not processes: those of a store hold locks that servers wait for, and go on as before.
 Never in a process that serves, whose threads wait for each other. As a program it loads a module of ours, giving way,
@@ -13,9 +13,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
+
+# A tenth of a core that others could use up. To load takes a third of a second of it, and whoever waits for that has seen
+# nothing yet; idle it could take minutes.
+_NICE: Final = 10
 
 
 def give_way() -> None:
@@ -28,12 +32,17 @@ def give_way() -> None:
 
 
 def giving_way(work: Callable[[], T]) -> T:
-    """Do something before the store is open, giving way meanwhile.
+    """Do something short before the store is open, mostly giving way meanwhile.
 
     In a thread of its own: only privileged ones can take it back.
     """
-    with ThreadPoolExecutor(1, "giving-way", give_way) as threads:
+    with ThreadPoolExecutor(1, "giving-way", _be_nice) as threads:
         return threads.submit(work).result()
+
+
+def _be_nice() -> None:
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))  # 0: of this thread
 
 
 if __name__ == "__main__":
