@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-# A tenth of a core that others could use up. To load takes a third of a second of it, and whoever waits for that has seen
+# A tenth of a core that others could use up. To load takes a third of a second of it, and who waits for that has seen
 # nothing yet; idle it could take minutes.
 _NICE: Final = 10
 
