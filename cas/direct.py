@@ -13,6 +13,8 @@ import mmap
 import threading
 from typing import TYPE_CHECKING
 
+from cas.window import shorten
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -72,6 +74,7 @@ class Buffers:
 
     def put_back(self, memory: mmap.mmap) -> None:
         """Let others have what was borrowed."""
+        shorten(memory, others=sum(each is not None for each in self._free))
         self._free.append(memory)
         self._room.release()
 

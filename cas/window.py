@@ -7,10 +7,13 @@ memory consists of (I5).
 from __future__ import annotations
 
 from collections import deque
-from mmap import mmap
+from contextlib import suppress
+from mmap import MADV_REMOVE, mmap
 
 _STEP_BYTES = 256 * 1024  # room is made in multiples of this
 _SPARE_BYTES = 5 * 1024 * 1024  # what the longest window takes: the longest chunk, and as much as enters at once
+_USUAL_BYTES = 2 * 1024 * 1024  # what it takes while many are open
+_WHOLE = 2  # free buffers that keep all they have, for an upload that is alone
 
 
 class Spares:
@@ -34,7 +37,18 @@ class Spares:
     def give_back(self, buffer: bytearray | mmap) -> None:
         """Let another upload have a buffer that nobody looks at any more."""
         if isinstance(buffer, mmap):
+            shorten(buffer, others=len(self._free))
             self._free.append(buffer)
+
+
+def shorten(buffer: mmap, *, others: int) -> None:
+    """Give the kernel back what lies beyond a usual window in a buffer that is free beside some others.
+
+    Where there are that many, there were many uploads, whose windows are short; it was long while there was one.
+    """
+    if others >= _WHOLE and len(buffer) > _USUAL_BYTES:
+        with suppress(OSError):  # a kernel that has no such thing keeps it
+            buffer.madvise(MADV_REMOVE, _USUAL_BYTES, len(buffer) - _USUAL_BYTES)
 
 
 class Window:

@@ -1,0 +1,50 @@
+"""Buffers of windows: used again, and no larger than what uploads need that come together."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import re
+from pathlib import Path
+
+from cas.window import Spares, Window
+
+MIB = 1 << 20
+
+
+def resident() -> int:
+    """Count the bytes of such memory that this process has."""
+    gc.collect()  # of what other tests left
+    (line,) = re.findall(r"RssShmem:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return int(line) << 10
+
+
+def filled() -> tuple[Spares, list[mmap.mmap]]:
+    """Take four buffers, and use all of each."""
+    spares = Spares(8)
+    taken = [buffer for _ in range(4) if isinstance(buffer := spares.take(5 * MIB), mmap.mmap)]
+    for buffer in taken:
+        buffer[:] = bytes(len(buffer))
+    return spares, taken
+
+
+def test_of_many_buffers_that_are_free_two_keep_all_they_have() -> None:
+    """A lone upload finds its own again; of the others only what a window has while there are many stays."""
+    before = resident()
+    spares, taken = filled()
+    assert resident() - before == 20 * MIB
+    for buffer in taken:
+        spares.give_back(buffer)
+    assert resident() - before == (2 * 5 + 2 * 2) * MIB
+
+
+def test_a_window_in_a_buffer_that_was_used_holds_what_is_put_there() -> None:
+    """Whatever was given back to the kernel meanwhile."""
+    spares, taken = filled()
+    for buffer in taken:
+        spares.give_back(buffer)
+    data = [bytes([number]) * (4 * MIB) for number in range(4)]
+    windows = [Window(spares) for _ in data]
+    for window, piece in zip(windows, data, strict=True):
+        window.add(piece, expected=4 * MIB)
+    assert [bytes(window.view()) for window in windows] == data
