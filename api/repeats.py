@@ -100,13 +100,12 @@ class _Answer:
 
     def is_true(self, present: int | None, now: float) -> bool:
         """Tell whether it still holds, at the moment `present` or later."""
-        moment = self.moment
-        if present != moment:
-            anew = self.anew() if 0 <= now - self.seen < _FRESH_S else None
-            if anew is None:
+        if present != self.moment:
+            moment = self.anew() if 0 <= now - self.seen < _FRESH_S else None
+            if moment is None:
                 return False
-            moment = anew
-        self.moment, self.seen = moment, now
+            self.moment = moment
+        self.seen = now
         return True
 
 

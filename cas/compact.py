@@ -137,7 +137,6 @@ def compact(
         step: told what has just been done.
 
     Raises:
-        InUse: another maintenance run is at it.
         NoSpace, DiskFailed, ReadOnly, Busy: it ended in between; whatever was done stays good.
     """
     return _Compaction(parts, everything, dry_run, doomed or Doomed(), step).run(

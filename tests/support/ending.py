@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from cas import Store
 from cas.disk import Disk
 from cas.mirror import CopyReport
+from tests.support.steps import SteppingDisk
 
 
 class Ends(BaseException):
     """The process ends here. No `Exception`: nothing may handle it."""
 
 
-class BreakingDisk(Disk):
+class BreakingDisk(SteppingDisk):
     """The real disk, whose n-th change fails; after an end there is no further one."""
 
     def __init__(self, after: int, failure: type[BaseException]) -> None:
@@ -30,22 +31,6 @@ class BreakingDisk(Disk):
     @property
     def broke(self) -> bool:
         return self._left < 0
-
-    def create(self, path: Path) -> int:
-        self._step()
-        return super().create(path)
-
-    def write(self, fd: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
-        self._step()
-        return super().write(fd, buffers, offset)
-
-    def sync(self, fd: int) -> None:
-        self._step()
-        super().sync(fd)
-
-    def sync_folder(self, path: Path) -> None:
-        self._step()
-        super().sync_folder(path)
 
     def rename(self, path: Path, to: Path) -> None:
         self._step()

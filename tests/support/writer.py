@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from cas import Name, Store
-from cas.disk import Disk
 from tests.support.engine import KIB, SMALL, noise, prose, push
+from tests.support.steps import SteppingDisk
 
 
 def script(seed: int, count: int) -> Iterator[tuple[str, bytes | None]]:
@@ -31,7 +31,7 @@ def script(seed: int, count: int) -> Iterator[tuple[str, bytes | None]]:
             yield f"{seed}-{n}", b"small %d %d" % (seed, n)
 
 
-class MortalDisk(Disk):
+class MortalDisk(SteppingDisk):
     """The real disk, until its process dies of it."""
 
     def __init__(self, kill_at: str) -> None:
@@ -44,23 +44,10 @@ class MortalDisk(Disk):
             os.kill(os.getpid(), signal.SIGKILL)
         self._left -= 1
 
-    def create(self, path: Path) -> int:
-        self._step()
-        return super().create(path)
-
-    def write(self, fd: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
-        self._step()
-        return super().write(fd, buffers, offset)
-
     def sync(self, fd: int) -> None:
-        self._step()
         super().sync(fd)
         if self.after_sync:
             os.kill(os.getpid(), signal.SIGKILL)
-
-    def sync_folder(self, path: Path) -> None:
-        self._step()
-        super().sync_folder(path)
 
     def truncate(self, fd: int, size: int) -> None:
         self._step()
