@@ -12,11 +12,11 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cas.errors import Missing, Superseded
+from cas.errors import Busy, Missing, Superseded
 from cas.session import Session, UploadState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from hashlib import _Hash
 
     from cas.digest import Digest
@@ -44,14 +44,24 @@ class Claim:
     owner: bytes
 
     def check(self, view: View, start: int) -> None:
-        """Nobody else can have gone on with it."""
+        """Make sure that what was filed before `start` is still there; nobody else can have gone on with it.
+
+        Raises:
+            Busy: a part of it was stored before, and was found damaged meanwhile.
+        """
+        if start and not view.has_upload(self.recipe):
+            raise Busy("bytes that were stored already were found damaged while this arrived; send it again")
 
     def file(self, edit: Edit, segment: Segment, _digest: Digest | None, _now: int) -> None:
         """Enter, beside a segment, whose it is."""
+        self.check(edit, segment.start)
         edit.put_upload(segment.recipe, self.owner)
 
-    def keep(self, edit: Edit, _start: int, _blob: BlobEntry) -> None:
-        """The recipe belongs to a blob now."""
+    def keep(self, edit: Edit, start: int, blob: BlobEntry) -> None:
+        """The recipe belongs to a blob now; twice is once."""
+        kept = edit.sound_blob(blob.digest) if start else None
+        if kept is None or kept.recipe != self.recipe:
+            self.check(edit, start)
         edit.delete_upload(self.recipe)
 
     def drop(self, edit: Edit) -> None:
@@ -133,6 +143,18 @@ def progress(view: View, number: int) -> Progress | None:
     """Return how a session stands, or None if nothing of it was ever filed."""
     row = view.session(number)
     return None if row is None else Progress(row.end, row.state, row.digest)
+
+
+def end_on(edit: Edit, chunks: Collection[bytes], now: int) -> None:
+    """End every upload under way that has filed one of these chunks, given by their ids: nothing whole comes of it."""
+    resumable = {row.recipe: number for number, row in edit.sessions() if row.state is UploadState.OPEN}
+    unfinished = (*resumable, *(recipe for recipe, _ in edit.uploads()))
+    wanted = frozenset(chunks)
+    for recipe in [at for at in unfinished if any(wanted.intersection(some) for _, some, _ in edit.chunk_lists(at))]:
+        if recipe in resumable:
+            cancel(edit, resumable[recipe], now)
+        else:
+            edit.delete_recipe(recipe)
 
 
 def cancel(edit: Edit, number: int, now: int) -> bool:

@@ -138,10 +138,6 @@ class Edit(View):
             cursor.delete()
         self._tx.delete("uploads", U64.pack(recipe))
 
-    def has_upload(self, recipe: int) -> bool:
-        """Whether a recipe's blob is still arriving."""
-        return self._tx.get("uploads", U64.pack(recipe)) is not None
-
     def put_upload(self, recipe: int, owner: bytes) -> None:
         """Say whose unfinished upload a recipe is."""
         self._tx.put("uploads", U64.pack(recipe), owner)

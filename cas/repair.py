@@ -109,7 +109,7 @@ def mend(parts: Parts, found: Sequence[Finding], heal: Callable[[], list[Digest]
     if any(finding.check == "journal" for finding in found):
         restate(parts)
     lost = [digest for pack in packs if pack not in journal for digest in salvage(parts, pack)]
-    if packs or any(finding.check == "uploads" for finding in found):
+    if any(finding.check == "uploads" for finding in found):
         _end_uploads(parts)
     suffering = _suffering(found)
     for start in range(0, len(suffering), _AT_ONCE):

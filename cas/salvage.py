@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from cas.audit import sufferers
+from cas.claims import end_on
 from cas.compact import close, is_quiet
 from cas.errors import Busy, Damaged, DiskFailed
 from cas.extent import Codec
@@ -81,7 +82,7 @@ def salvage(parts: Parts, pack: int) -> list[Digest]:
     lost = _lose(parts, bad)
     put_by(parts, pack)
     for first in range(0, len(bad), _SLICE):
-        parts.committer.run(partial(_condemn, bad=bad[first : first + _SLICE]))
+        parts.committer.run(partial(_condemn, bad=bad[first : first + _SLICE], now=int(parts.clock())))
     lost += _lose(parts, bad)  # whoever was kept just now found them good
     forget(parts, [pack])
     return lost
@@ -167,11 +168,14 @@ def _read(parts: Parts, extent: Extent) -> bytearray:
     return parts.files.read(extent.pack, extent.offset, extent.stored)
 
 
-def _condemn(edit: Edit, _draft: Draft, bad: Sequence[tuple[ChunkRef, Extent]]) -> None:
+def _condemn(edit: Edit, _draft: Draft, bad: Sequence[tuple[ChunkRef, Extent]], now: int) -> None:
+    marked = set()
     for ref, extent in bad:
         row = edit.chunk(ref)
         if row is not None and row.extent == extent:
             edit.put_chunk(ref, extent, ChunkState.BAD)
+            marked.add(CHUNK_KEY.pack(ref.key, ref.salt))
+    end_on(edit, marked, now)  # at once: what compared equal before it rotted is not to be acknowledged now
 
 
 def _all_segments(parts: Parts) -> Iterator[list[Segment]]:

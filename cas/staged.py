@@ -46,7 +46,8 @@ class Filing:
 
         Raises:
             Busy: a chunk of the same key drew the same salt, which takes ill will and luck; new salts will be drawn.
-                Or a chunk it relies on was collected, which only a lock that could not be had makes possible.
+                Or a chunk it relies on was collected, which only a lock that could not be had makes possible, or was
+                found damaged since it compared equal.
         """
         row = edit.pack(self.pack)
         if row is None or row.state is PackState.DYING:
@@ -70,6 +71,8 @@ class Filing:
             row = edit.chunk(ref)
             if row is None:
                 raise Busy("bytes that were stored already were collected while this arrived; send it again")
+            if row.state is ChunkState.BAD:
+                raise Busy("bytes that were stored already were found damaged while this arrived; send it again")
             if row.state is ChunkState.DYING:
                 edit.put_chunk(ref, row.extent)
 

@@ -262,6 +262,10 @@ class View:
         """Return `(recipe, owner)` of every upload that has segments here."""
         return [(U64.unpack(key)[0], owner) for key, owner in self._tx.cursor("uploads")]
 
+    def has_upload(self, recipe: int) -> bool:
+        """Whether a recipe's blob is still arriving, within one request."""
+        return self._tx.get("uploads", U64.pack(recipe)) is not None
+
     def session(self, number: int) -> Session | None:
         """Return a resumable upload's row, its bytes included."""
         key = U64.pack(number)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cas import Depth, Digest, Missing, Name, Store, rebuild_index
+from cas import Busy, Depth, Digest, Missing, Name, Store, rebuild_index
 from cas.parts import Parts
 from cas.records import Role
 from cas.salvage import salvage
@@ -18,7 +18,7 @@ from tests.engine.test_compact_salvage import bad
 from tests.engine.test_damage import chunks_of
 from tests.engine.test_scrub import BadDisk
 from tests.support.dump import differences, dump
-from tests.support.engine import KIB, MIB, SMALL, flip, noise, opened, packs_of, prose, push
+from tests.support.engine import KIB, MIB, SMALL, flip, noise, opened, packs_of, prose, push, read
 
 DATA = {"noise": noise(3 * MIB), "prose": prose(MIB), "other": noise(MIB, 7), "small": b"small"}
 
@@ -140,6 +140,63 @@ def test_an_upload_that_stands_on_damage_is_ended(root: Path) -> None:
             store.resume(7)
         with store.resume(8) as upload:
             assert upload.size == len(whole)
+
+
+def spoil_chunk_of(store: Store, data: bytes) -> None:
+    """Flip a bit in the first chunk of a blob."""
+    row = chunks_of(store, Digest.of(data))[0][1]
+    flip(store._parts.layout.pack(row.extent.pack), row.extent.offset)
+
+
+def test_what_an_upload_found_stored_and_rots_before_it_ends_is_not_acknowledged(root: Path) -> None:
+    """It is refused, also in further requests for the same bytes, and sent again it is whole."""
+    data = DATA["noise"][:MIB] + noise(300 * KIB, 52)
+    with opened(root) as store:
+        with store.upload() as upload:
+            upload.write(data)
+            upload._runs.end_run()
+            upload._runs.settle()
+            spoil_chunk_of(store, DATA["noise"])
+            assert Digest.of(DATA["noise"]) in store.repair().lost
+            with pytest.raises(Busy, match="damaged while"):
+                upload.keep(None, lambda *_: None)
+        assert store.read(lambda reads: reads.stat(Digest.of(data))) is None
+        for sent in (data, DATA["noise"]):
+            push(store, "again", sent)
+            assert read(store, Digest.of(sent)) == sent
+        assert list(store.check(Depth.DEEP)) == []
+
+
+def test_an_upload_that_goes_on_after_a_part_of_it_rotted_is_ended(root: Path) -> None:
+    """Nothing more of it is filed, else a recipe with a hole would stay until its process ends."""
+    with opened(root) as store:
+        with store.upload() as upload:
+            upload.write(DATA["noise"][:MIB])
+            upload._runs.end_run()
+            upload._runs.settle()
+            spoil_chunk_of(store, DATA["noise"])
+            store.repair()
+            with pytest.raises(Busy, match="damaged while"):
+                upload.write(noise(MIB, 53))
+        assert store._parts.index.read(lambda view: view.uploads()) == []
+
+
+def test_a_repair_that_could_not_wait_for_an_upload_lets_nothing_damaged_be_acknowledged(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a lock cannot be had, what the upload compared is looked at once more when it is filed."""
+    with opened(root) as store:
+        first = chunks_of(store, Digest.of(DATA["noise"]))[0][1].extent.raw
+        data = DATA["noise"][: first + 1]
+        monkeypatch.setattr("cas.salvage.is_quiet", lambda *_: True)
+        with store.upload() as upload:
+            upload.write(data)
+            upload._cut_rest()
+            spoil_chunk_of(store, DATA["noise"])
+            store.repair()
+            with pytest.raises(Busy, match="damaged while"):
+                upload.keep(None, lambda *_: None)
+        assert store.read(lambda reads: reads.stat(Digest.of(data))) is None
 
 
 def test_what_is_lost_and_held_by_no_name_is_missed_by_nobody(root: Path) -> None:
