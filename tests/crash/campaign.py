@@ -7,11 +7,13 @@ fourth of these has a small disk, where the kernel lets us mount one. The first 
 from __future__ import annotations
 
 import faulthandler
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -26,22 +28,32 @@ SMALL_DISKS: Final = 4  # one round of so many has one
 _MEMORY: Final = Path("/dev/shm")  # syncs that cost nothing: what they are worth is for `ForgetfulDisk` to say
 
 
-def folder() -> tempfile.TemporaryDirectory[str]:
-    """Make a folder for one round, in memory where there is such a place."""
-    return tempfile.TemporaryDirectory(prefix="cas-campaign-", dir=_MEMORY if _MEMORY.is_dir() else None)
+@contextmanager
+def folder() -> Iterator[Path]:
+    """Make a folder for one round, in memory where there is such a place; one that broke a promise leaves it."""
+    place = Path(tempfile.mkdtemp(prefix="cas-campaign-", dir=_MEMORY if _MEMORY.is_dir() else None))
+    try:
+        yield place
+    except Exception:
+        sys.stderr.write(f"\nwhat is left of it is in {place}\n")
+        raise
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    shutil.rmtree(place)
 
 
 def engine_round(seed: int, tally: Tally, *, honest: bool = True) -> None:
     """Run one round against the engine."""
     with folder() as place:
-        EngineRound(Path(place), seed, tally, honest=honest).run()
+        EngineRound(place, seed, tally, honest=honest).run()
     tally.add(ROUNDS, "engine")
 
 
 def server_round(seed: int, tally: Tally, *, small_disk: bool = False, events: int = EVENTS) -> None:
     """Run one round against real servers."""
     with folder() as place:
-        ServerRound(Path(place), seed, tally, small_disk=small_disk, events=events).run()
+        ServerRound(place, seed, tally, small_disk=small_disk, events=events).run()
     tally.add(ROUNDS, "server, small disk" if small_disk else "server")
 
 

@@ -47,6 +47,11 @@ def leftovers(store: Store) -> list[str]:
     return found + [f"{readers} reader slots"] * bool(readers)
 
 
+def pack_sizes(root: Path) -> dict[str, int]:
+    """What each pack takes."""
+    return {path.name: path.stat().st_size for folder in Layout(root).pack_folders() for path in folder.glob("*.pack")}
+
+
 def pack_bytes(root: Path) -> int:
     """What all packs take."""
-    return sum(path.stat().st_size for folder in Layout(root).pack_folders() for path in folder.glob("*.pack"))
+    return sum(pack_sizes(root).values())
