@@ -35,6 +35,7 @@ class Parts:
         owner: this process's lease id.
         clock: seconds since 1970.
         hashers: threads that hash beside the chunking one.
+        cutters: threads that cut one window while the next one is received.
         syncers: threads that sync a finished run while the next one arrives.
         appenders: threads that write one window while the next one is cut.
         hashes: of resumable uploads between their requests.
@@ -57,6 +58,7 @@ class Parts:
     owner: bytes
     clock: Callable[[], float]
     hashers: ThreadPoolExecutor
+    cutters: ThreadPoolExecutor
     syncers: ThreadPoolExecutor
     appenders: ThreadPoolExecutor
     windows: Buffers

@@ -13,15 +13,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from cas.change import change
-from cas.chunker import LONGEST_WANT, Chunker
 from cas.claims import Claim, Running, SessionClaim
 from cas.digest import Digest
 from cas.errors import CasError, Closed, Damaged, Mismatch
-from cas.hashing import Hashing
+from cas.inflow import Inflow
 from cas.records import BlobEntry
 from cas.runs import Runs
 from cas.staged import Collected, Staged
-from cas.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,39 +34,31 @@ if TYPE_CHECKING:
     from cas.turns import Turn
 
 T = TypeVar("T")
-_STEP_BYTES = 4 * 1024 * 1024  # a longer piece enters the window in steps, so that it cannot swell it (I5)
 
 
 class Upload:
-    """One blob on its way in. Blocking; for one thread at a time. Leaving its `with` block unfinished discards it.
-
-    Attributes:
-        size: bytes taken so far; of one that was resumed, those of earlier requests included.
-    """
+    """One blob on its way in. Blocking; for one thread at a time. Leaving its `with` block unfinished discards it."""
 
     def __init__(
         self, parts: Parts, claim: Claim | SessionClaim, algorithm: str = "sha256", taps: Sequence[Tap] = ()
     ) -> None:
         """Not for callers: use `Store.upload` or `Store.resume`."""
-        self.size = 0
         self._parts, self._claim = parts, claim
-        self._running = Running(algorithm, hashlib.new(algorithm))
-        self._window = Window(parts.spares)
-        self._chunker = Chunker()
-        self._runs = Runs(parts, claim)
-        self._hashing = Hashing(parts.hashers, taps)
         self._over = False
-        if isinstance(claim, SessionClaim):
-            self._go_on(claim)
-
-    def _go_on(self, claim: SessionClaim) -> None:
+        running = Running(algorithm, hashlib.new(algorithm))
+        if not isinstance(claim, SessionClaim):
+            self._runs = Runs(parts, claim)
+            self._inflow = Inflow(parts, self._runs, running, taps)
+            return
         session = claim.session
         if session.inline:
-            self._take([session.inline])
-            return
-        self.size = session.end
-        self._runs = Runs(self._parts, claim, session.end, session.chain)
-        self._running = self._parts.hashes.take(claim.recipe, self._running.algorithm, self.size) or self._running
+            self._runs = Runs(parts, claim)
+        else:
+            self._runs = Runs(parts, claim, session.end, session.chain)
+            running = parts.hashes.take(claim.recipe, algorithm, session.end) or running
+        self._inflow = Inflow(parts, self._runs, running, taps, session.end)
+        if session.inline:
+            self._inflow.take([session.inline])
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -80,6 +70,11 @@ class Upload:
         """Discard what is unfinished, and what is finished too if an error leads out of the block."""
         if error is not None or not self._over:
             self.discard()
+
+    @property
+    def size(self) -> int:
+        """Bytes taken so far; of an upload that was resumed, those of earlier requests included."""
+        return self._inflow.size
 
     def announce(self, size: int) -> None:
         """Say that so many bytes are to come; of a large blob none are put into the page cache then."""
@@ -94,8 +89,7 @@ class Upload:
             Closed: the upload was finished, suspended or discarded before.
         """
         with self._whole():
-            self._take([bytes(piece) for piece in data])
-            self._keep_up()
+            self._inflow.take([bytes(piece) for piece in data])
 
     def draw(self, read: Callable[[memoryview], int], left: int, most: int) -> int:
         """Take the next bytes from `read`, which puts them where they are wanted; return how many.
@@ -110,9 +104,7 @@ class Upload:
             Exception: what `read` raised; the upload is discarded.
         """
         with self._whole():
-            got = self._draw(read, left, min(left, most, _STEP_BYTES))
-            self._keep_up()
-        return got
+            return self._inflow.draw(read, left, most)
 
     def rest(self) -> None:
         """Hold no collection up; to be called from time to time while no bytes come. Quick if there is none.
@@ -121,7 +113,7 @@ class Upload:
             NoSpace, DiskFailed, ReadOnly, Busy, Superseded, Closed: as for `write`.
         """
         with self._whole():
-            self._keep_up()
+            self._inflow.rest()
 
     def finish(self, expect: Digest | None = None) -> Staged:
         """Prove the digest and make the bytes durable; visible only once a change keeps the result.
@@ -136,6 +128,7 @@ class Upload:
             NoSpace, DiskFailed, ReadOnly, Busy, Superseded, Closed: as for `write`.
         """
         with self._whole():
+            self._inflow.settle()
             staged = self._stage(self._prove(expect), may_rely=False)
         self._release()
         return staged
@@ -154,9 +147,10 @@ class Upload:
         self._check_open()
         turn: Turn | None = None
         try:
+            self._inflow.settle()
             digest = self._prove(expect)
-            if not self._is_small:
-                self._cut_rest()
+            if not self._inflow.is_small:
+                self._inflow.cut_rest()
             turn = self._runs.turn()
             staged = self._stage(digest, may_rely=True)
             self._release()
@@ -192,9 +186,10 @@ class Upload:
         """
         assert isinstance(self._claim, SessionClaim), "an upload of one request cannot be suspended"
         with self._whole():
-            if self.size > self._safe:
+            self._inflow.settle()
+            if self.size > self._inflow.safe:
                 self._park(self._claim)
-        self._parts.hashes.put(self._claim.recipe, self._running)
+        self._parts.hashes.put(self._claim.recipe, self._inflow.running)
         self._release()
         return self.size
 
@@ -205,7 +200,7 @@ class Upload:
         """
         if not self._over:
             self._over = True
-            self._hashing.abandon()
+            self._inflow.abandon()
             self._runs.abandon()
             self._release()
             self._save_hash()
@@ -217,17 +212,8 @@ class Upload:
 
     def _save_hash(self) -> None:
         claim = self._claim
-        if isinstance(claim, SessionClaim) and self._running.at <= self._safe:
-            self._parts.hashes.put(claim.recipe, self._running)
-
-    @property
-    def _safe(self) -> int:
-        """What earlier requests brought; a segment that covered less of it would take the rest back."""
-        return self._claim.session.end if isinstance(self._claim, SessionClaim) else 0
-
-    @property
-    def _is_small(self) -> bool:
-        return self.size <= self._parts.settings.inline_bytes and not self._runs.start
+        if isinstance(claim, SessionClaim) and self._inflow.running.at <= self._inflow.safe:
+            self._parts.hashes.put(claim.recipe, self._inflow.running)
 
     def _check_open(self) -> None:
         if self._over:
@@ -243,49 +229,6 @@ class Upload:
             self.discard()
             raise
 
-    def _take(self, pieces: Sequence[bytes]) -> None:
-        self._hashing.show(pieces, self.size, self._running)
-        for piece in pieces:
-            for start in range(0, len(piece), _STEP_BYTES):
-                step = memoryview(piece)[start : start + _STEP_BYTES]
-                self._window.add(step, self._chunker.wants)
-                self._advance(len(step))
-        self._hashing.settle()
-
-    def _draw(self, read: Callable[[memoryview], int], left: int, most: int) -> int:
-        with self._window.room(most, min(left, LONGEST_WANT)) as room:
-            got = read(room)
-            data = room[:got]
-            self._hashing.show([data], self.size, self._running)
-            self._window.fill(got)
-            self._advance(got, is_last=got == left)
-            self._hashing.settle()
-        return got
-
-    def _advance(self, size: int, *, is_last: bool = False) -> None:
-        """Cut what can be cut now that the window has so many bytes more; the last ones are cut at the end."""
-        self.size += size
-        if not (is_last or self._is_small) and len(self._window) >= self._chunker.wants:
-            self._cut(final=False)
-
-    def _keep_up(self) -> None:
-        """File what came once a collection has begun since it was looked up, so that it does not wait for the rest."""
-        if self._runs.is_outdated and self._runs.end >= self._safe:
-            self._runs.end_run()
-
-    def _cut(self, *, final: bool) -> None:
-        view = self._window.view()
-        at, chunks = 0, []
-        for length in self._chunker.cut(view, final=final):
-            chunks.append(view[at : at + length])
-            at += length
-        profile = self._chunker.profile
-        self._runs.take(chunks, compress=profile is not None and profile.compress, aside=not final)
-        self._hashing.settle()  # from here the bytes are moved about
-        self._window.drop(at)
-        if self._runs.is_long and self._runs.end >= self._safe:
-            self._runs.end_run()
-
     def _prove(self, expect: Digest | None) -> Digest:
         """Return the digest of all bytes.
 
@@ -298,24 +241,24 @@ class Upload:
         return digest
 
     def _digest(self, expect: Digest | None) -> Digest:
-        algorithm = self._running.algorithm if expect is None else expect.algorithm
+        algorithm = self._inflow.running.algorithm if expect is None else expect.algorithm
         if isinstance(self._claim, SessionClaim) and self.size == self._claim.session.end:
             known = self._claim.session.digest
             if known is not None and known.algorithm == algorithm:
                 return known
-        if algorithm != self._running.algorithm:
-            self._running = Running(algorithm, hashlib.new(algorithm))
-        if self._running.at < self.size:
+        if algorithm != self._inflow.running.algorithm:
+            self._inflow.running = Running(algorithm, hashlib.new(algorithm))
+        if self._inflow.running.at < self.size:
             self._catch_up(expect)
-        return Digest(algorithm, self._running.state.digest())
+        return Digest(algorithm, self._inflow.running.state.digest())
 
     def _catch_up(self, expect: Digest | None) -> None:
         """Hash what this process did not hash when it came, or not with this algorithm."""
-        running = self._running
-        if self._is_small:
-            running.state.update(self._window.view()[running.at :])
+        running = self._inflow.running
+        if self._inflow.is_small:
+            running.state.update(self._inflow.few[running.at :])
         else:
-            self._cut_rest()
+            self._inflow.cut_rest()
             try:
                 for data in self._runs.read(running.at, expect or Digest.of(b"")):
                     running.state.update(data)
@@ -323,17 +266,13 @@ class Upload:
                 raise Damaged("what arrived of this upload cannot be read back; cancel it and begin anew") from None
         running.at = self.size
 
-    def _cut_rest(self) -> None:
-        if len(self._window):
-            self._cut(final=True)
-
     def _stage(self, digest: Digest, *, may_rely: bool) -> Staged:
         """Make the bytes durable, or find that they are; who may rely on that can still do so when it proved wrong."""
         owner, claim, runs = self._parts.owner, self._claim, self._runs
         blob = BlobEntry(digest, self.size, int(self._parts.clock()))
-        if self._is_small:
-            return Staged(replace(blob, inline=bytes(self._window.view())), owner, claim)
-        self._cut_rest()
+        if self._inflow.is_small:
+            return Staged(replace(blob, inline=bytes(self._inflow.few)), owner, claim)
+        self._inflow.cut_rest()
         runs.settle()
         runs.look_again()
         blob = replace(blob, recipe=claim.recipe)
@@ -355,15 +294,15 @@ class Upload:
     def _park(self, claim: SessionClaim) -> None:
         """File what the session does not have yet."""
         now, end = int(self._parts.clock()), self.size
-        known = self._running.at == end
-        digest = Digest(self._running.algorithm, self._running.state.digest()) if known else None
-        if self._is_small:
-            data, settings = bytes(self._window.view()), self._parts.settings
+        known = self._inflow.running.at == end
+        digest = Digest(self._inflow.running.algorithm, self._inflow.running.state.digest()) if known else None
+        if self._inflow.is_small:
+            data, settings = bytes(self._inflow.few), self._parts.settings
             root, disk = self._parts.layout.root, self._parts.disk
             disk.check_room(root, len(data), settings.reserve)
             self._parts.committer.run(lambda edit, _: claim.file_inline(edit, data, digest, now))
             return
-        self._cut_rest()
+        self._inflow.cut_rest()
         turn = self._runs.turn()
         try:
             self._runs.look_again()
@@ -384,7 +323,7 @@ class Upload:
 
     def _release(self) -> None:
         self._over = True
-        self._window.clear()
+        self._inflow.release()
         self._runs.release()
 
 

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _SYNC_THREADS = 4
 _COPIES = 4  # windows being written while the next ones are cut: 20 MiB at most
+_CUTTERS = 2  # uploads that are nearly alone have one each
 _SPARES = 8  # windows of uploads that are over, kept for those to come; what each ever held, mostly 1 or 2 MiB
 _TRACKS = 2  # uploads of what is stored, compared with what is read ahead: 8 MiB at most
 _EXPIRED_AT_ONCE = 64  # sessions forgotten in one commit
@@ -123,6 +124,7 @@ class Store(Upkeep):
             owner=owner,
             clock=clock,
             hashers=ThreadPoolExecutor(settings.hash_threads, "cas-hash"),
+            cutters=ThreadPoolExecutor(_CUTTERS, "cas-cut"),
             syncers=ThreadPoolExecutor(_SYNC_THREADS, "cas-sync"),
             appenders=ThreadPoolExecutor(_COPIES, "cas-append"),
             windows=Buffers(_COPIES),
@@ -192,9 +194,8 @@ class Store(Upkeep):
         self._closed = True
         parts = self._parts
         self._healing.close()
-        parts.hashers.shutdown()
-        parts.syncers.shutdown()
-        parts.appenders.shutdown()
+        for pool in (parts.hashers, parts.cutters, parts.syncers, parts.appenders):
+            pool.shutdown()
         parts.packs.close()
         parts.committer.close()
         parts.files.close()

@@ -1,7 +1,7 @@
 """Bytes of an upload that are not cut yet: one buffer, filled at its end and emptied at its front.
 
 Layer: L1. Grows to what the chunker wants and no further: with many uploads at once, this is what a worker's
-memory consists of (I5).
+memory consists of (I5). Of an upload that is alone the next bytes may come into a second buffer meanwhile.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import deque
 from contextlib import suppress
 from mmap import MADV_REMOVE, mmap
+from typing import Final
 
 _STEP_BYTES = 256 * 1024  # room is made in multiples of this
 _SPARE_BYTES = 5 * 1024 * 1024  # what the longest window takes: the longest chunk, and as much as enters at once
 _USUAL_BYTES = 2 * 1024 * 1024  # what it takes while many are open
+HEADROOM: Final = 1024 * 1024  # before what comes ahead, for what is left of the bytes before it
 _WHOLE = 2  # free buffers that keep all they have, for an upload that is alone
 
 
@@ -54,12 +56,13 @@ def shorten(buffer: mmap, *, others: int) -> None:
 class Window:
     """A sliding window over a stream."""
 
-    __slots__ = ("_buffer", "_filled", "_spares")
+    __slots__ = ("_buffer", "_filled", "_next", "_spares", "_start")
 
     def __init__(self, spares: Spares) -> None:
         self._spares = spares
         self._buffer: bytearray | mmap = bytearray()
-        self._filled = 0
+        self._next: bytearray | mmap = bytearray()  # where bytes come ahead
+        self._start = self._filled = 0
 
     def __len__(self) -> int:
         """Bytes held."""
@@ -71,7 +74,14 @@ class Window:
         self._filled += len(piece)
 
     def room(self, size: int, expected: int) -> memoryview:
-        """Return memory for the next bytes; `fill` says how many came to lie there."""
+        """Return memory for the next bytes; `fill` says how many came to lie there.
+
+        Nobody may look at dropped bytes any more: the others take their place.
+        """
+        if self._start:
+            whole = memoryview(self._buffer)
+            whole[: self._filled] = self.view()  # a memmove
+            self._start = 0
         end = self._filled + size
         if end > len(self._buffer):
             steps = -(-size // _STEP_BYTES)
@@ -85,18 +95,35 @@ class Window:
         """Append what was put into `room`."""
         self._filled += size
 
+    def ahead(self, size: int) -> memoryview:
+        """Return other memory for the next bytes, while those held are looked at; `go_on` says how many came."""
+        if len(self._next) < HEADROOM + size:
+            self._spares.give_back(self._next)
+            self._next = self._spares.take(HEADROOM + size)
+        return memoryview(self._next)[HEADROOM : HEADROOM + size]
+
+    def go_on(self, size: int) -> memoryview:
+        """Append what came ahead, and return it; of the bytes held no more than `HEADROOM` are left by now.
+
+        Those dropped stay as they are until `ahead` is called again.
+        """
+        start = HEADROOM - self._filled
+        memoryview(self._next)[start:HEADROOM] = self.view()
+        self._buffer, self._next = self._next, self._buffer
+        self._start, self._filled = start, self._filled + size
+        return memoryview(self._buffer)[HEADROOM : HEADROOM + size]
+
     def view(self) -> memoryview:
-        """The bytes held; valid until they are dropped."""
-        return memoryview(self._buffer)[: self._filled]
+        """The bytes held; valid until memory is asked for."""
+        return memoryview(self._buffer)[self._start : self._start + self._filled]
 
     def drop(self, size: int) -> None:
-        """Forget the first bytes; nobody may look at them any more."""
-        left = self._filled - size
-        whole = memoryview(self._buffer)
-        whole[:left] = whole[size : self._filled]  # a memmove
-        self._filled = left
+        """Forget the first bytes."""
+        self._start, self._filled = self._start + size, self._filled - size
 
     def clear(self) -> None:
-        """Forget everything, the buffer included; nobody may look at it any more."""
+        """Forget everything, the buffers included; nobody may look at them any more."""
         self._spares.give_back(self._buffer)
-        self._buffer, self._filled = bytearray(), 0
+        self._spares.give_back(self._next)
+        self._buffer, self._next = bytearray(), bytearray()
+        self._start = self._filled = 0

@@ -180,13 +180,13 @@ class TestOneBlob:
         seen: list[int] = []
         with opened(tmp_path, EngineSettings(reserve_bytes=0)) as store:
             upload = store.upload()
-            cut = upload._cut
+            cut = upload._inflow._cut
 
             def watched(*, final: bool) -> None:
-                seen.append(len(upload._window))
+                seen.append(len(upload._inflow._window))
                 cut(final=final)
 
-            upload._cut = watched  # type: ignore[method-assign]
+            upload._inflow._cut = watched  # type: ignore[method-assign]
             upload.write(data)
             staged = upload.finish()
             store.change(lambda names: names.keep(staged))

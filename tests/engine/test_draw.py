@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cas import Closed, Digest, Name, Names, Record, Store, Upload
-from tests.support.engine import KIB, MIB, SMALL, noise, prose, push, read
+from cas import Closed, Digest, Name, Names, NoSpace, Record, Store, Upload
+from cas.disk import Disk
+from tests.support.engine import KIB, MIB, SMALL, noise, prose, push, read, tar_of
 
 
 def source(data: bytes, *steps: int) -> Callable[[memoryview], int]:
@@ -57,6 +58,80 @@ def test_what_is_drawn_is_what_is_written(
         with store.upload() as upload:
             upload.write(data)
             assert not upload.finish(Digest.of(data)).wrote
+
+
+def of_tar(size: int) -> bytes:
+    """A tar of small and large files."""
+    return tar_of({f"{at}": noise(at % 7 * 100 * KIB + at, at) for at in range(size // (300 * KIB))})
+
+
+@pytest.mark.parametrize("settings", [SMALL, None], ids=["small", "usual"])
+@pytest.mark.parametrize("steps", [(4 * MIB,), (4 * MIB, 0, 1, 3 * MIB, 700_001)])
+@pytest.mark.parametrize("kind", [noise, prose, of_tar])
+def test_what_comes_while_the_last_bytes_are_cut_goes_on_where_they_ended(
+    tmp_path: Path, settings: object, steps: tuple[int, ...], kind: Callable[[int], bytes]
+) -> None:
+    """Many bytes at a time: cut as they are when they come in pieces, by whoever they are brought between."""
+    data = kind(30 * MIB)
+    with Store.open(tmp_path, **({} if settings is None else {"settings": settings}), create=True) as store:  # type: ignore[arg-type]
+        with store.upload() as upload:
+            draw(upload, data[: 21 * MIB], *steps, most=4 * MIB)
+            upload.write(data[21 * MIB : 22 * MIB])
+            draw(upload, data[22 * MIB :], *steps, most=4 * MIB)
+            kept(store, upload, "drawn", Digest.of(data))
+        assert read(store, Digest.of(data)) == data
+        with store.upload() as upload:
+            for start in range(0, len(data), MIB):
+                upload.write(data[start : start + MIB])
+            assert not upload.finish(Digest.of(data)).wrote
+
+
+def test_a_resumable_upload_can_end_while_its_last_bytes_are_cut(tmp_path: Path) -> None:
+    """What was told to be safe is, and the next request goes on there."""
+    data = noise(25 * MIB)
+    with Store.open(tmp_path, create=True) as store:
+        for start, stop in ((0, 10 * MIB), (10 * MIB, 25 * MIB)):
+            with store.resume(1) as upload:
+                assert upload.size == start
+                upload.draw(source(data[start:], 4 * MIB), 1 << 62, 4 * MIB)
+                fill = source(data[start + 4 * MIB : stop], 4 * MIB)
+                while upload.size < stop:
+                    upload.draw(fill, 1 << 62, 4 * MIB)
+                assert upload.suspend() == stop
+        with store.resume(1) as upload:
+            kept(store, upload, "drawn", Digest.of(data))
+        assert read(store, Digest.of(data)) == data
+
+
+class FullDisk(Disk):
+    """No window can be written once it is full."""
+
+    is_full = False
+
+    def check_room(self, path: Path, size: int, reserve: Callable[[int], int]) -> None:
+        """Refuse."""
+        if self.is_full:
+            raise NoSpace("the disk is full")
+        super().check_room(path, size, reserve)
+
+
+def test_what_cannot_be_stored_of_the_last_bytes_ends_the_upload_at_the_next(tmp_path: Path) -> None:
+    """And leaves nothing, whether they were asked for or the upload is given up."""
+    data, disk = noise(20 * MIB), FullDisk()
+    with Store.open(tmp_path, create=True, disk=disk) as store:
+        upload, fill = store.upload(), source(data, 4 * MIB)
+        for _ in range(2):
+            upload.draw(fill, len(data), 4 * MIB)
+        disk.is_full = True
+        with pytest.raises(NoSpace):
+            draw(upload, data[8 * MIB :], 4 * MIB, most=4 * MIB)
+        with pytest.raises(Closed):
+            upload.finish()
+        disk.is_full = False
+        with store.upload() as upload:
+            draw(upload, data[: 16 * MIB], 4 * MIB, most=4 * MIB)  # given up while it is cut
+        assert store.stats().pack_bytes < MIB
+        assert read(store, push(store, "again", data)) == data
 
 
 def test_taps_see_what_is_drawn(tmp_path: Path) -> None:

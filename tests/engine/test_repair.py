@@ -191,7 +191,7 @@ def test_a_repair_that_could_not_wait_for_an_upload_lets_nothing_damaged_be_ackn
         monkeypatch.setattr("cas.salvage.is_quiet", lambda *_: True)
         with store.upload() as upload:
             upload.write(data)
-            upload._cut_rest()
+            upload._inflow.cut_rest()
             spoil_chunk_of(store, DATA["noise"])
             store.repair()
             with pytest.raises(Busy, match="damaged while"):

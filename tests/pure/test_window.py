@@ -48,3 +48,20 @@ def test_a_window_in_a_buffer_that_was_used_holds_what_is_put_there() -> None:
     for window, piece in zip(windows, data, strict=True):
         window.add(piece, expected=4 * MIB)
     assert [bytes(window.view()) for window in windows] == data
+
+
+def test_what_comes_ahead_stands_behind_what_is_left_and_leaves_the_dropped_alone() -> None:
+    """Until more is asked for, whoever looks at the bytes before still sees them."""
+    window = Window(Spares(2))
+    window.add(b"a" * MIB + b"bc", expected=4 * MIB)
+    before = window.view()
+    window.ahead(4)[:] = b"defg"
+    window.drop(MIB)
+    assert bytes(window.go_on(3)) == b"def"
+    assert bytes(window.view()) == b"bcdef"
+    assert bytes(before) == b"a" * MIB + b"bc"
+    window.ahead(2)[:] = b"gh"
+    window.drop(4)
+    window.go_on(2)
+    window.add(b"i", expected=4 * MIB)
+    assert bytes(window.view()) == b"fghi"
