@@ -74,6 +74,16 @@ class ForgetfulDisk(Disk):
         self._files[fd] = _File(path)
         return fd
 
+    def open_write(self, path: Path) -> int:
+        fd = super().open_write(path)
+        known = next((file for file in self._past if file.path == path), None)
+        if known is None:
+            known = _File(path, os.fstat(fd).st_size, linked=True)
+        else:
+            self._past.remove(known)
+        self._files[fd] = known
+        return fd
+
     def write(self, fd: int, buffers: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
         self.step("write")
         return super().write(fd, buffers, offset)
