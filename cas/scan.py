@@ -118,7 +118,7 @@ def flaws(scan: Scan, row: PackRow) -> Iterator[str]:
         yield "its header or footer is damaged"
     elif what := torn(scan, row.committed):
         yield what
-    if scan.header is not None or not row.committed:
+    if scan.header is not None or row.committed <= HEADER_SIZE:
         yield from scan.complaints
 
 

@@ -1,14 +1,18 @@
 """A check names what is damaged, and nothing else (I9)."""
 
+# ruff: noqa: SLF001 - what a promise rests on is looked at inside, not only from the front
+
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from cas import CHECKS, Depth, Digest, Name, Store
-from tests.support.engine import MIB, flip, noise, opened, packs_of, prose, push
+from cas import CHECKS, Depth, Digest, Name, Store, rebuild_index
+from cas.records import Role
+from tests.support.engine import MIB, SMALL, flip, noise, opened, packs_of, prose, push
 
 DATA = noise(3 * MIB), prose(MIB)
 
@@ -44,6 +48,22 @@ def test_a_flip_anywhere_in_a_pack_is_named(root: Path) -> None:
             flip(path, offset)
             assert any(path.stem in line for line in found(root, Depth.DATA)), (path.stem, offset, size)
             flip(path, offset)
+    assert found(root, Depth.DEEP) == []
+
+
+def test_a_flip_in_a_pack_that_holds_nothing_yet_is_named_and_mended(root: Path) -> None:
+    """Its maker died before the first record, and a rebuild knows how far it goes: else nobody would ever remove it."""
+    with opened(root) as store:
+        writer = store._parts.packs.create(Role.DATA)
+        writer.poisoned = True  # it is not sealed when it is given back
+        store._parts.packs.give_back(writer)
+    shutil.rmtree(root / "index")
+    assert rebuild_index(root, SMALL).damaged == []
+    flip(root / "packs" / f"{writer.pack >> 56:02x}" / f"{writer.pack:016x}.pack", 29)
+    (line,) = found(root, Depth.DEEP)
+    assert line.startswith(f"pack {writer.pack:016x}: its header is damaged")
+    with opened(root) as store:
+        assert not store.repair().lost
     assert found(root, Depth.DEEP) == []
 
 
