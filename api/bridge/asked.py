@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar, final
 
 from api.bridge.layers import Layers
+from api.bridge.refused import Refused
 from api.content import tags
 from api.content.repository import Repository
 from api.v1.settings import V1Settings
@@ -33,6 +34,7 @@ class Asked:
     """The tag, and what is needed to look at it.
 
     Attributes:
+        refused: manifests known to be no image for Registry v1.
         parsing: held by who reads JSON of strangers, which takes many times its size in memory; one at a time in a
             worker, and it is the interpreter's own turn anyway.
     """
@@ -43,6 +45,7 @@ class Asked:
     repository: Repository
     tag: str
     now: float
+    refused: Refused = field(default_factory=Refused)
     parsing: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     def settle(

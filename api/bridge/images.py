@@ -18,7 +18,8 @@ from api.bridge import layers, pushed, to_v1
 from api.bridge.asked import Asked, Overtaken
 from api.bridge.layers import BadLayer, Found
 from api.bridge.pushed import Platform
-from api.bridge.to_v1 import EMPTY, Blob, NoImage, Source
+from api.bridge.refused import Refused
+from api.bridge.to_v1 import EMPTY, Blob, NoImage, NotNow, Source
 from api.content import tags
 from api.content.repository import Repository
 from api.v1 import homes
@@ -36,9 +37,21 @@ def image_of(asked: Asked) -> tags.Image | None:
         NoSpace, DiskFailed, ReadOnly, Busy: try again later.
     """
     try:
-        return asked.settle(partial(_shown, asked.repository), partial(_make, asked))
+        return asked.settle(partial(_shown, asked.repository), partial(_make_unless_refused, asked))
     except (NoImage, Missing):
         return None
+
+
+def is_refused(reads: Reads, refused: Refused, repository: Repository, tag: tags.Tag, platform: Platform) -> bool:
+    """Tell whether rows alone say that there never is a v1 image of a tag: a small part of what asking for it costs."""
+    if tag.image is not None or tag.manifest is None:
+        return False
+    if tag.manifest in refused:
+        return True
+    is_none = pushed.is_none(reads, repository, tag.manifest, platform)
+    if is_none:
+        refused.add(tag.manifest)
+    return is_none
 
 
 def _shown(repository: Repository, reads: Reads, tag: tags.Tag) -> tags.Image | None:
@@ -49,9 +62,21 @@ def _shown(repository: Repository, reads: Reads, tag: tags.Tag) -> tags.Image | 
     return view if view is not None and homes.is_seen(reads, repository, view.id) else None
 
 
-def _make(asked: Asked, tag: tags.Tag, again: Callable[[Names], tags.Image | None]) -> tags.Image:
+def _make_unless_refused(asked: Asked, tag: tags.Tag, again: Callable[[Names], tags.Image | None]) -> tags.Image:
     assert isinstance(tag.target, tags.Manifest), "else it shows itself"
-    store, most, target = asked.store, asked.settings.max_chain, tag.target
+    if tag.target in asked.refused:
+        raise NoImage("it was refused before")
+    try:
+        return _make(asked, tag.target, again)
+    except NotNow:
+        raise
+    except NoImage:
+        asked.refused.add(tag.target)
+        raise
+
+
+def _make(asked: Asked, target: tags.Manifest, again: Callable[[Names], tags.Image | None]) -> tags.Image:
+    store, most = asked.store, asked.settings.max_chain
     with asked.parsing:
         image = pushed.read(store, asked.repository, target, Platform.of(asked.settings.platform))
         to_v1.read(image.config, image.layers, most)  # refuses before anything is unpacked
@@ -131,7 +156,7 @@ class _Chain:
                 if there.json == image.json or informs:
                     return _Planned(there, None)
             image_id, json = self.source.again(at, parent, image_id, json)
-        raise NoImage("its ids are taken")
+        raise NotNow("its ids are taken")
 
     def _image(self, at: int, parent: str | None, image_id: str, json: bytes) -> Image:
         blob = self.source.entries[at].blob

@@ -5,17 +5,19 @@ Of an index it is the image for one platform. Blocking; no HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from api import strict
-from api.bridge.to_v1 import Blob, NoImage
+from api.bridge.to_v1 import Blob, NoImage, NotNow
 from api.content import tags
 from api.content.repository import Repository
 from api.v2 import links, manifest
 from api.v2.document import INDEXES
-from cas import Digest, InvalidDigest, Reads, Store
+from api.v2.manifest import Manifest
+from cas import Damaged, Digest, InvalidDigest, Reads, Store
 
 _CONFIGS: Final = frozenset(
     {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
@@ -68,11 +70,7 @@ def read(store: Store, repository: Repository, target: tags.Manifest, platform: 
         NoImage: that is no image which Registry v1 could serve whole.
         Damaged: it cannot be read.
     """
-    content = _manifest(store, repository, target.digest)
-    if target.type in INDEXES:
-        content = _manifest(store, repository, _for(platform, content))
-    config = _described(content.get("config"), _CONFIGS, "configuration")
-    layers = [_described(each, _LAYERS, "layer") for each in content.get("layers") or ()]
+    config, layers = _named(partial(_bytes_of, store, repository), target, platform)
 
     def look(reads: Reads) -> list[Blob]:
         return [_stored(reads, repository, each) for each in (config, *layers)]
@@ -84,16 +82,58 @@ def read(store: Store, repository: Repository, target: tags.Manifest, platform: 
         return Pushed(bytes(reader.read()), tuple(found[1:]))
 
 
-def _manifest(store: Store, repository: Repository, digest: Digest) -> Mapping[str, Any]:
-    found = store.read(lambda reads: manifest.find(reads, repository, digest))
-    if found is None:
-        raise NoImage(f"its manifest {digest} is not here")
-    body = found.body
-    if found.blob is not None:
-        with store.reader(found.blob) as reader:
-            body = bytes(reader.read())
+def is_none(reads: Reads, repository: Repository, target: tags.Manifest, platform: Platform) -> bool:
+    """Tell whether what a tag points to is no image, and never will be one, by what small manifests say.
+
+    JSON of strangers is read here without waiting for anybody: within a transaction that must not be.
+    """
     try:
-        content: Mapping[str, Any] = strict.load(body)
+        _named(partial(_row_of, reads, repository), target, platform)
+    except NotNow:
+        return False
+    except NoImage:
+        return True
+    except Damaged:
+        return False  # whoever asks for this tag is told
+    return False
+
+
+def _named(
+    body_of: Callable[[Digest], bytes], target: tags.Manifest, platform: Platform
+) -> tuple[Digest, list[Digest]]:
+    """Return the configuration and the layers that a manifest names."""
+    content = _content(body_of, target.digest)
+    if target.type in INDEXES:
+        content = _content(body_of, _for(platform, content))
+    config = _described(content.get("config"), _CONFIGS, "configuration")
+    return config, [_described(each, _LAYERS, "layer") for each in content.get("layers") or ()]
+
+
+def _bytes_of(store: Store, repository: Repository, digest: Digest) -> bytes:
+    found = store.read(lambda reads: _found(reads, repository, digest))
+    if found.blob is None:
+        return found.body
+    with store.reader(found.blob) as reader:
+        return bytes(reader.read())
+
+
+def _row_of(reads: Reads, repository: Repository, digest: Digest) -> bytes:
+    found = _found(reads, repository, digest)
+    if found.blob is not None:
+        raise NotNow(f"its manifest {digest} is too large for a row")
+    return found.body
+
+
+def _found(reads: Reads, repository: Repository, digest: Digest) -> Manifest:
+    found = manifest.find(reads, repository, digest)
+    if found is None:
+        raise NotNow(f"its manifest {digest} is not here")
+    return found
+
+
+def _content(body_of: Callable[[Digest], bytes], digest: Digest) -> Mapping[str, Any]:
+    try:
+        content: Mapping[str, Any] = strict.load(body_of(digest))
     except ValueError as error:  # others were checked less when it was pushed
         raise NoImage(f"its manifest {digest} cannot be read: {error}") from None
     return content
@@ -119,5 +159,5 @@ def _stored(reads: Reads, repository: Repository, digest: Digest) -> Blob:
     """Look a blob up as its repository shows it; what lies elsewhere is not shown."""
     link, blob = links.find(reads, repository, digest), reads.stat(digest)
     if link is None or blob is None:
-        raise NoImage(f"{digest} is not in its repository")
+        raise NotNow(f"{digest} is not in its repository")
     return Blob(digest, blob.size)

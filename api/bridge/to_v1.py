@@ -29,6 +29,10 @@ class NoImage(Exception):
     """This is nothing that Registry v1 can have: no image, not whole, or too much. Nobody's fault."""
 
 
+class NotNow(NoImage):
+    """It may be had later: what is lacking may come, and what is in the way may go."""
+
+
 @dataclass(frozen=True, slots=True)
 class Blob:
     """A stored blob and its size."""

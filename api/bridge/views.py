@@ -12,14 +12,16 @@ from collections.abc import Callable
 from typing import Final, final
 
 from api.bridge.asked import Asked
-from api.bridge.images import image_of
+from api.bridge.images import image_of, is_refused
 from api.bridge.layers import Layers
 from api.bridge.manifests import manifest_of
+from api.bridge.pushed import Platform
+from api.bridge.refused import Refused
 from api.content import tags
 from api.content.repository import Repository
 from api.threads import Run
 from api.v1.settings import V1Settings
-from cas import Busy, Store
+from cas import Busy, Reads, Store
 
 _IMAGES_AT_ONCE: Final = 8
 
@@ -32,6 +34,7 @@ class Bridge:
         self._store, self._settings, self._run, self._clock = store, settings, run, clock
         self._stopped = threading.Event()
         self._inside = Layers(store, settings.max_unpacked_bytes, self._check, settings.unpackers)
+        self._platform, self._refused = Platform.of(settings.platform), Refused()
         self._parsing = threading.Lock()
         self._images = asyncio.Semaphore(_IMAGES_AT_ONCE)
         self._manifests = asyncio.Semaphore(settings.unpackers)
@@ -40,6 +43,10 @@ class Bridge:
         """See `Views`."""
         async with self._images:
             return await self._run(image_of, self._asked(repository, tag))
+
+    def has_no_image(self, reads: Reads, repository: Repository, tag: tags.Tag) -> bool:
+        """See `Views`."""
+        return is_refused(reads, self._refused, repository, tag, self._platform)
 
     async def manifest(self, repository: Repository, tag: str) -> tags.Manifest | None:
         """See `Views`."""
@@ -51,7 +58,8 @@ class Bridge:
         self._stopped.set()
 
     def _asked(self, repository: Repository, tag: str) -> Asked:
-        return Asked(self._store, self._settings, self._inside, repository, tag, self._clock(), self._parsing)
+        now = self._clock()
+        return Asked(self._store, self._settings, self._inside, repository, tag, now, self._refused, self._parsing)
 
     def _check(self) -> None:
         if self._stopped.is_set():

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from api.content import tags
 from api.content.repository import Repository
+from cas import Reads
 
 
 class NotShown(Exception):
@@ -23,6 +24,10 @@ class Views(Protocol):
 
     async def image(self, repository: Repository, tag: str) -> tags.Image | None:
         """Return the v1 image of a tag; None if there is no such tag, or v1 cannot have what it points to."""
+        ...
+
+    def has_no_image(self, reads: Reads, repository: Repository, tag: tags.Tag) -> bool:
+        """Tell whether there can never be a v1 image of a tag, as far as rows alone say; blocking."""
         ...
 
     async def manifest(self, repository: Repository, tag: str) -> tags.Manifest | None:

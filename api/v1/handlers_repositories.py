@@ -31,13 +31,14 @@ async def shown_tags(call: Call, refusal: tuple[int, str] = refusals.REPOSITORY_
     Raises:
         ApiError: 404 if there is no such repository.
     """
-    shown = await call.registry.threads.run(repositories.list_tags, call.store, call.repository, refusal)
+    registry = call.registry
+    shown = await registry.threads.run(repositories.list_tags, call.store, registry.views, call.repository, refusal)
     left = iter([tag for tag, image_id in shown.items() if image_id is None])
 
     async def make() -> None:
         for tag in left:
             with suppress(Damaged):  # one bad tag does not hide the others; whoever asks for it is told
-                image = await call.registry.views.image(call.repository, tag)
+                image = await registry.views.image(call.repository, tag)
                 shown[tag] = None if image is None else image.id
 
     try:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from api.content import removal, repositories, tags, trash
 from api.content.repositories import Access
 from api.content.repository import Repository
+from api.content.views import Views
 from api.errors import ApiError
 from api.v1 import homes, refusals
 from api.v1.image import Image
@@ -20,7 +22,7 @@ from api.v1.images import Place
 from api.v1.names import is_tag
 from cas import Names, Reads, Store
 
-_LIST_STEP: Final = 1000  # rows a change: a list of any length never keeps the other writers waiting for long
+_LIST_STEP: Final = 1000  # rows a change or look: a list of any length never keeps others waiting for long
 
 
 def _check(reads: Reads, repository: Repository, refusal: tuple[int, str] = refusals.REPOSITORY_NOT_FOUND) -> None:
@@ -82,20 +84,27 @@ def is_listed(store: Store, repository: Repository, image_id: str) -> bool:
 
 
 def list_tags(
-    store: Store, repository: Repository, refusal: tuple[int, str] = refusals.REPOSITORY_NOT_FOUND
+    store: Store, views: Views, repository: Repository, refusal: tuple[int, str] = refusals.REPOSITORY_NOT_FOUND
 ) -> dict[str, str | None]:
     """Map a repository's tags to image ids; to None where the image has to be made first, if there can be one.
 
     Raises:
         ApiError: 404 if there is no such repository.
     """
+    shown: dict[str, str | None] = {}
 
-    def look(reads: Reads) -> dict[str, str | None]:
+    def look(after: str, reads: Reads) -> str | None:
         _check(reads, repository, refusal)
-        found = ((name, tag.image) for name, tag in tags.walk(reads, repository))
-        return {name: None if image is None else image.id for name, image in found}
+        last = None
+        for last, tag in islice(tags.walk(reads, repository, after, step=_LIST_STEP), _LIST_STEP):
+            if tag.image is not None or not views.has_no_image(reads, repository, tag):
+                shown[last] = None if tag.image is None else tag.image.id
+        return last
 
-    return store.read(look)
+    after: str | None = ""
+    while after is not None:
+        after = store.read(partial(look, after))
+    return shown
 
 
 def tag_meta(store: Store, repository: Repository, tag: str) -> Mapping[str, object] | None:
