@@ -167,7 +167,9 @@ V1: dict[str, Row] = {
 
 V2: dict[str, Row] = {
     "v2_max_manifest_bytes": Row("A manifest, held in memory whole.", "413", least=1024),
-    "v2_max_push_tags": Row("Tags set by one push of a manifest.", "414"),
+    "v2_max_push_tags": Row(
+        "Tags set by one push of a manifest; some clients read 100 headers, and each is one.", "414"
+    ),
     "v2_tags_page": Row("Tags in one answer; a client may name fewer.", "a link to the next page"),
     "v2_catalogue_page": Row("The same for repositories.", "a link to the next page"),
     "v2_max_catalogue_page": Row("Repositories in one answer, whatever the client names.", "a link to the next page"),

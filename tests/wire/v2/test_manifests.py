@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from api.v2.settings import V2Settings
+from tests.wire.harness import PATIENCE_S
 from tests.wire.v2.content import (
     CONFIG,
     DOCKER_LIST,
@@ -375,10 +380,26 @@ def test_one_push_may_set_many_tags(home: Home) -> None:
     assert home.get("v7").content == image.body
 
 
+def test_as_many_tags_as_one_push_may_set_leave_an_answer_that_clients_can_read(home: Home) -> None:
+    """Python's own refuses an answer of more than 100 headers, after the push."""
+    image, most = home.image(), V2Settings().max_push_tags
+    place = urlsplit(str(home.client.speech.base_url))
+    query = "&".join(f"tag=v{number}" for number in range(most))
+    with closing(HTTPConnection(place.hostname or "", place.port, timeout=PATIENCE_S)) as connection:
+        path = f"/v2/{home.name}/manifests/{image.digest}?{query}"
+        connection.request("PUT", path, image.body, {"Content-Type": image.type})
+        answer = connection.getresponse()
+        assert answer.status == 201
+        assert len(answer.headers.get_all("oci-tag") or ()) == most
+        assert len(answer.headers) <= 80, "a proxy adds some"
+
+
 def test_too_many_tags_and_bad_ones_are_refused(home: Home) -> None:
     """414 and 400; none of them is set."""
     image = home.image()
-    many = home.put(image, f"{image.digest}?" + "&".join(f"tag=v{number}" for number in range(101)))
+    many = home.put(
+        image, f"{image.digest}?" + "&".join(f"tag=v{number}" for number in range(V2Settings().max_push_tags + 1))
+    )
     assert (many.status_code, code(many)) == (414, "TAG_INVALID")
     for bad in ("-a", ".", "a%2Fb", "a" * 129, "", "%C3%A4"):
         answer = home.put(image, f"{image.digest}?tag=good&tag={bad}")
