@@ -21,10 +21,10 @@ from hypercorn.typing import H11SendableEvent
 
 from api.access_log import AccessLog
 from api.basis import Basis
-from api.config import KIB, HttpSettings
+from api.config import HttpSettings
 from api.hello import TLS_FIRST_BYTE
 from api.inbox import PeerLost
-from api.intake import Chunked, Pieces, Sized, body_of, received, split_head
+from api.intake import Direct, Pieces, body_of, received, split_head
 from api.loan import EXTENSION as LOAN
 from api.loan import Lender, Loan
 from api.logged import Logged
@@ -37,8 +37,6 @@ from api.zerocopy import FileBody, FileData, FileStream, Placeholder, sent
 
 _CLOSE: Final = (b"connection", b"close")
 _IS_QUESTION: Final = re.compile(rb"(?:GET|HEAD) .*\r\n\r\n\Z", re.DOTALL)
-_LEAST_LOAN_BYTES: Final = 64 * KIB  # of a body; below, to lend the connection costs more than it saves
-_FIRST_CHUNKS_BYTES: Final = 32 * KIB  # of a body of unknown length; where so much has come, more may
 _ANSWERED: Final = (h11.DONE, h11.MUST_CLOSE)
 
 
@@ -108,7 +106,7 @@ class Http1(H11Protocol):
         super().__init__(*args)
         self._connection = connection
         self._is_chunked = self._is_head = False
-        self._direct: Sized | Chunked | None = None
+        self._direct: Direct | None = None
         self._question = self._head = self._said = b""
         self._files: Again | None = None
 
@@ -143,7 +141,7 @@ class Http1(H11Protocol):
             if self.is_held_up:
                 self._question = b""  # its body would be taken for the next request
             self._direct = direct = body_of(self.connection, is_chunked=self._is_chunked)
-            if isinstance(direct, Sized) and direct.left - len(data) >= _LEAST_LOAN_BYTES:
+            if direct is not None and direct.is_large(ahead=len(data)):
                 self._connection.pieces.lend()  # its application may want to read the rest by itself
         if data and self._direct is not None:
             data = await self._take_direct(self._direct, data)
@@ -173,13 +171,13 @@ class Http1(H11Protocol):
         finally:
             files.close()
 
-    async def _take_direct(self, direct: Sized | Chunked, data: bytes) -> bytes:
+    async def _take_direct(self, direct: Direct, data: bytes) -> bytes:
         """Take body bytes past h11; return what it has to see."""
         body, rest = direct.take(data)
         received.direct_bytes += len(body)
         if rest:
             self._direct = None  # at once: what h11 is to see must not be overtaken by a loan
-        elif isinstance(direct, Chunked) and body and direct.taken >= _FIRST_CHUNKS_BYTES:
+        elif body and direct.has_grown:
             self._connection.pieces.lend()  # as where the length is known
         if body and self.stream is not None:
             await self.stream.handle(Body(stream_id=STREAM_ID, data=body))
@@ -190,25 +188,19 @@ class Http1(H11Protocol):
     async def _lend(self, taken: int) -> Loan | None:
         """Lend the connection for the rest of a large body, once all that came before was received."""
         direct, pieces = self._direct, self._connection.pieces
-        if direct is None or self._connection.lost:
-            return None
-        if isinstance(direct, Sized) and direct.left < _LEAST_LOAN_BYTES:
-            return None
-        if isinstance(direct, Chunked) and direct.taken < _FIRST_CHUNKS_BYTES:
+        if direct is None or self._connection.lost or not direct.is_large():
             return None
         await self._invite()
         if not pieces.lend() or taken != direct.taken:
             return None  # what was read must be received first
-        left, stall_s = direct.left if isinstance(direct, Sized) else direct.part, self._connection.settings.stall_s
-        return Loan(self._connection.socket, left, stall_s, partial(self._take_back, taken))
+        stall_s = self._connection.settings.stall_s
+        return Loan(self._connection.socket, direct.to_come, stall_s, partial(self._take_back, taken))
 
     async def _take_back(self, before: int, loan: Loan) -> None:
         """Go on where a thread stopped to read, after so many bytes of the body."""
         assert self._direct is not None, "nobody else took anything of it"
-        if isinstance(self._direct, Sized):
-            self._direct.skip(self._direct.left - loan.left)
-            if not loan.left:
-                await self._handle_events()  # h11 learns of the end before anybody answers
+        if self._direct.was_lent(loan.left):
+            await self._handle_events()  # h11 learns of the end before anybody answers
         received.direct_bytes += self._direct.taken - before
         received.lent_bytes += self._direct.taken - before
         self._connection.pieces.take_back(unread=loan.unread, is_stalled=loan.is_stalled)

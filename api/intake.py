@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, cast, final
 import h11
 
 from api.config import KIB, MIB
+from api.loan import Part
 from api.patience import Patience
 
 # Bytes that wait for their reader before the socket is left alone. To let a second piece wait would save the pausing,
@@ -28,6 +29,9 @@ _FIRST_BYTES: Final = 64 * KIB
 _PIECE_BYTES: Final = 256 * KIB
 _LONG_PIECE_BYTES: Final = 1 * MIB
 _MOST_LONG: Final = 4
+
+_LEAST_LOAN_BYTES: Final = 64 * KIB  # of a body; below, to lend the connection costs more than it saves
+_FIRST_CHUNKS_BYTES: Final = 32 * KIB  # of a body of unknown length; where so much has come, more may
 
 _CRLF: Final = b"\r\n"
 _PLAIN_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
@@ -183,6 +187,8 @@ def split_head(data: bytes) -> tuple[bytes, bytes]:
 class Sized:
     """A body whose length was announced: h11 keeps the count, and never sees the bytes."""
 
+    has_grown: ClassVar = False  # how large it is was known from the start
+
     def __init__(self, connection: h11.Connection) -> None:
         self._counter: Any = connection._reader  # noqa: SLF001 - no other way to tell it what we took
         self.taken = 0
@@ -202,6 +208,20 @@ class Sized:
         """Count bytes that somebody else took."""
         self.taken += size
         self._counter._remaining -= size  # noqa: SLF001
+
+    def is_large(self, ahead: int = 0) -> bool:
+        """Tell whether to lend the connection pays for what comes behind so many bytes."""
+        return self.left - ahead >= _LEAST_LOAN_BYTES
+
+    @property
+    def to_come(self) -> int | Part:
+        """What a loan has to know of the bytes that are to come."""
+        return self.left
+
+    def was_lent(self, left: int) -> bool:
+        """Count what a loan took, which says what it left; tell whether it was the last of the body."""
+        self.skip(self.left - left)
+        return not left
 
 
 class Chunked:
@@ -238,6 +258,24 @@ class Chunked:
                 break
         return found, bytes(view[at:])
 
+    def is_large(self, ahead: int = 0) -> bool:  # noqa: ARG002 - what is ahead says nothing yet
+        """See `Sized`."""
+        return self.has_grown
+
+    @property
+    def has_grown(self) -> bool:
+        """Whether so much came that more may."""
+        return self.taken >= _FIRST_CHUNKS_BYTES
+
+    @property
+    def to_come(self) -> int | Part:
+        """See `Sized`."""
+        return self.part
+
+    def was_lent(self, left: int) -> bool:  # noqa: ARG002 - nobody knows what is left
+        """See `Sized`: it was counted when it was parted, and of its end h11 tells."""
+        return False
+
     def _take_chunk(self, view: memoryview, at: int, found: list[memoryview]) -> int:
         """Take what is there of a chunk and its CRLF; return where it ends, or -1 if there is no CRLF."""
         stop = min(len(view), at + self._left)
@@ -250,7 +288,10 @@ class Chunked:
         return stop
 
 
-def body_of(connection: h11.Connection, *, is_chunked: bool) -> Sized | Chunked | None:
+Direct = Sized | Chunked
+
+
+def body_of(connection: h11.Connection, *, is_chunked: bool) -> Direct | None:
     """Tell how to take the body that begins now, if there is one and h11 has seen nothing of it."""
     if connection.their_state is not h11.SEND_BODY or connection.trailing_data[0]:
         return None
