@@ -24,7 +24,7 @@ from api.basis import Basis
 from api.config import HttpSettings
 from api.hello import TLS_FIRST_BYTE
 from api.inbox import PeerLost
-from api.intake import Direct, Pieces, body_of, received, split_head
+from api.intake import Direct, Events, Pieces, body_of, received, split_head
 from api.loan import EXTENSION as LOAN
 from api.loan import Lender, Loan
 from api.logged import Logged
@@ -105,6 +105,7 @@ class Http1(H11Protocol):
     def __init__(self, connection: Carrier, *args: Any) -> None:
         super().__init__(*args)
         self._connection = connection
+        self._events = Events(self.connection)
         self._is_chunked = self._is_head = False
         self._direct: Direct | None = None
         self._question = self._head = self._said = b""
@@ -277,7 +278,7 @@ class Http1(H11Protocol):
     async def _handle_events(self) -> None:
         while True:
             try:
-                event = self.connection.next_event()
+                event = self._events.next()
             except h11.RemoteProtocolError as error:
                 await self._refuse(error.error_status_hint)
                 return
@@ -316,7 +317,7 @@ class Http1(H11Protocol):
         requests that the proxy sees nothing of.
         """
         is_preface = (request.method, request.target, request.http_version) == (b"PRI", b"*", b"2.0")
-        if is_preface and not self.keep_alive_requests:
+        if is_preface and not (self.keep_alive_requests or self._events.has_skipped):
             raise H2ProtocolAssumedError(b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0])
 
     async def _create_stream(self, request: h11.Request) -> None:

@@ -184,6 +184,32 @@ def split_head(data: bytes) -> tuple[bytes, bytes]:
     return (data, b"") if end < 0 else (data[: end + 4], data[end + 4 :])
 
 
+@final
+class Events:
+    """What h11 makes of what came, but for an empty line before a request: some clients end a body with one.
+
+    RFC 9112 (2.2) wants that one ignored, and h11 refuses it. It has to be CRLF to the letter, and a second one is
+    refused: whatever another server makes of such bytes, no request begins anywhere else for it.
+    """
+
+    def __init__(self, connection: h11.Connection) -> None:
+        self._connection = connection
+        self.has_skipped = False  # an empty line before the request that was said last, or is to come
+
+    def next(self) -> Any:
+        """Return the next event."""
+        if self._connection.their_state is not h11.IDLE:
+            self.has_skipped = False
+        elif not self.has_skipped:
+            came, is_over = self._connection.trailing_data
+            if came == _CRLF[:1] and not is_over:
+                return h11.NEED_DATA  # to h11 half a line is none
+            self.has_skipped = came.startswith(_CRLF)
+            if self.has_skipped:
+                self._connection._receive_buffer.maybe_extract_at_most(len(_CRLF))  # noqa: SLF001 - else it says no
+        return self._connection.next_event()
+
+
 class Sized:
     """A body whose length was announced: h11 keeps the count, and never sees the bytes."""
 

@@ -98,6 +98,32 @@ def test_pipelined_requests_with_bodies_are_kept_apart() -> None:
             assert [part.split(b"HTTP")[0] for part in got.split(b"\r\n\r\n")[1:]] == [b"5 325", b"3 198", b"2 134"]
 
 
+def test_an_empty_line_before_a_request_says_nothing() -> None:
+    """Some clients end a body with one. First of all, and after any framing, wherever segments end; RFC 9112, 2.2."""
+    one = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nAAAAA"
+    two = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"BBB", 2)
+    three = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    last = HEAD + b"Content-Length: 2\r\n\r\nCC"
+    stream = b"".join(b"\r\n" + each for each in (one, two, three, three, last))
+    with serving(count) as running:
+        for size in (1, 2, 7, 50, 1000):
+            sock = running.connect()
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for at in range(0, len(stream), size):
+                sock.sendall(stream[at : at + size])
+            said = [part.split(b"HTTP")[0] for part in read_all(sock).split(b"\r\n\r\n")[1:]]
+            assert said == [b"5 325", b"3 198", b"0 0", b"0 0", b"2 134"]
+
+
+def test_a_client_that_sends_nothing_but_half_an_empty_line_is_let_go() -> None:
+    """It gets no answer, for it asked nothing."""
+    with serving(count) as running:
+        sock = running.connect()
+        sock.sendall(b"\r")
+        sock.shutdown(socket.SHUT_WR)
+        assert b" 200 " not in read_all(sock)
+
+
 @pytest.mark.parametrize("size", [2 * MIB, 8 * MIB])
 def test_an_answer_that_did_not_want_the_body_is_read_whole(size: int) -> None:
     """A client that first sends everything, and then reads, gets the answer and no reset."""
@@ -301,9 +327,10 @@ def test_http2_begins_a_connection_or_not_at_all() -> None:
         with running.connect() as sock:
             sock.sendall(preface)
             assert sock.recv(9)[3:4] == b"\x04"  # a frame of settings
-        sock = running.connect()
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + preface)
-        assert b"HTTP/1.1 400" in read_all(sock)
+        for before in (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\r\n"):
+            sock = running.connect()
+            sock.sendall(before + preface)
+            assert b"HTTP/1.1 400" in read_all(sock)
 
 
 def test_many_clients_that_vanish_anywhere_leave_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.wire.harness import ask, body_of, count, serving
+from tests.wire.harness import ask, body_of, count, read_all, serving
 
 CLOSE = "\nHost: a\nConnection: close"
 
@@ -23,6 +23,9 @@ CLOSE = "\nHost: a\nConnection: close"
         ("PUT / HTTP/1.1\nHost: a\nContent-Length: 5\nX: " + "y" * 70_000, 431),
         ("GET / HTTP/1.1\nHost: a\nX: " + "y" * 60_000, 200),
         ("GET /", 400),
+        ("\nGET / HTTP/1.1\nHost: a", 200),
+        ("\n\nGET / HTTP/1.1\nHost: a", 400),
+        (" \nGET / HTTP/1.1\nHost: a", 400),
         ("GET / HTTP/1.1", 400),
         ("GET / HTTP/1.1\nHost: a\nHost: b", 400),
         ("GET / HTTP/1.1\nHost: a\nbad header", 400),
@@ -41,6 +44,16 @@ def test_what_is_no_proper_request_gets_its_status_and_a_clean_end(head: str, st
         got = ask(running, head + ("\nConnection: close" if status == 200 else ""))
         assert got.startswith(b"HTTP/1.1 %d " % status), got[:100]
         assert status == 200 or says_why(got)
+
+
+def test_an_empty_line_ends_with_both_signs() -> None:
+    """Of a line that ends otherwise, a proxy before us may think otherwise."""
+    with serving(count) as running:
+        for line in (b"\n", b"\r", b"\r\r\n"):
+            sock = running.connect()
+            sock.sendall(line + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            got = read_all(sock)
+            assert got.startswith(b"HTTP/1.1 400 "), (line, got[:100])
 
 
 def says_why(got: bytes) -> bool:
