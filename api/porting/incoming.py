@@ -22,11 +22,13 @@ from api.porting.report import Report
 from api.porting.terms import Terms
 from api.v2 import document, links, manifest
 from api.v2.document import OCI_INDEX, OCI_MANIFEST, Document, Place
+from api.v2.errors import MANIFEST_BLOB_UNKNOWN
 from api.v2.manifest import Manifest
 from api.v2.push import Conditions, Push
 from api.v2.uploads import Uploads
 from cas import Damaged, Digest, InvalidDigest, Mismatch, Missing, Name, Names, Reads, Store
 
+_TRIES: Final = 5  # against collections that give no grace: each takes what is here and not named yet
 IMPORTED: Final = "imported"  # in what is remembered of a tag, until a client sets it
 
 
@@ -85,7 +87,7 @@ class Incoming:
             try:
                 children = self._try(source, digest)
                 if children and are_children_done:
-                    raise Unusable(f"it names {children[0]}, which was left out")
+                    raise self._lacking(f"it names {children[0]}, which", children[0])
             except Unusable as error:
                 self._left.add(digest)
                 self._report.skip(f"{source.repository.short}@{digest}", error)
@@ -104,6 +106,10 @@ class Incoming:
         if not children:
             self._take(source, digest, body, read)
         return children
+
+    def _lacking(self, what: str, digest: Digest) -> Unusable:
+        """Say why a manifest is not there: it was before, or it never came."""
+        return _gone(what) if digest in self._here else Unusable(f"{what} was left out")
 
     def _body(self, repository: Repository, digest: Digest) -> bytes | None:
         """Return the bytes of a manifest that is there; None if it is not, or they were lost."""
@@ -175,7 +181,7 @@ class Incoming:
         def target(reads: Reads) -> tags.Manifest:
             found = manifest.find(reads, repository, digest)
             if found is None:
-                raise Unusable(f"its manifest {digest} was left out")
+                raise self._lacking(f"its manifest {digest}", digest)
             return tags.Manifest(digest, found.media_type, found.size)
 
         if set_tag(self._store, repository, tag, target, {"at": int(self._terms.clock())}):
@@ -205,14 +211,19 @@ class Incoming:
             raise Unusable(error) from None
 
     def _take(self, source: Source, digest: Digest, body: bytes, read: Document) -> None:
-        for each in read.references:
-            if each.place is not Place.MANIFEST:
-                self.blob(source, each.digest)
         pushed = Push(source.repository, body, read.media_type, digest, (), Conditions())
-        try:
-            pushed.store(self._store, self._terms.access, {}, self._terms.clock())
-        except ApiError as error:
-            raise Unusable(error) from None
+        for _ in range(_TRIES):
+            for each in read.references:
+                if each.place is not Place.MANIFEST:
+                    self.blob(source, each.digest)
+            try:
+                pushed.store(self._store, self._terms.access, {}, self._terms.clock())
+                break
+            except ApiError as error:
+                if error.code != MANIFEST_BLOB_UNKNOWN.code:
+                    raise Unusable(error) from None
+        else:
+            raise _gone("something it names")
         self._report.counts.manifests += 1
         self._report.moved(self._report)
 
@@ -294,6 +305,10 @@ def _named(body: bytes) -> Iterator[Digest]:
     for text in sorted(named.digests(body)):
         with suppress(InvalidDigest):  # it only looks like one
             yield Digest.parse(text)
+
+
+def _gone(what: str) -> Unusable:
+    return Unusable(f"{what} was removed meanwhile, by a client or a collection without grace; import again after that")
 
 
 def _other_digest(path: str) -> str:
