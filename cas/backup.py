@@ -19,7 +19,7 @@ from cas.errors import Damaged, InUse, NotAStore, Occupied, OpenError, RootReadO
 from cas.index import Index
 from cas.kinship import hold_together
 from cas.layout import Layout
-from cas.lease import maintenance_lock, survey
+from cas.lease import maintenance_lock, present
 from cas.locks import lock_folder, try_lock
 from cas.mirror import CopyReport, Diary, Mirror, put_file
 from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
@@ -250,7 +250,7 @@ def _unused(layout: Layout) -> Iterator[None]:
     with ExitStack() as stack:
         if filesystem_type(layout.root) not in NETWORK_FILESYSTEMS:
             stack.enter_context(lock_folder(layout.root, 0))
-        if layout.locks.is_dir() and survey(layout, b"")[0]:
+        if present(layout):
             raise InUse(f"a process has {layout.root} open as a store; stop it first")
         yield
 

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Final
 
 from cas import tallies
 from cas.audit import Audit, about
+from cas.disk import Disk
 from cas.environment import inspect
 from cas.errors import Damaged, DiskFailed
 from cas.finding import LOST, PUSH, REBUILD, Depth, Finding
 from cas.layout import Layout
+from cas.lease import OWNER_SIZE, present, visiting
 from cas.names import Name
 from cas.reader import Reader
 from cas.records import Role
-from cas.root import check_lock_file, check_owner, leave_lock_file
+from cas.root import check_owner, leave_lock_file
 from cas.tables import TABLES
 from cas.tallies import gap
 
@@ -74,16 +76,19 @@ def inspect_index(root: Path, settings: EngineSettings, *, reading: bool = False
 
     Raises:
         NotOwner: it is another user's.
-        InUse: others have it open, and the lock file of the index was removed.
+        InUse: others have it open, and their locks were removed.
         DiskFailed, NoSpace, Busy: it could not be looked at.
     """
     layout = Layout(root)
-    check_lock_file(layout)
+    present(layout)
     if reading:
         leave_lock_file(layout)
     else:
         check_owner(layout)
-    what = inspect(layout.index, TABLES, max_readers=settings.max_readers) if layout.index_data.exists() else None
+    if not layout.index_data.exists():
+        return None
+    with visiting(layout, Disk().random(OWNER_SIZE), settings.write_wait_s):
+        what = inspect(layout.index, TABLES, max_readers=settings.max_readers)
     return None if what is None else Finding("structure", what, "index", REBUILD)
 
 

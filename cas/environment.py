@@ -331,6 +331,11 @@ def _flaw(env: lmdb.Environment, place: str, tables: dict[str, bool]) -> str | N
     raise Busy("others commit faster than the state of the index can be caught; try again")
 
 
+def is_open_here(path: Path) -> bool:
+    """Tell whether this process has an environment open; then it must not touch its files (see `_OPEN`)."""
+    return os.path.realpath(path) in _OPEN
+
+
 def damaged(what: object) -> Damaged:
     """Say that the index cannot be believed, and what to do."""
     return Damaged(f"the index is damaged ({what}); stop the server and run cas fsck --rebuild-index --force")

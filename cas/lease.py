@@ -11,8 +11,9 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from cas.errors import CasError, InUse
-from cas.locks import is_byte_locked, open_shared, share_byte, try_lock
+from cas.environment import is_open_here
+from cas.errors import CasError, DiskFailed, InUse
+from cas.locks import is_byte_locked, lock_folder, open_shared, removed, share_byte, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cas.layout import Layout
 
 _POLL_S = 0.1
+_DEATH_S = 1.0  # the kernel takes a dying process's locks one after the other
 OWNER_SIZE = 16  # bytes of an owner's id
 
 
@@ -36,6 +38,23 @@ class Lease:
         """End the lease of a process that leaves nothing behind."""
         self._layout.lease(self.owner).unlink(missing_ok=True)
         os.close(self._fd)
+
+
+@contextmanager
+def visiting(layout: Layout, owner: bytes, wait_s: float) -> Iterator[None]:
+    """Have a lease while one looks at the index of a store without opening that; where none can be had, have none.
+
+    Raises:
+        Busy: another process is opening the store and does not get done.
+    """
+    lease = None
+    with suppress(OSError, DiskFailed), lock_folder(layout.root, wait_s):
+        lease = Lease(layout, owner)
+    try:
+        yield
+    finally:
+        if lease is not None:
+            lease.release()
 
 
 @contextmanager
@@ -101,6 +120,49 @@ def survey(layout: Layout, own: bytes) -> tuple[set[bytes], set[bytes]]:
         if fd is not None:
             os.close(fd)
     return alive, dead
+
+
+def present(layout: Layout) -> set[bytes]:
+    """Return the owners of all who have a store open. Nobody has its index open without a lease.
+
+    Raises:
+        InUse: some have whose leases were removed, or the lock file of the index. They go on with files that have no
+            name any more: whoever made others would not be seen by them, nor see them, and take what they rely on.
+    """
+    deadline = time.monotonic() + _DEATH_S
+    while True:
+        alive = survey(layout, b"")[0] if layout.locks.is_dir() else set[bytes]()
+        if alive and not layout.index_lock.exists():  # it is there before a lease is, so nobody made it meanwhile
+            raise InUse(removed(layout.index_lock))
+        if alive or not _is_index_open(layout):
+            return alive
+        if time.monotonic() >= deadline:
+            raise InUse(removed(layout.locks))
+        time.sleep(_POLL_S)
+
+
+def check_own(layout: Layout, own: bytes) -> None:
+    """See that others can see this process.
+
+    Raises:
+        DiskFailed: its lease was removed.
+    """
+    if not layout.lease(own).exists():
+        raise DiskFailed(removed(layout.locks))
+
+
+def _is_index_open(layout: Layout) -> bool:
+    """Tell whether another process has the index open: LMDB keeps the first byte of its lock file for as long."""
+    if is_open_here(layout.index):
+        return False
+    try:
+        fd = os.open(layout.index_lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False  # there is none, or LMDB will say more
+    try:
+        return is_byte_locked(fd, 0)
+    finally:
+        os.close(fd)
 
 
 def bury(layout: Layout, dead: set[bytes]) -> None:

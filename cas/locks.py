@@ -125,5 +125,13 @@ def unlock_byte(fd: int, offset: int) -> None:
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _byte_lock(fcntl.F_UNLCK, offset, 1))
 
 
+def removed(what: object) -> str:
+    """Say that some file is gone by which processes see each other, and what to do."""
+    return (
+        f"{what} was removed while the store is open: those who have it open go on without and would not "
+        "see anybody new; stop them all (cas serve and other commands), then start anew"
+    )
+
+
 def _byte_lock(kind: int, offset: int, count: int) -> bytes:
     return struct.pack("hhqqi0q", kind, os.SEEK_SET, offset, count, 0)

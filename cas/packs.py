@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cas.direct import BLOCK
 from cas.errors import CasError, DiskFailed, NoSpace
-from cas.locks import lock_byte
+from cas.locks import lock_byte, removed
 from cas.records import HEADER_SIZE, Body, Header, Role, encode_footer, encode_header, encode_record
 
 if TYPE_CHECKING:
@@ -306,6 +306,8 @@ class PackPool:
         if role is Role.JOURNAL:
             return
         fd = lock_pack(self._layout, pack)
+        if fd is None and not self._layout.locks.is_dir():
+            raise DiskFailed(removed(self._layout.locks.name))
         if fd is None:
             raise DiskFailed(f"pack {pack:016x} cannot be locked; look at the limit of open files, then try again")
         self._guards[pack] = fd

@@ -19,7 +19,7 @@ from cas.disk import Cell, Disk
 from cas.errors import CasError, IndexPresent, InUse, NoSpace
 from cas.extent import coalesce
 from cas.index import Index
-from cas.lease import survey
+from cas.lease import present
 from cas.locks import lock_folder
 from cas.records import HEADER_SIZE, Body, ChunkRef, Role, Segment, decode_header, link, pack_refs, unpack_refs
 from cas.root import FOLDER_MODE, find
@@ -115,7 +115,7 @@ def rebuild_index(
     disk, settings = disk or Disk(), settings or EngineSettings()
     layout, _ = find(root, create=False, disk=disk, wait_s=settings.write_wait_s)
     with lock_folder(root, settings.write_wait_s):
-        alive, _ = survey(layout, b"")
+        alive = present(layout)
         if alive:
             raise InUse(f"{root} is in use by {len(alive)} process(es); stop the server first")
         is_there = layout.index_data.exists()

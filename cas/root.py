@@ -17,7 +17,6 @@ from cas.errors import (
     CasError,
     FormatTooNew,
     IndexMissing,
-    InUse,
     NoSpace,
     NotAStore,
     NotOwner,
@@ -25,7 +24,7 @@ from cas.errors import (
     UnsafeFilesystem,
 )
 from cas.layout import Layout
-from cas.lease import survey
+from cas.lease import present
 from cas.locks import lock_folder, open_shared
 from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
 from cas.profile import PACKED, PLAIN
@@ -68,7 +67,7 @@ def find(
 
     Raises:
         NotAStore, FormatTooNew, UnsafeFilesystem, RootReadOnly, NotOwner: see their texts.
-        InUse: others have it open, and the lock file of their index was removed.
+        InUse: others have it open, and their locks were removed.
         Busy: another process is opening it and does not get done.
     """
     layout = Layout(root)
@@ -86,8 +85,8 @@ def find(
     with lock_folder(root, wait_s):  # several processes may be the first
         if layout.manifest.exists():
             manifest = read_manifest(layout)
+            present(layout)
             _make_folders(layout, disk)
-            check_lock_file(layout)
             if reading:
                 leave_lock_file(layout)
             return layout, manifest
@@ -171,25 +170,6 @@ def check_index(layout: Layout) -> bool:
         f"the index of {layout.root} is missing; "
         f"`cas fsck --rebuild-index --root {layout.root}` makes it anew from the packs"
     )
-
-
-def check_lock_file(layout: Layout) -> None:
-    """Refuse an index whose lock file went while others have it open.
-
-    They go on with the file that has no name any more. Whoever made another one would not be seen by them, nor see
-    them, and two writers at once write over each other's pages.
-
-    Raises:
-        InUse: that is so.
-    """
-    if layout.index_lock.exists() or not layout.locks.is_dir():
-        return
-    alive, _ = survey(layout, b"")
-    if alive and not layout.index_lock.exists():  # it is there before a lease is, so nobody made it meanwhile
-        raise InUse(
-            f"{layout.index_lock} was removed while others have the store open, who go on without it and would not "
-            "see anybody new; stop them all (cas serve and other commands), then start anew"
-        )
 
 
 def _is_folder(root: Path) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cas.lease import bury, survey
+from cas.lease import bury, check_own, survey
 from cas.records import Role
 from cas.scan import scan_pack
 from cas.tables import PackState
@@ -31,8 +31,10 @@ def settle(parts: Parts) -> None:
     """Close what dead processes left open and step over what they did not finish.
 
     Raises:
-        NoSpace, DiskFailed, ReadOnly, Busy: it could not be written; nothing is lost, try again later.
+        NoSpace, DiskFailed, ReadOnly, Busy: it could not be written, or nobody can be told from the dead since leases
+            were removed; nothing is lost, try again later.
     """
+    check_own(parts.layout, parts.owner)
     alive, dead = survey(parts.layout, parts.owner)
     living = alive | {parts.owner}
     remains = parts.index.read(lambda view: _remains(view, living))

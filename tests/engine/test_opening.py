@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+import cas.check
 import cas.disk
 import cas.root
 import cas.store
@@ -35,21 +36,32 @@ from cas import (
     RootReadOnly,
     Store,
     UnsafeFilesystem,
+    environment,
+    inspect_index,
     rebuild_index,
 )
 from cas.commit import JOURNAL_SEQ
 from cas.disk import Disk
+from cas.layout import Layout
+from cas.lease import survey
 from cas.locks import lock_folder
 from cas.mounts import filesystem_type
 from tests.support.dump import leftovers
 from tests.support.engine import KIB, MIB, SMALL, noise, opened, push, read
 from tests.support.processes import can_mount, run_python
 
+OTHER = bytes(range(16))  # a process that is not there
+
 
 def make(root: Path) -> None:
     """A closed store with one blob under the name `kept`."""
     with opened(root) as store:
         push(store, "kept", noise(200 * KIB))
+
+
+def remove(root: Path, what: str) -> None:
+    for path in root.glob(what):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def raises(error: Exception, *_: object) -> None:
@@ -242,15 +254,19 @@ except RootReadOnly as error:
         with pytest.raises(IndexPresent, match="is there already"):
             rebuild_index(tmp_path, SMALL)
 
-    @pytest.mark.parametrize("come", ["Store.open(root)", "Store.open(root, reading=True)", "inspect(root)"])
-    def test_an_index_whose_lock_file_went_under_others_is_refused_to_newcomers(
-        self, come: str, tmp_path: Path
+    @pytest.mark.parametrize("gone", ["index/lock.mdb", "locks", "locks/*"])
+    @pytest.mark.parametrize(
+        "come",
+        ["Store.open(root)", "Store.open(root, reading=True)", "inspect(root)", "rebuild_index(root, force=True)"],
+    )
+    def test_a_store_whose_locks_went_under_others_is_refused_to_newcomers(
+        self, come: str, gone: str, tmp_path: Path
     ) -> None:
-        """They would make one of their own, wait for nobody, and write over what others acknowledged."""
+        """They would make some of their own, wait for nobody, and write over or take what others rely on."""
         script = f"""
 import sys
 from pathlib import Path
-from cas import EngineSettings, InUse, Store, inspect_index
+from cas import EngineSettings, InUse, Store, inspect_index, rebuild_index
 def inspect(root): inspect_index(root, EngineSettings(), reading=True)
 root = Path(sys.argv[1])
 try:
@@ -258,16 +274,49 @@ try:
 except InUse as error:
     print(error)
 """
-        lock = tmp_path / "index" / "lock.mdb"
         with opened(tmp_path) as store:
             digest = push(store, "kept", noise(200 * KIB))
-            lock.unlink()
+            remove(tmp_path, gone)
             told = run_python(script, tmp_path).stdout
-            assert f"{lock} was removed while others have the store open" in told
+            assert f"{tmp_path / gone.removesuffix('/*')} was removed while the store is open" in told
             assert "stop them all" in told
-            assert not lock.exists()
+            assert not list(tmp_path.glob(gone))
             assert read(store, digest) == noise(200 * KIB)
         assert run_python(script, tmp_path).stdout == ""
+
+    def test_who_has_a_store_open_whose_locks_went_reads_on_and_says_what_to_do(self, tmp_path: Path) -> None:
+        """It takes no pack that another one could take too, and buries nobody whose lease went with its own."""
+        with opened(tmp_path) as store:
+            digest = push(store, "kept", noise(200 * KIB))
+            store._parts.index.write(lambda edit: edit.put_upload(7, OTHER))
+            remove(tmp_path, "locks")
+            with pytest.raises(DiskFailed, match=r"^locks was removed while .* stop them all .*, then start anew$"):
+                push(store, "new", noise(200 * KIB, 1))
+            (tmp_path / "locks").mkdir()
+            with pytest.raises(DiskFailed, match="locks was removed while"):
+                store.tick()
+            assert store._parts.index.read(lambda view: view.uploads()) == [(7, OTHER)]
+            assert read(store, digest) == noise(200 * KIB)
+        with Store.open(tmp_path, SMALL) as store:
+            assert leftovers(store) == []
+            assert read(store, push(store, "new", noise(200 * KIB, 1))) == noise(200 * KIB, 1)
+
+    def test_who_only_looks_at_the_pages_of_an_index_is_seen(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else a newcomer would take it for somebody whose locks went."""
+        make(tmp_path)
+        seen: list[int] = []
+        look = environment.inspect
+
+        def inspect(path: Path, *arguments: Any, **more: Any) -> str | None:
+            seen.append(len(survey(Layout(tmp_path), b"")[0]))
+            return look(path, *arguments, **more)
+
+        monkeypatch.setattr(cas.check, "inspect", inspect)
+        assert inspect_index(tmp_path, SMALL, reading=True) is None
+        assert seen == [1]
+        assert survey(Layout(tmp_path), b"") == (set(), set())
 
     def test_every_refusal_is_an_open_error(self) -> None:
         """Callers catch one class."""
