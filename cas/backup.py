@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cas.commit import JOURNAL_SEQ
 from cas.config import EngineSettings
-from cas.disk import Cell, Disk
+from cas.disk import Cell, Disk, keep_modes
 from cas.errors import Damaged, InUse, NotAStore, Occupied, OpenError, RootReadOnly
 from cas.index import Index
 from cas.kinship import hold_together
@@ -167,9 +167,9 @@ def _publish(source: Layout, target: Layout, moment: _Moment, disk: Disk) -> Non
 
 def _sync_index(target: Layout, disk: Disk) -> None:
     data = target.index_copy / "data.mdb"
-    data.chmod(0o640)
     fd = disk.open_write(data)
     try:
+        keep_modes(fd, 0o640)  # LMDB made it
         disk.sync(fd)
     finally:
         disk.close(fd)

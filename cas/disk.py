@@ -207,7 +207,7 @@ class Disk:
 
     def seal(self, fd: int) -> None:
         """Take the right to write from a file that will never change again."""
-        os.fchmod(fd, 0o440)
+        keep_modes(fd, 0o440)
 
     def free_bytes(self, path: Path) -> tuple[int, int]:
         """Return `(free, whole)` bytes of the filesystem that holds `path`."""
@@ -292,6 +292,11 @@ def leave_to_owner(path: Path, fd: int) -> None:
         folder = path.parent.stat()
         if folder.st_uid:
             os.fchown(fd, folder.st_uid, folder.st_gid)
+
+
+def keep_modes(fd: int, modes: int) -> None:
+    """Take all rights to a file but these away; to give none is what whoever set the umask meant."""
+    os.fchmod(fd, os.fstat(fd).st_mode & modes)
 
 
 def is_full(error: OSError) -> bool:

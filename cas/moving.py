@@ -19,6 +19,7 @@ from cas.doomed import Doomed
 from cas.errors import Damaged
 from cas.finding import REPAIR
 from cas.records import FOOTER_ENTRY_SIZE, HEADER_SIZE, TRAILER_SIZE, Body, ChunkRef, encode_record
+from cas.root import FOLDER_MODE
 from cas.scan import extent_of, scan_pack
 from cas.tables import PackRow, PackState
 
@@ -146,7 +147,7 @@ def set_aside(parts: Parts, pack: int) -> None:
 def put_by(parts: Parts, pack: int) -> None:
     """Move a pack's file to where nobody reads it, nor removes it; one that is gone is no matter."""
     target = parts.layout.quarantined(pack)
-    target.parent.mkdir(0o750, exist_ok=True)
+    target.parent.mkdir(FOLDER_MODE, exist_ok=True)
     path = parts.layout.pack(pack)
     with contextlib.suppress(FileNotFoundError):
         parts.disk.rename(path, target)

@@ -511,3 +511,17 @@ def test_a_store_is_nobody_elses_business(tmp_path: Path) -> None:
     files = [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
     assert [path.name for path in files if path.stat().st_mode & 0o007] == ["store.json"]  # its format and its id
     assert not (tmp_path / "root").stat().st_mode & 0o007
+
+
+def test_what_the_umask_keeps_from_the_group_it_keeps_in_a_store_and_in_a_backup(tmp_path: Path) -> None:
+    """Also of what was sealed, and of an index that LMDB copied; only what takes rights away is done beside it."""
+    before = os.umask(0o077)
+    try:
+        with Store.open(tmp_path / "root", SMALL, create=True) as store:
+            push(store, "kept", noise(200 * KIB))
+            store.backup(tmp_path / "copy")
+    finally:
+        os.umask(before)
+    made = [*(tmp_path / "root").rglob("*"), *(tmp_path / "copy").rglob("*")]
+    assert any(path.suffix == ".pack" and not path.stat().st_mode & 0o200 for path in made)
+    assert [path for path in made if path.stat().st_mode & 0o077] == []
