@@ -20,6 +20,7 @@ from cas.errors import Busy, CasError, InUse
 from cas.finding import Depth, Finding, Scope
 from cas.lease import OthersAtWork, maintenance_lock
 from cas.locks import try_lock
+from cas.recover import lost_blobs
 from cas.repair import mend
 from cas.stats import last_read
 from cas.tables import DOUBTED
@@ -45,7 +46,7 @@ class Scrubbed:
     Attributes:
         found: everything that was not as promised.
         lost: blobs that are answered as missing from now on, until their bytes are pushed again.
-        left: why nothing was mended, if something was to be; it is tried again.
+        left: why not everything was mended that was to be; it is tried again.
     """
 
     found: tuple[Finding, ...]
@@ -164,10 +165,11 @@ def _dealt_with(
         if heal is None:
             yield Scrubbed(found)
             return
+        before = set(lost_blobs(parts))
         try:
             lost = mend(parts, found, heal)
-        except CasError:
-            yield Scrubbed(found)  # known at least; who scrubs is told why nothing was done
+        except CasError:  # known at least, with what was lost by then; who scrubs is told why no more was done
+            yield Scrubbed(found, tuple(sorted(set(lost_blobs(parts)) - before)))
             raise
         yield Scrubbed(found, lost)
 

@@ -5,18 +5,24 @@ Layer: tools. What it finds is said in the log, by the names that people know it
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from typing import Final
+from contextlib import suppress
+from typing import Final, final
 
 from api.content.settings import KeepingSettings
+from api.content.values import content, record
 from api.content.whereabouts import Whereabouts
-from cas import CasError, InUse, Scrubbed, Store
+from cas import CasError, Finding, InUse, Name, Names, Scrubbed, Store
 from tools import apart, exits
 from tools.order import Order
 from tools.pace import Pace
 
 _AHEAD: Final = 0.9  # of the interval: what is due soon is read in the same go
+_TOLD: Final = Name("scrub.told", "run")
+_SUM_BYTES: Final = 8
+_MOST_TOLD: Final = 2000  # sums that one row keeps
 logger = logging.getLogger("cas.scrub")
 
 
@@ -31,23 +37,61 @@ def scrub_if_due(store: Store, settings: KeepingSettings) -> int:
     `exits.OK`; `exits.BUSY` if others kept something from being looked at closely, or from being set aside, which can
     be done after them; `exits.FINDINGS` if it failed.
     """
-    before, code = time.time() - _AHEAD * settings.scrub_interval_s, exits.OK
+    before, code, told = time.time() - _AHEAD * settings.scrub_interval_s, exits.OK, _Told(store)
     try:
         for scrubbed in store.scrub(before, mends=settings.scrub_mends, told=Pace(settings.scrub_rate_bytes)):
-            tell(store, scrubbed)
+            _tell(store, scrubbed, told)
             code = exits.BUSY if scrubbed.left else code
     except InUse:  # another process is at it
         return exits.OK
     except CasError as error:
         logger.error("the check of stored bytes failed and will be tried again: %s", error)  # noqa: TRY400 - said in full
-        return exits.FINDINGS
+        code = exits.FINDINGS
+    told.keep(is_done=code == exits.OK)
     return code
 
 
-def tell(store: Store, scrubbed: Scrubbed) -> None:
+@final
+class _Told:
+    """What was logged and could not be set aside yet: whoever tries again, in whichever process, does not repeat it.
+
+    By short sums of the words, which name pack and byte.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        found = store.get(_TOLD)
+        self._before = frozenset[str](() if found is None else content(found)["sums"])
+        self._sums = set(self._before)
+
+    def is_new(self, finding: Finding) -> bool:
+        """Note a finding; say whether it was not logged before."""
+        text = f"{finding.where}: {finding.what}"
+        key = hashlib.blake2b(text.encode(), digest_size=_SUM_BYTES).hexdigest()
+        is_new = key not in self._sums
+        self._sums.add(key)
+        return is_new
+
+    def keep(self, *, is_done: bool) -> None:
+        """Keep it for whoever tries again, unless nobody has to."""
+        wanted = frozenset(() if is_done else sorted(self._sums)[:_MOST_TOLD])
+        if wanted == self._before:
+            return
+
+        def edit(names: Names) -> None:
+            if wanted:
+                names.put(_TOLD, record({"sums": sorted(wanted)}))
+            else:
+                names.delete(_TOLD)
+
+        with suppress(CasError):  # then it is logged again
+            self._store.change(edit, frees=True)
+
+
+def _tell(store: Store, scrubbed: Scrubbed, told: _Told) -> None:
     """Log what was found and what became of it, loudly."""
     places = Whereabouts(store)
-    for finding in scrubbed.found:
+    for finding in filter(told.is_new, scrubbed.found):
         whose = ", ".join(places.of(finding.blobs, finding.names)) or "nothing that has a name"
         logger.error("DAMAGE: %s: %s; it concerns %s; %s", finding.where, finding.what, whose, finding.remedy)
     if scrubbed.lost:

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 import os
+import re
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -14,8 +15,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
+import cas.repair
 from api.content.settings import KeepingSettings
-from cas import REPAIR, Damaged, Missing, Store
+from cas import REPAIR, Busy, Damaged, Digest, Missing, Store
+from cas.parts import Parts
+from cas.salvage import salvage
 from tests.commands.test_fsck import push_image
 from tests.commands.test_gc import order_for
 from tests.commands.test_modes import until
@@ -100,10 +104,10 @@ def test_what_a_client_saw_to_be_damaged_is_healed_by_its_next_push(server: Star
         assert (running.root / "quarantine" / path.name).exists() is not is_missing
         push_image(client, layer)
         assert client.blob("team/app", digest).content == layer
+    until(lambda: "until they are pushed again, these answer 404" in again.log())  # said once it is so
     log = again.log()
     assert log.count(f"; {REPAIR}\n") >= 2
     assert "it concerns team/app:1.0" in log
-    assert "until they are pushed again, these answer 404" in log
     assert run_cas("fsck", "--deep", "--root", running.root).returncode == 0
 
 
@@ -205,6 +209,63 @@ def test_damage_in_a_pack_that_is_written_to_is_set_aside_once_that_is_over(tmp_
         assert scrubber.scrub_if_due(store, OFTEN) == exits.OK
         assert is_lost(store, digest)
         assert not store.is_scrub_due(1)
+
+
+def test_what_was_said_is_not_said_again_by_those_who_try_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each finding once, however often it cannot be set aside, and by whichever process; of a try one line says why."""
+    root = tmp_path / "root"
+    with Store.open(root, replace(SMALL, pack_bytes=64 << 20), create=True) as store:
+        for number in range(2):
+            engine_push(store, str(number), noise(64 << 10, number))
+        with store.upload() as upload:  # takes up the pack where the other one ended
+            upload.write(noise(3 << 20, 2))
+            path = spoil(root, 20_000)
+            assert say(store, caplog, exits.BUSY) == ["DAMAGE", WHY, WHY]  # doubted by then, it is the next one as well
+            assert say(store, caplog, exits.BUSY) == [WHY]
+            flip(path, 100_000)
+            assert say(store, caplog, exits.BUSY) == ["DAMAGE", WHY]
+        assert say(store, caplog, exits.OK) == ["the damaged packs are in quarantine/"]
+        assert store.scan("scrub.told") == []
+
+
+WHY = "what looks damaged could not be looked at closely, and will be"
+
+
+def say(store: Store, caplog: pytest.LogCaptureFixture, code: int) -> list[str]:
+    """Scrub; return how the lines of the log begin."""
+    caplog.clear()
+    assert scrubber.scrub_if_due(store, OFTEN) == code
+    return [re.split("[:;]", record.getMessage())[0] for record in caplog.records]
+
+
+def test_a_mend_that_is_refused_on_its_way_says_what_was_lost_by_then(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two packs one was set aside before the other turned out to be busy."""
+    with Store.open(tmp_path / "root", SMALL, create=True) as store:
+        for number in range(2):
+            engine_push(store, str(number), noise(SMALL.pack_bytes, number))
+    packs = sorted((tmp_path / "root" / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size)[-2:]
+    for path in packs:
+        flip(path, 20_000)
+    grow_old(tmp_path / "root")
+    salvaged: list[int] = []
+
+    def one_only(parts: Parts, pack: int) -> list[Digest]:
+        if salvaged:
+            raise Busy("planted")
+        salvaged.append(pack)
+        return salvage(parts, pack)
+
+    monkeypatch.setattr(cas.repair, "salvage", one_only)
+    with Store.open(tmp_path / "root", SMALL) as store:
+        assert say(store, caplog, exits.BUSY)[-1] == WHY
+        lost = [str(record.holds[0]) for _, record in store.scan("thing") if is_lost(store, record.holds[0])]
+    (line,) = [each.getMessage() for each in caplog.records if "answer 404" in each.getMessage()]
+    assert len(lost) == 1
+    assert lost[0] in line
 
 
 def test_a_worker_looks_at_once_when_a_reader_saw_damage(root: Path) -> None:
