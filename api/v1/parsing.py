@@ -15,16 +15,20 @@ from api.v1 import names, refusals
 _MAX_CHECKSUM: Final = 256  # characters; a sha512 tarsum has 149
 
 
+def _load(body: bytes, refusal: tuple[int, str]) -> Any:
+    try:
+        return load(body)
+    except ValueError:
+        raise ApiError(*refusal) from None
+
+
 def image_json(body: bytes, image_id: str) -> str | None:
     """Check an image's json against the id it was sent for and return its parent, if it has one.
 
     Raises:
         ApiError: 400.
     """
-    try:
-        content = load(body)
-    except ValueError:
-        raise ApiError(*refusals.INVALID_JSON) from None
+    content = _load(body, refusals.INVALID_JSON)
     if not isinstance(content, dict) or not content:
         raise ApiError(*refusals.INVALID_JSON)
     if "id" not in content:
@@ -47,10 +51,7 @@ def image_list(body: bytes) -> dict[str, str | None]:
     Raises:
         ApiError: 400.
     """
-    try:
-        content = load(body)
-    except ValueError:
-        raise ApiError(*refusals.NOT_JSON) from None
+    content = _load(body, refusals.NOT_JSON)
     if not isinstance(content, list):
         raise ApiError(*refusals.INVALID_DATA)
     images: dict[str, str | None] = {}
@@ -77,10 +78,7 @@ def tag_target(body: bytes) -> str:
     Raises:
         ApiError: 400 if it is no string; 404 if no image can have such an id.
     """
-    try:
-        target = load(body)
-    except ValueError:
-        raise ApiError(*refusals.INVALID_DATA) from None
+    target = _load(body, refusals.INVALID_DATA)
     if not isinstance(target, str) or not target:
         raise ApiError(*refusals.INVALID_DATA)
     if not names.is_image_id(target):
@@ -94,10 +92,7 @@ def access(body: bytes) -> str:
     Raises:
         ApiError: 400.
     """
-    try:
-        content = load(body)
-    except ValueError:
-        raise ApiError(*refusals.INVALID_DATA) from None
+    content = _load(body, refusals.INVALID_DATA)
     if not isinstance(content, dict) or not isinstance(content.get("access"), str):
         raise ApiError(*refusals.INVALID_DATA)
     value: str = content["access"]
@@ -128,10 +123,7 @@ def account_change(body: bytes) -> tuple[str | None, str | None]:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    try:
-        content = load(body)
-    except ValueError:
-        raise ApiError(*refusals.NOT_JSON) from None
+    content = _load(body, refusals.NOT_JSON)
     if not isinstance(content, dict):
         raise ApiError(*refusals.INVALID_DATA)
     return content

@@ -36,15 +36,7 @@ def cas(root: Path) -> Cas:
     """Run a command on that store."""
 
     def run(*arguments: str, stdin: str = "") -> Ended:
-        return subprocess.run(
-            [CAS, *arguments, "--root", str(root)],
-            env=clean_environment(),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run_cas(*arguments, "--root", root, stdin=stdin)
 
     return run
 

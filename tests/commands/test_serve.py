@@ -17,7 +17,13 @@ import psutil
 import pytest
 
 from cas import Store
-from tests.support.serving import CAS, Server, StartServer, clean_environment, run_cas, without_privileges
+from tests.support.serving import (
+    Server,
+    StartServer,
+    run_cas,
+    serve_process,
+    without_privileges,
+)
 from tools.version import VERSION
 
 PING = "/v1/_ping"
@@ -49,19 +55,9 @@ def test_a_relative_root_works_from_where_the_operator_stands(tmp_path: Path) ->
     """Without --root the store is ./data; the file's own settings are found, a folder named tools/ is not."""
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools" / "__init__.py").write_text("raise SystemExit('somebody else’s code')")
-    with subprocess.Popen(
-        [CAS, "serve", "--bind", "127.0.0.1:0", "--workers", "1"],
-        cwd=tmp_path,
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert b" serving data at http://127.0.0.1:" in process.stdout.readline()
-            assert (tmp_path / "data" / "store.json").exists()
-        finally:
-            process.terminate()
+    with serve_process(None, "--workers", "1", cwd=tmp_path) as (_, stdout, _):
+        assert b" serving data at http://127.0.0.1:" in stdout.readline()
+        assert (tmp_path / "data" / "store.json").exists()
 
 
 def test_ipv6_is_written_in_brackets(server: StartServer) -> None:
@@ -82,39 +78,22 @@ def test_a_stop_signal_ends_every_process_with_success(server: StartServer, sign
 
 def test_ctrl_c_reaches_all_processes_and_still_ends_gracefully(tmp_path: Path) -> None:
     """A terminal signals the whole group; workers leave the decision to the supervisor."""
-    with subprocess.Popen(
-        [CAS, "serve", "--root", str(tmp_path / "root"), "--bind", "127.0.0.1:0", "--workers", "2"],
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        process_group=0,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.readline()
+    with serve_process(tmp_path / "root", "--workers", "2", process_group=0) as (process, stdout, stderr):
+        stdout.readline()
         for each in [*psutil.Process(process.pid).children(), psutil.Process(process.pid)]:
             each.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-        assert process.stderr.read() == b"", "no KeyboardInterrupt from anybody"
+        assert stderr.read() == b"", "no KeyboardInterrupt from anybody"
 
 
 def test_stopping_before_it_is_ready_is_no_failure(tmp_path: Path) -> None:
     """A service manager may change its mind at any moment."""
-    with subprocess.Popen(
-        [CAS, "serve", "--root", str(tmp_path / "root"), "--bind", "127.0.0.1:0", "--log-level", "info"],
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        while b"started as process" not in process.stderr.readline():
+    with serve_process(tmp_path / "root", "--log-level", "info") as (process, stdout, stderr):
+        while b"started as process" not in stderr.readline():
             assert process.poll() is None
         process.terminate()
         assert process.wait(60) == 0
-        said = process.stdout.read()
+        said = stdout.read()
         assert not said or said.endswith(b"\n"), "ready or not, never half a line"
 
 

@@ -18,7 +18,7 @@ from api.tls import Files
 from api.v1.settings import V1Settings
 from api.v2.settings import V2Settings
 from cas import EngineSettings
-from tests.support.serving import CAS, clean_environment
+from tests.support.serving import serve_process
 from tools.order import Order
 from tools.supervisor import MOST_DELAY_S, how, restart_delay_s
 
@@ -120,22 +120,14 @@ def test_how_a_worker_ended_is_put_in_words(status: int, words: str) -> None:
 
 def test_a_machine_that_is_out_of_descriptors_for_a_moment_costs_no_server(tmp_path: Path) -> None:
     """A worker that cannot be started is tried again, and again the server is whole."""
-    with subprocess.Popen(
-        [CAS, "serve", "--root", str(tmp_path / "root"), "--bind", "127.0.0.1:0", "--workers", "1"],
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        port = int(process.stdout.readline().rpartition(b":")[2])
+    with serve_process(tmp_path / "root", "--workers", "1") as (process, stdout, stderr):
+        port = int(stdout.readline().rpartition(b":")[2])
         supervisor = psutil.Process(process.pid)
         _, most = supervisor.rlimit(psutil.RLIMIT_NOFILE)
         supervisor.rlimit(psutil.RLIMIT_NOFILE, (5, most))
         supervisor.children()[0].kill()
-        assert b"was killed by SIGKILL" in process.stderr.readline()
-        assert b"cannot be started (Too many open files)" in process.stderr.readline()
+        assert b"was killed by SIGKILL" in stderr.readline()
+        assert b"cannot be started (Too many open files)" in stderr.readline()
         supervisor.rlimit(psutil.RLIMIT_NOFILE, (most, most))
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(b"GET /v1/_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

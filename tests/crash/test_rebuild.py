@@ -108,16 +108,6 @@ def records_of(path: Path) -> list[PackRecord]:
     return scan_pack(pack, path).records
 
 
-def by_role(root: Path, role: Role) -> list[Path]:
-    """The packs of one role."""
-    found = []
-    for path in packs_of(root):
-        header = scan_pack(1, path).header
-        if header is not None and header.role is role:
-            found.append(path)
-    return found
-
-
 class TestWholeStores:
     """Nothing is damaged."""
 
@@ -314,7 +304,7 @@ class TestDamagedPacks:
 
     def _damage_second(self, root: Path) -> int:
         """Flip a bit in the first record of the second blob."""
-        (path,) = by_role(root, Role.DATA)
+        (path,) = packs_of(root, Role.DATA)
         record = records_of(path)[1]
         flip(path, record.offset + 30)
         return record.offset
@@ -324,7 +314,7 @@ class TestDamagedPacks:
         self._store(tmp_path)
         offset = self._damage_second(tmp_path)
         report = rebuild(tmp_path)
-        (path,) = by_role(tmp_path, Role.DATA)
+        (path,) = packs_of(tmp_path, Role.DATA)
         assert f"pack {path.stem}: the record at byte {offset} is damaged" in report.damaged
         second = Digest.of(noise(6 * MIB, 2))
         assert [line for line in report.damaged if line.startswith(f"blob {second} is incomplete")]
@@ -342,7 +332,7 @@ class TestDamagedPacks:
         with Store.open(tmp_path, replace(SMALL, pack_bytes=2 << 30), create=True) as store:
             push(store, "one", prose(600 * KIB, 1))
             two = push(store, "two", prose(600 * KIB, 1) + noise(300 * KIB, 2))
-        (path,) = by_role(tmp_path, Role.DATA)
+        (path,) = packs_of(tmp_path, Role.DATA)
         flip(path, records_of(path)[0].offset + 30)
         report = rebuild(tmp_path)
         assert f"blob {two} is incomplete from byte 0 on" in report.damaged
@@ -352,7 +342,7 @@ class TestDamagedPacks:
     def test_a_chunk_whose_bytes_a_crash_took_is_not_believed(self, tmp_path: Path) -> None:
         """In a pack without a footer a record may have outlived its data: such a chunk gets no row (I2)."""
         self._store(tmp_path)
-        (path,) = by_role(tmp_path, Role.DATA)
+        (path,) = packs_of(tmp_path, Role.DATA)
         lost = records_of(path)[1].body.chunks[0]
         flip(path, path.stat().st_size - 20)  # the footer
         flip(path, lost.offset + lost.stored // 2)
@@ -376,7 +366,7 @@ class TestDamagedPacks:
     def test_a_damaged_header_is_named(self, tmp_path: Path) -> None:
         """Without its marker a pack cannot be believed; what it held is reported."""
         self._store(tmp_path)
-        (path,) = by_role(tmp_path, Role.DATA)
+        (path,) = packs_of(tmp_path, Role.DATA)
         flip(path, 20)
         report = rebuild(tmp_path)
         assert f"pack {path.stem} has a damaged header" in report.damaged
@@ -385,7 +375,7 @@ class TestDamagedPacks:
     def test_a_damaged_journal_record_is_named_and_the_rest_is_replayed(self, tmp_path: Path) -> None:
         """Which changes are lost is said by number."""
         self._store(tmp_path)
-        (path,) = by_role(tmp_path, Role.JOURNAL)
+        (path,) = packs_of(tmp_path, Role.JOURNAL)
         flip(path, records_of(path)[1].offset + 60)
         report = rebuild(tmp_path)
         assert "journal records 2 to 2 are missing; changes of names in them are lost" in report.damaged

@@ -18,16 +18,6 @@ from cas.view import View
 from tests.support.engine import KIB, SMALL, flip, noise, opened, packs_of, prose, push, read
 
 
-def of_role(root: Path, role: Role) -> list[Path]:
-    """The packs of one role."""
-    found = []
-    for path in packs_of(root):
-        header = scan_pack(1, path).header
-        if header is not None and header.role is role:
-            found.append(path)
-    return found
-
-
 def bad(view: View) -> int:
     """How many chunks are marked."""
     return sum(row.state is ChunkState.BAD for _, row in view.stored_chunks(b"", 10**6))
@@ -40,7 +30,7 @@ def test_what_is_good_in_a_damaged_pack_is_served_on_and_rebuilt(what: str, tmp_
     with opened(tmp_path) as store:
         for path, data in expected.items():
             push(store, path, data)
-    (pack,) = of_role(tmp_path, Role.DATA)
+    (pack,) = packs_of(tmp_path, Role.DATA)
     places = {
         "header": 20,
         "data": HEADER_SIZE + 100,
@@ -75,7 +65,7 @@ def test_names_of_a_damaged_journal_are_recorded_anew(tmp_path: Path) -> None:
         push(store, "large", noise(200 * KIB, 1))
         store.change(lambda names: names.delete(Name("thing", "0")))
         there = store.scan("thing")
-    (pack,) = of_role(tmp_path, Role.JOURNAL)
+    (pack,) = packs_of(tmp_path, Role.JOURNAL)
     flip(pack, scan_pack(1, pack).records[1].offset + 80)
     with opened(tmp_path) as store:
         assert salvage(store._parts, int(pack.stem, 16)) == []

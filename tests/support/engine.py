@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cas import Digest, EngineSettings, FileRange, Name, Names, Record, Staged, Store
+from cas.records import Role
+from cas.scan import scan_pack
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -81,9 +83,15 @@ def file_ranges(store: Store, digest: Digest) -> list[FileRange]:
         return [piece for piece in reader.pieces() if isinstance(piece, FileRange)]
 
 
-def packs_of(root: Path) -> list[Path]:
-    """Every pack file, in order of their names."""
-    return sorted((root / "packs").rglob("*.pack"))
+def packs_of(root: Path, role: Role | None = None) -> list[Path]:
+    """Every pack file, or those of one role, in order of their names."""
+    found = sorted((root / "packs").rglob("*.pack"))
+    return found if role is None else [path for path in found if _role(path) is role]
+
+
+def _role(path: Path) -> Role | None:
+    header = scan_pack(1, path).header
+    return None if header is None else header.role
 
 
 def flip(path: Path, offset: int, bit: int = 0) -> None:

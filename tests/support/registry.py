@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.certificates import Authority
 from tests.support.endpoint import Account, Endpoint
-from tests.support.serving import CAS, clean_environment, starting
+from tests.support.serving import run_cas, starting
 
 BOB = Account("bob", "bob's secret")
 EVE = Account("eve", "eve's secret")
@@ -44,13 +43,5 @@ def publish(folder: Path, repository: str) -> None:
 
 def cas(root: Path, *arguments: str, stdin: str = "") -> None:
     """Run an operator's command beside the server; it must succeed."""
-    ended = subprocess.run(
-        [CAS, *arguments, "--root", str(root)],
-        env=clean_environment(),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = run_cas(*arguments, "--root", root, stdin=stdin)
     assert ended.returncode == 0, f"{ended.args}\n{ended.stderr}"

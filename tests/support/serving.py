@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import psutil
 
@@ -40,18 +40,41 @@ def run_cas(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     before: Sequence[str] = (),
+    stdin: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; `before` is another command that runs it."""
     return subprocess.run(
         [*before, CAS, *map(str, arguments)],
         cwd=cwd,
         env=clean_environment(**(env or {})),
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+@contextmanager
+def serve_process(
+    root: Path | None, *flags: str, cwd: Path | None = None, process_group: int | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]]:
+    """Begin `cas serve` on a free port, ready or not; give its process and what it says on stdout and stderr."""
+    with subprocess.Popen(
+        [CAS, "serve", *([] if root is None else ["--root", str(root)]), "--bind", "127.0.0.1:0", *flags],
+        cwd=cwd,
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=process_group,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            yield process, process.stdout, process.stderr
+        finally:
+            process.terminate()
 
 
 class Server:
