@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cas.environment import is_open_here
-from cas.errors import CasError, DiskFailed, InUse
+from cas.errors import CasError, DiskFailed, InUse, NoSpace
 from cas.locks import is_byte_locked, lock_folder, open_shared, removed, share_byte, try_lock
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def visiting(layout: Layout, owner: bytes, wait_s: float) -> Iterator[None]:
         Busy: another process is opening the store and does not get done.
     """
     lease = None
-    with suppress(OSError, DiskFailed), lock_folder(layout.root, wait_s):
+    with suppress(OSError, DiskFailed, NoSpace), lock_folder(layout.root, wait_s):
         lease = Lease(layout, owner)
     try:
         yield

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cas.disk import open_or_make, refusals
-from cas.errors import Busy
+from cas.errors import Busy, DiskFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,13 +54,20 @@ def _flock(fd: int, deadline: float) -> bool:
 def try_lock(path: Path, *, create: bool = False) -> int | None:
     """Lock a file exclusively without waiting; return its descriptor, or None if another process holds it."""
     with refusals(f"open {path}"):
-        fd = open_or_make(path) if create else _open(path)
+        fd = _open_or_make(path) if create else _open(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
         return None
     return fd
+
+
+def _open_or_make(path: Path) -> int:
+    try:
+        return open_or_make(path)
+    except FileNotFoundError:
+        raise DiskFailed(removed(path.parent)) from None
 
 
 def _open(path: Path) -> int:
@@ -102,7 +109,7 @@ def lock_bytes(path: Path, offset: int, count: int, wait_s: float) -> int | None
 def open_shared(path: Path) -> int:
     """Open a file whose bytes are to be locked by `share_byte`; it is made if it is not there."""
     with refusals(f"open {path}"):
-        return open_or_make(path)
+        return _open_or_make(path)
 
 
 def share_byte(fd: int, offset: int) -> bool:

@@ -292,6 +292,8 @@ except InUse as error:
             remove(tmp_path, "locks")
             with pytest.raises(DiskFailed, match=r"^locks was removed while .* stop them all .*, then start anew$"):
                 push(store, "new", noise(200 * KIB, 1))
+            with pytest.raises(DiskFailed, match="locks was removed while"):
+                store.is_scrub_due(float("inf"))
             (tmp_path / "locks").mkdir()
             with pytest.raises(DiskFailed, match="locks was removed while"):
                 store.tick()
