@@ -28,7 +28,7 @@ from api.v2.push import Conditions, Push
 from api.v2.uploads import Uploads
 from cas import Damaged, Digest, InvalidDigest, Mismatch, Missing, Name, Names, Reads, Store
 
-_TRIES: Final = 5  # against collections that give no grace: each takes what is here and not named yet
+TRIES: Final = 5  # against collections that give no grace: each takes what is here and not named yet
 IMPORTED: Final = "imported"  # in what is remembered of a tag, until a client sets it
 
 
@@ -109,7 +109,7 @@ class Incoming:
 
     def _lacking(self, what: str, digest: Digest) -> Unusable:
         """Say why a manifest is not there: it was before, or it never came."""
-        return _gone(what) if digest in self._here else Unusable(f"{what} was left out")
+        return gone(what) if digest in self._here else Unusable(f"{what} was left out")
 
     def _body(self, repository: Repository, digest: Digest) -> bytes | None:
         """Return the bytes of a manifest that is there; None if it is not, or they were lost."""
@@ -212,7 +212,7 @@ class Incoming:
 
     def _take(self, source: Source, digest: Digest, body: bytes, read: Document) -> None:
         pushed = Push(source.repository, body, read.media_type, digest, (), Conditions())
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             for each in read.references:
                 if each.place is not Place.MANIFEST:
                     self.blob(source, each.digest)
@@ -223,7 +223,7 @@ class Incoming:
                 if error.code != MANIFEST_BLOB_UNKNOWN.code:
                     raise Unusable(error) from None
         else:
-            raise _gone("something it names")
+            raise gone("something it names")
         self._report.counts.manifests += 1
         self._report.moved(self._report)
 
@@ -307,7 +307,8 @@ def _named(body: bytes) -> Iterator[Digest]:
             yield Digest.parse(text)
 
 
-def _gone(what: str) -> Unusable:
+def gone(what: str) -> Unusable:
+    """Say that something went while it was brought, and what to do."""
     return Unusable(f"{what} was removed meanwhile, by a client or a collection without grace; import again after that")
 
 

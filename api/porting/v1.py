@@ -24,10 +24,10 @@ from api.content.repository import Repository
 from api.errors import ApiError
 from api.porting.errors import Unusable
 from api.porting.folder import Folder
-from api.porting.incoming import finish_removal, set_tag
+from api.porting.incoming import TRIES, finish_removal, gone, set_tag
 from api.porting.report import Report, reporting
 from api.porting.terms import Terms
-from api.v1 import homes, images, names, parsing
+from api.v1 import homes, images, names, parsing, refusals
 from api.v1 import repositories as lists
 from api.v1.image import find_complete
 from api.v1.images import Claim, LayerUpload, Place
@@ -40,6 +40,8 @@ _TAG: Final = "tag_"
 _MOST_TAG_BYTES: Final = 256
 _MOST_CHECKSUM_BYTES: Final = 16 << 10
 _REFUSED: Final = 400
+# What a push is told when a collection took its image, or what that stands on.
+_TAKEN: Final = frozenset(sentence for _, sentence in (refusals.IMAGE_NOT_FOUND, refusals.NO_SUCH_PARENT))
 
 
 @final
@@ -161,12 +163,18 @@ class _Old:
 
     def _image(self, home: _Home, source: _Source, image_id: str) -> None:
         """See to it that an image and its ancestors are there, the oldest first; tell what is left out."""
-        for each in reversed(self._line(home, source, image_id)):
-            try:
-                self._take(home.place, each)
-            except (Unusable, ApiError) as error:
-                self._leave(home, source, each, str(error))
-                self._leave_above(home, source, image_id, each)
+        for tries_left in reversed(range(TRIES)):
+            for each in reversed(self._line(home, source, image_id)):
+                try:
+                    self._take(home.place, each)
+                except (Unusable, ApiError) as error:
+                    was_taken = str(error) in _TAKEN
+                    if was_taken and tries_left:
+                        break
+                    self._leave(home, source, each, str(gone("it, or its parent,") if was_taken else error))
+                    self._leave_above(home, source, image_id, each)
+                    return
+            else:
                 return
 
     def _line(self, home: _Home, source: _Source, image_id: str) -> list[str]:

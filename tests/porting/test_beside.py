@@ -12,6 +12,7 @@ from api.content.settings import KeepingSettings
 from api.porting.report import Report
 from cas import Depth, Store
 from tests.porting.test_oci import tagged
+from tests.porting.test_v1 import BASE, MIDDLE, Old, seen
 from tests.support import images
 from tests.support.images import Image
 from tests.support.porting import NOW, Run, bring
@@ -55,6 +56,35 @@ def test_what_is_taken_again_and_again_is_named_with_what_to_do(store: Store, tm
     assert is_told_to_begin_anew(run)
     assert bring("oci", image.folder, store).left == []
     assert tagged(store) == {"one": image.digest}
+
+
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_an_image_of_registry_v1_that_was_taken_on_its_way_comes_once_more(
+    times: int, store: Store, tmp_path: Path
+) -> None:
+    """From its base on."""
+    old = chain(tmp_path)
+    run = bring("v1", old.folder, store, moved=collecting(store, times))
+    assert run.said() == ""
+    assert seen(store, "acme/app") == {BASE, MIDDLE}
+
+
+def test_one_that_is_taken_again_and_again_is_named_with_what_to_do(store: Store, tmp_path: Path) -> None:
+    """What stands on it was left out, and says so."""
+    old = chain(tmp_path)
+    run = bring("v1", old.folder, store, moved=collecting(store, 1000))
+    assert is_told_to_begin_anew(Run(run.left[:1]))
+    assert bring("v1", old.folder, store).left == []
+    assert seen(store, "acme/app") == {BASE, MIDDLE}
+
+
+def chain(tmp_path: Path) -> Old:
+    """Two images in the folder of an old registry, one on the other."""
+    made = Old(tmp_path / "old")
+    made.image(BASE)
+    made.image(MIDDLE, BASE)
+    made.repository("acme/app", latest=MIDDLE)
+    return made
 
 
 @pytest.mark.parametrize("make", [images.image, images.multi_arch])
