@@ -218,6 +218,8 @@ class FileSender:
         # A duplicate: the loop lets nobody else watch its transport's descriptor, and a thread that is still
         # in sendfile() when the transport closes must not find the number given to another connection.
         sock = self._transport.get_extra_info("socket")
+        if sock.fileno() < 0:
+            raise ConnectionResetError("The client was gone before anything could be sent.")
         return socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
 
     async def _say(self, out: socket.socket, before: bytes) -> None:

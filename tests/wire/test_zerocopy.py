@@ -7,6 +7,7 @@ import http.client
 import os
 import random
 import socket
+import struct
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -205,6 +206,38 @@ def test_a_client_that_leaves_is_no_news(fd: int, caplog: pytest.LogCaptureFixtu
             assert peer.recv(100_000)
         assert over.wait(PATIENCE_S)
     assert open_descriptors() <= before
+    assert not caplog.records
+
+
+@EITHER
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_client_that_left_before_its_answer_is_no_news(
+    fd: int, caplog: pytest.LogCaptureFixture, body: Body, has_begun: bool
+) -> None:
+    """With no connection to send to, nobody tells operators that an answer was cut short."""
+    asked, over = threading.Event(), threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        asked.set()
+        try:
+            if has_begun:
+                await start(send, SIZE)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            if not has_begun:
+                await start(send, SIZE)
+            await send(body(fd, 0, SIZE))
+        finally:
+            over.set()
+
+    with serving(app) as running, running.connect() as peer:
+        peer.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert asked.wait(PATIENCE_S)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        assert over.wait(PATIENCE_S)
     assert not caplog.records
 
 
