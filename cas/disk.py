@@ -278,12 +278,17 @@ def _make(path: Path) -> int:
 
 
 def open_or_make(path: Path) -> int:
-    """Open a file, which is made if it is not there: not by O_CREAT alone, which does not tell which of the two."""
-    while True:
-        with suppress(FileNotFoundError):
-            return os.open(path, _OPEN)
-        with suppress(FileExistsError):
-            return _make(path)
+    """Open a file, which is made if it is not there: not by O_CREAT alone, which does not tell which of the two.
+
+    Such files are never removed. So what is there to one look and not to the other is a link that leads nowhere.
+    """
+    with suppress(FileNotFoundError):
+        return os.open(path, _OPEN)
+    with suppress(FileExistsError):
+        return _make(path)
+    with suppress(FileNotFoundError):
+        return os.open(path, _OPEN)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
 def leave_to_owner(path: Path, fd: int) -> None:

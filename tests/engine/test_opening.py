@@ -527,3 +527,15 @@ def test_what_the_umask_keeps_from_the_group_it_keeps_in_a_store_and_in_a_backup
     made = [*(tmp_path / "root").rglob("*"), *(tmp_path / "copy").rglob("*")]
     assert any(path.suffix == ".pack" and not path.stat().st_mode & 0o200 for path in made)
     assert [path for path in made if path.stat().st_mode & 0o077] == []
+
+
+@pytest.mark.parametrize("lock", ["gc", "epochs", "journal"])
+def test_a_lock_that_is_a_link_to_nowhere_is_refused(tmp_path: Path, lock: str) -> None:
+    """Neither waited for without end, nor made wherever it points to."""
+    make(tmp_path)
+    path = tmp_path / "locks" / lock
+    path.unlink(missing_ok=True)
+    path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DiskFailed, match=f"{path}.* symbolic links"), Store.open(tmp_path, SMALL) as store:
+        store.collect()
+    assert not (tmp_path / "nowhere").exists()
