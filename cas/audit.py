@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 import xxhash
 
 from cas.commit import JOURNAL_SEQ
-from cas.errors import CasError, Damaged, DiskFailed, Missing
+from cas.disk import refusals
+from cas.errors import CasError, Damaged, DiskFailed, Missing, Unreadable
 from cas.extent import Codec
 from cas.finding import DISK, PUSH, REPAIR, RESTATE, Depth, Finding
 from cas.names import Name
@@ -65,6 +66,7 @@ class Audit:
         self._parts, self._scope, self._only = parts, scope, only
         self._bad: dict[bytes, tuple[str, str, str, int]] = {}  # chunk → check, what, where, pack
         self._links: dict[int, int] = {}  # number of a change → the one before it
+        self._unread: set[int] = set()  # packs of which nobody knows what is in them
 
     def findings(self) -> Iterator[Finding]:
         """Yield what is wrong with these packs, or with all."""
@@ -85,7 +87,7 @@ class Audit:
             yield Finding("packs", f"{placed[pack]} chunks lie in it, and it is not here", f"pack {pack:016x}")
         yield from self._told()
         journal = {row.pack for row in rows if row.role is Role.JOURNAL}
-        if self._only is None or journal <= set(self._only):
+        if not journal & self._unread and (self._only is None or journal <= set(self._only)):
             for finding in gaps(self._links, top):
                 self.suspects |= journal
                 yield finding
@@ -118,7 +120,8 @@ class Audit:
         if self._reads(row.pack) or (row.role is Role.JOURNAL and self._scope.depth > Depth.QUICK):
             self.read[row.pack] = int(self._parts.clock())
         try:
-            size = path.stat().st_size
+            with refusals(f"read {path.name}", Unreadable):
+                size = path.stat().st_size
             if size < row.committed:
                 yield Finding("packs", f"it ends {row.committed - size} bytes early", where, REPAIR, pack=row.pack)
             if not size:
@@ -129,8 +132,9 @@ class Audit:
                 yield Finding("packs", f"its file is missing, with {placed} chunks", where, REPAIR, pack=row.pack)
                 self._unrecorded(row.pack, {})
             return
-        except OSError as error:
-            yield Finding("unreadable", f"it could not be read: {error.strerror}", where, DISK)
+        except Unreadable as error:
+            self._unread.add(row.pack)
+            yield Finding("unreadable", f"it could not be read: {error}", where, DISK)
             return
         yield from self._records(row, scan, size)
         if row.role is Role.DATA:

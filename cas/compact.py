@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cas.commit import JOURNAL_SEQ
 from cas.doomed import Doomed
-from cas.errors import CasError, NoSpace
+from cas.errors import CasError, NoSpace, Unreadable
 from cas.moving import Living, living, move, remove, set_aside
 from cas.packs import lock_pack
 from cas.pins import advance
@@ -228,6 +228,8 @@ class _Compaction:
             if counted.chunks or row.committed:
                 return self._leave(row, "its file is missing or empty; run cas fsck")
             return _Plan(row, self._size(row.pack), Living(), LAST_BYTE)
+        except Unreadable as error:
+            return self._leave(row, str(error))
         is_headless = scan.header is None and (counted.chunks or row.committed)
         if counted.bad or scan.complaints or is_headless or torn(scan, row.committed):
             return self._leave(row, "it is damaged; run cas fsck")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cas.commit import JOURNAL_SEQ
-from cas.errors import IndexUnfit, NoSpace, PacksMissing
+from cas.errors import IndexUnfit, NoSpace, PacksMissing, Unreadable
 from cas.lease import survey
 from cas.mirror import Diary
 from cas.records import HEADER_SIZE, Role, decode_header
@@ -130,7 +130,7 @@ def _beyond(layout: Layout, known: _Known, strangers: dict[int, Role]) -> tuple[
     newest = proven = 0
     for pack in [*journals, *(row.pack for row in known.rows.values() if _is_settled(row, alive))]:
         row, path = known.rows.get(pack), layout.pack(pack)
-        with suppress(OSError):  # a row comes before its file, and a living process may just have removed it
+        with suppress(OSError, Unreadable):  # a row comes before its file, which may also be gone again
             if row is None or path.stat().st_size > row.committed:
                 scan = scan_pack(pack, path, proves=False)
                 changes = [record.body.names for record in scan.records if record.body.names is not None]

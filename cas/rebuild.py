@@ -21,6 +21,7 @@ from cas.extent import coalesce
 from cas.index import Index
 from cas.lease import present
 from cas.locks import lock_folder
+from cas.packbytes import PackBytes
 from cas.records import HEADER_SIZE, Body, ChunkRef, Role, Segment, decode_header, link, pack_refs, unpack_refs
 from cas.root import FOLDER_MODE, find
 from cas.scan import extent_of, pack_paths, scan_pack
@@ -186,8 +187,8 @@ def _lost_tail(layout: Layout, top: int) -> list[str]:
 
 def _headers(layout: Layout, report: RebuildReport) -> Iterator[tuple[Header, tuple[int, Path]]]:
     for pack, path in pack_paths(layout):
-        with path.open("rb") as file:
-            header = decode_header(file.read(HEADER_SIZE))
+        with PackBytes(path) as data:
+            header = decode_header(data.read(0, HEADER_SIZE))
         if header is None:
             report.damaged += [f"pack {pack:016x} has a damaged header"] * bool(scan_pack(pack, path).complaints)
         else:

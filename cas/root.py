@@ -21,6 +21,7 @@ from cas.errors import (
     NotAStore,
     NotOwner,
     RootReadOnly,
+    Unreadable,
     UnsafeFilesystem,
 )
 from cas.layout import Layout
@@ -263,14 +264,18 @@ def read_manifest(layout: Layout) -> Manifest:
     """Return what a store's `store.json` says.
 
     Raises:
-        NotAStore, FormatTooNew, RootReadOnly: see their texts.
+        NotAStore, FormatTooNew, RootReadOnly, Unreadable: see their texts.
         FileNotFoundError: there is none.
     """
     try:
         content = json.loads(layout.manifest.read_bytes())
         number, store = int(content["format"]), bytes.fromhex(content["id"])
+    except FileNotFoundError:
+        raise
     except PermissionError as error:
         raise RootReadOnly(f"{layout.manifest} cannot be read; mend its permissions") from error
+    except OSError as error:
+        raise Unreadable(f"{layout.manifest} cannot be read ({error.strerror}); look at the system's log") from error
     except (ValueError, KeyError, TypeError) as error:
         raise NotAStore(f"{layout.manifest} is not a store's manifest ({error}); restore it from a backup") from error
     if number > FORMAT:

@@ -8,7 +8,6 @@ data before it (I2).
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import xxhash
 
 from cas.extent import Codec, Extent
 from cas.layout import pack_id
+from cas.packbytes import PackBytes
 from cas.records import (
     HEADER_SIZE,
     RECORD_SIZE,
@@ -69,18 +69,21 @@ def scan_pack(pack: int, path: Path, *, proves: bool = True) -> Scan:
         pack: its id.
         path: its file.
         proves: without a footer, leave out chunks whose bytes are not there; not for whoever reads them himself.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Unreadable: the disk, or the system, does not let it be read.
     """
-    with path.open("rb") as file:
-        head = file.read(HEADER_SIZE)
+    with PackBytes(path) as data:
+        head = data.read(0, HEADER_SIZE)
         header = decode_header(head)
         if header is None:
             said = [] if len(head) < HEADER_SIZE or not any(head) else ["its header is damaged"]
             return Scan(pack, None, [], sealed=False, end=0, complaints=said)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            offsets = _footer(data, header.marker)
-            if offsets is None:
-                return _search(pack, header, data, proves=proves)
-            return _listed(pack, header, data, offsets)
+        offsets = _footer(data, header.marker)
+        if offsets is None:
+            return _search(pack, header, data, proves=proves)
+        return _listed(pack, header, data, offsets)
 
 
 def torn(scan: Scan, committed: int) -> str | None:
@@ -122,7 +125,7 @@ def flaws(scan: Scan, row: PackRow) -> Iterator[str]:
         yield from scan.complaints
 
 
-def walk(data: mmap.mmap, marker: bytes) -> Iterator[tuple[int, Record | None]]:
+def walk(data: PackBytes, marker: bytes) -> Iterator[tuple[int, Record | None]]:
     """Yield every place where a record begins, with the record, or None where that is damaged."""
     at = data.find(marker, HEADER_SIZE)
     while at >= 0:
@@ -136,14 +139,15 @@ def extent_of(pack: int, entry: ChunkEntry) -> Extent:
     return Extent(pack, entry.offset, entry.stored, entry.raw, Codec(entry.codec))
 
 
-def _footer(data: mmap.mmap, marker: bytes) -> list[int] | None:
-    span = footer_span(data[-TRAILER_SIZE:])
-    if span is None or span[0] + span[1] != len(data):
+def _footer(data: PackBytes, marker: bytes) -> list[int] | None:
+    size = len(data)
+    span = footer_span(data.read(max(size - TRAILER_SIZE, 0), size))
+    if span is None or sum(span) != size:
         return None
-    return decode_footer(data[span[0] :], marker)
+    return decode_footer(data.read(span[0], size), marker)
 
 
-def _listed(pack: int, header: Header, data: mmap.mmap, offsets: list[int]) -> Scan:
+def _listed(pack: int, header: Header, data: PackBytes, offsets: list[int]) -> Scan:
     found = Scan(pack, header, [], sealed=True, end=len(data), complaints=[], sound=len(data))
     for offset in offsets:
         record = _record_at(data, offset, header.marker)
@@ -154,7 +158,7 @@ def _listed(pack: int, header: Header, data: mmap.mmap, offsets: list[int]) -> S
     return found
 
 
-def _search(pack: int, header: Header, data: mmap.mmap, *, proves: bool) -> Scan:
+def _search(pack: int, header: Header, data: PackBytes, *, proves: bool) -> Scan:
     found = Scan(pack, header, [], sealed=False, end=HEADER_SIZE, complaints=[], sound=HEADER_SIZE)
     before, whole = 0, True
     for _, record in walk(data, header.marker):
@@ -167,19 +171,19 @@ def _search(pack: int, header: Header, data: mmap.mmap, *, proves: bool) -> Scan
     return found
 
 
-def _record_at(data: mmap.mmap, offset: int, marker: bytes) -> Record | None:
-    head = data[offset : offset + RECORD_SIZE]
+def _record_at(data: PackBytes, offset: int, marker: bytes) -> Record | None:
+    head = data.read(offset, offset + RECORD_SIZE)
     if len(head) < RECORD_SIZE:
         return None
-    return decode_record(data[offset : offset + record_length(head)], offset, marker)
+    return decode_record(data.read(offset, offset + record_length(head)), offset, marker)
 
 
-def _believe_chunks(body: Body, data: mmap.mmap) -> bool:
+def _believe_chunks(body: Body, data: PackBytes) -> bool:
     """Leave out of a record the chunks that are not there; return whether all are."""
     listed = body.chunks
     body.chunks = [
         entry
         for entry in listed
-        if xxhash.xxh3_64_intdigest(data[entry.offset : entry.offset + entry.stored]) == entry.checksum
+        if xxhash.xxh3_64_intdigest(data.read(entry.offset, entry.offset + entry.stored)) == entry.checksum
     ]
     return len(body.chunks) == len(listed)

@@ -8,13 +8,13 @@ about right, without them they are exact.
 
 from __future__ import annotations
 
-import mmap
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from cas.packbytes import PackBytes
 from cas.records import (
     HEADER_SIZE,
     RECORD_SIZE,
@@ -258,21 +258,15 @@ def _measure_files(parts: Parts, rows: Sequence[PackRow], in_packs: Mapping[int,
 
 def _record_bytes(path: Path, row: PackRow) -> int:
     """Return what a data pack has beside chunks: by its footer, else by a search for its records."""
-    with path.open("rb") as file:
-        header = decode_header(file.read(HEADER_SIZE))
+    with PackBytes(path) as data:
+        header, end = decode_header(data.read(0, HEADER_SIZE)), len(data)
         if header is None:
             return 0
-        end = file.seek(0, 2)
-        file.seek(max(end - TRAILER_SIZE, 0))
-        span = footer_span(file.read(TRAILER_SIZE))
+        span = footer_span(data.read(max(end - TRAILER_SIZE, 0), end))
         if row.state is PackState.SEALED and span is not None and sum(span) == end:
-            file.seek(span[0])
-            footer = file.read(span[1])
             size = HEADER_SIZE + span[1]
-            for offset in decode_footer(footer, header.marker) or ():
-                file.seek(offset)
-                size += record_length(file.read(RECORD_SIZE))
+            for offset in decode_footer(data.read(span[0], end), header.marker) or ():
+                size += record_length(data.read(offset, offset + RECORD_SIZE))
             return size
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            records = [record for _, record in walk(data, header.marker) if record is not None]
+        records = [record for _, record in walk(data, header.marker) if record is not None]
         return HEADER_SIZE + sum(record.end - record.offset for record in records if record.end <= row.committed)

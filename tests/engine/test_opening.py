@@ -35,6 +35,7 @@ from cas import (
     OpenError,
     RootReadOnly,
     Store,
+    Unreadable,
     UnsafeFilesystem,
     environment,
     inspect_index,
@@ -539,3 +540,13 @@ def test_a_lock_that_is_a_link_to_nowhere_is_refused(tmp_path: Path, lock: str) 
     with pytest.raises(DiskFailed, match=f"{path}.* symbolic links"), Store.open(tmp_path, SMALL) as store:
         store.collect()
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_manifest_that_the_system_does_not_read_is_no_wrong_one(tmp_path: Path) -> None:
+    """A disk that fails is told from a file that has to come from a backup; a folder in its place is refused alike."""
+    make(tmp_path)
+    (tmp_path / "store.json").unlink()
+    (tmp_path / "store.json").mkdir()
+    for use in (lambda: Store.open(tmp_path, SMALL), lambda: rebuild_index(tmp_path, SMALL, force=True)):
+        with pytest.raises(Unreadable, match=r"store\.json cannot be read"):
+            use()
