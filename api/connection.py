@@ -40,6 +40,10 @@ log = logging.getLogger(__name__)
 
 # What is longer goes to the socket itself, where that is plain.
 _LONG_BYTES: Final = 128 * KIB
+# How often it is looked whether a TLS peer has all that was sent, and how often in a row it must have: what still waits
+# above the socket goes there between two looks.
+_PARTING_S: Final = 0.25
+_PARTING_LOOKS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,24 @@ class Connection(TCPServer):
     def _leave(self) -> None:
         self._idle.stop()
         self._task_group.spawn(self._initiate_server_close)
+
+    async def _initiate_server_close(self) -> None:
+        has_all = not self._unsent_bytes()
+        await super()._initiate_server_close()
+        if self.is_tls and has_all:
+            self._cut()  # for the farewell of a peer that needs nothing more nobody waits
+        else:
+            self._part()
+
+    def _part(self, looks: int = 0) -> None:
+        """Cut a TLS connection that is being closed once its peer has everything."""
+        fd = self.socket.fileno()
+        if self.is_tls and fd >= 0:
+            looks = 0 if unsent_bytes(fd) else looks + 1
+            if looks < _PARTING_LOOKS:
+                self.loop.call_later(_PARTING_S, self._part, looks)
+            else:
+                self._cut()
 
     def abort(self) -> None:
         """Cut the connection now; what it was doing fails."""
@@ -271,6 +293,7 @@ class Connection(TCPServer):
         with suppress(OSError, NotImplementedError, RuntimeError):
             self.writer.write_eof()
         self.writer.close()
+        self._part()
         try:
             async with asyncio.timeout(self.settings.stall_s):
                 await self.writer.wait_closed()

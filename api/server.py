@@ -212,15 +212,20 @@ class Listener:
         settings, context = self._worker.settings, None
         reader = Pieces(self._loop, settings.stall_s)
         protocol = asyncio.StreamReaderProtocol(reader, loop=self._loop)
-        patience_s = None
+        patience_s = farewell_s = None
         try:
             if self._tls is not None:
                 if not await speaks_tls(sock, settings, self._worker.access):
                     sock.close()
                     return None
-                context, patience_s = self._tls(), settings.keep_alive_s
+                # Its last bytes are a transfer like any other; asyncio would give them 30 s.
+                context, patience_s, farewell_s = self._tls(), settings.keep_alive_s, settings.stall_s
             transport, _ = await self._loop.connect_accepted_socket(
-                lambda: protocol, sock, ssl=context, ssl_handshake_timeout=patience_s
+                lambda: protocol,
+                sock,
+                ssl=context,
+                ssl_handshake_timeout=patience_s,
+                ssl_shutdown_timeout=farewell_s,
             )
         except (OSError, asyncio.CancelledError) as error:  # a failed TLS handshake is the former
             sock.close()

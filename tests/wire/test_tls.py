@@ -8,14 +8,17 @@ import json
 import shutil
 import socket
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from starlette.types import Receive, Scope, Send
 
 from api.config import HttpSettings
+from api.connection import Connection
 from api.tls import BadCertificate, Certificate, Files, complaint, load
 from tests.support.certificates import loopback_authority
 from tests.wire.blobs import trusting
@@ -239,3 +242,54 @@ def test_a_port_serves_again_after_many_who_did_not_speak_tls(tmp_path: Path) ->
                 read_all(sock)
         assert shown(running)[1] == "TLSv1.3"
     assert open_descriptors() <= before
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_peer_that_does_not_say_farewell_is_not_waited_for(is_told: bool, tmp_path: Path) -> None:
+    """It has its answer: neither the end of an idle connection nor that of the server takes until its grace is over."""
+    certificate = Certificate(pair(tmp_path / "a"))
+    settings = HttpSettings(grace_s=10 * PATIENCE_S, keep_alive_s=PATIENCE_S if is_told else 0.1)
+    with serving(count, settings, tls=certificate.context) as running:
+        peer = trusting().wrap_socket(running.connect(), suppress_ragged_eofs=False)
+        with peer:
+            peer.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert peer.recv(100)
+            if is_told:
+                running.begin_stop()
+            silent = socket.socket(fileno=peer.detach())  # so that nothing answers what TLS says
+            with silent:
+                silent.settimeout(PATIENCE_S / 3)
+                while silent.recv(1000):
+                    pass
+
+
+def test_the_end_of_an_answer_over_tls_comes_however_slowly_it_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of it when the connection is closed is not cut after the time asyncio gives farewells."""
+    monkeypatch.setattr("asyncio.constants.SSL_SHUTDOWN_TIMEOUT", 0.1)
+    body, closing = bytes(400_000), threading.Event()
+    run, close = Connection.run, Connection._close  # noqa: SLF001
+
+    async def narrow(connection: Connection) -> None:
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await run(connection)
+
+    async def told(connection: Connection) -> None:
+        connection.loop.call_later(0.5, closing.set)
+        await close(connection)
+
+    monkeypatch.setattr(Connection, "run", narrow)
+    monkeypatch.setattr(Connection, "_close", told)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            length = (b"content-length", b"%d" % len(body))
+            await send({"type": "http.response.start", "status": 200, "headers": [length]})
+            await send({"type": "http.response.body", "body": body})
+
+    certificate = Certificate(pair(tmp_path / "a"))
+    with serving(answer, tls=certificate.context) as running, trusting().wrap_socket(running.connect()) as peer:
+        peer.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert closing.wait(PATIENCE_S)
+        assert read_all(peer).endswith(body)
