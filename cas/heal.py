@@ -149,7 +149,7 @@ def _stand_ins(parts: Parts, blob: BlobEntry) -> _Found | _Outlook:
 def _segment(view: View, recipe: int, at: int) -> list[tuple[ChunkRef, list[ChunkRow]]] | None:
     """Return a segment's chunks, each with what its bytes may be read from; None if there is no segment there."""
     stretch = view.stretch(recipe, at)
-    if stretch is None or stretch.start != at or not stretch.refs:
+    if stretch is None or stretch.start != at or not stretch.packed_refs:
         return None
     found = []
     for ref in stretch.refs:

@@ -87,7 +87,7 @@ def find_places(view: View, blob: BlobEntry) -> Places | None:
         if stretch is None or stretch.start != at:
             return None
         extents += stretch.extents
-        at += sum(ref.raw for ref in stretch.refs)
+        at += stretch.raw
         if len(extents) > MOST_EXTENTS or sum(extent.raw for extent in extents) != at:
             return None
     few_raw = extents and all(extent.codec is Codec.RAW for extent in extents)

@@ -117,7 +117,7 @@ class Reader:
             return
         while start < stop:
             stretch = self._stretch(start)
-            length = sum(ref.raw for ref in stretch.refs)
+            length = stretch.raw
             last = min(stop, stretch.start + length)
             yield from self._segment(stretch, start - stretch.start, last - stretch.start)
             start = last
@@ -154,7 +154,7 @@ class Reader:
 
         self._keep_up()
         stretch = self._parts.index.read(look)
-        if stretch is None or at >= stretch.start + sum(ref.raw for ref in stretch.refs):
+        if stretch is None or at >= stretch.start + stretch.raw:
             raise self._damage(f"its recipe has a hole at byte {at}")
         return stretch
 
@@ -173,7 +173,7 @@ class Reader:
 
     def _segment(self, stretch: Stretch, start: int, stop: int) -> Iterator[FileRange | Packed]:
         extents = list(stretch.extents)
-        whole = sum(extent.raw for extent in extents) == sum(ref.raw for ref in stretch.refs)
+        whole = sum(extent.raw for extent in extents) == stretch.raw
         if not whole or not all(self._open(extent.pack) for extent in {e.pack: e for e in extents}.values()):
             extents = self._resolve(stretch)
         packed: list[Part] = []

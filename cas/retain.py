@@ -111,10 +111,11 @@ def _pieces(earlier: Index, blob: BlobEntry, packs: Collection[int]) -> Iterator
 
 def _piece(view: View, recipe: int, at: int) -> _Piece | None:
     stretch = view.stretch(recipe, at)
-    if stretch is None or stretch.start != at or not stretch.refs:
+    if stretch is None or stretch.start != at or not stretch.packed_refs:
         return None
-    rows = [row for row in map(view.chunk, stretch.refs) if row is not None and row.state is not ChunkState.BAD]
-    return _Piece(Segment(recipe, at, stretch.refs), tuple(rows)) if len(rows) == len(stretch.refs) else None
+    refs = stretch.refs
+    rows = [row for row in map(view.chunk, refs) if row is not None and row.state is not ChunkState.BAD]
+    return _Piece(Segment(recipe, at, refs), tuple(rows)) if len(rows) == len(refs) else None
 
 
 def _batches(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:

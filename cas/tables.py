@@ -93,11 +93,24 @@ class PackRow:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A segment as a reader finds it."""
+    """A segment as a reader finds it.
+
+    Attributes:
+        start: of a blob's raw bytes, the first it stands for.
+        raw: so many bytes.
+        packed_refs: its chunks as `pack_refs` writes them: most readers need to know no more of them than their length.
+        extents: where the bytes lay when it was last looked; perhaps not all of them.
+    """
 
     start: int
-    refs: tuple[ChunkRef, ...]
+    raw: int
+    packed_refs: bytes
     extents: tuple[Extent, ...]
+
+    @property
+    def refs(self) -> tuple[ChunkRef, ...]:
+        """Its chunks, read anew each time."""
+        return unpack_refs(self.packed_refs)
 
 
 def read_blob(digest: Digest, value: bytes) -> BlobEntry:
@@ -115,7 +128,11 @@ def read_chunk_ids(value: bytes) -> list[bytes]:
 def read_raw(value: bytes) -> int:
     """Return for how many raw bytes a segment stands."""
     end = SEGMENT.size + SEGMENT.unpack_from(value)[1] * REF_SIZE
-    return sum(raw for (raw,) in _RAW.iter_unpack(value[SEGMENT.size : end]))
+    return _raw_of(value[SEGMENT.size : end])
+
+
+def _raw_of(packed_refs: bytes) -> int:
+    return sum(raw for (raw,) in _RAW.iter_unpack(packed_refs))
 
 
 def read_chunk(salt: int, value: bytes) -> ChunkRow:
@@ -146,7 +163,8 @@ def read_stretch(start: int, value: bytes) -> Stretch:
     at = SEGMENT.size + chunks * REF_SIZE
     rows = EXTENT.iter_unpack(value[at : at + extents * EXTENT.size])
     hints = tuple(Extent(pack, offset, stored, raw, _CODECS[codec]) for pack, offset, stored, raw, codec in rows)
-    return Stretch(start, unpack_refs(value[SEGMENT.size : at]), hints)
+    refs = value[SEGMENT.size : at]
+    return Stretch(start, _raw_of(refs), refs, hints)
 
 
 def read_pack(key: bytes, value: bytes) -> PackRow:

@@ -13,7 +13,7 @@ from cas.digest import Digest
 from cas.environment import Cursor, Transaction, damaged
 from cas.errors import Damaged
 from cas.names import Record
-from cas.records import BlobEntry, ChunkRef, pack_refs
+from cas.records import BlobEntry, ChunkRef
 from cas.session import Session
 from cas.tables import (
     CHUNK_KEY,
@@ -144,8 +144,8 @@ class View:
             stretch = self.stretch(recipe, at)
             if stretch is None or stretch.start != at:
                 return
-            yield pack_refs(stretch.refs)
-            at += sum(ref.raw for ref in stretch.refs)
+            yield stretch.packed_refs
+            at += stretch.raw
 
     def segments(self, recipe: int) -> list[Stretch]:
         """Return all segments of a recipe, in order."""
