@@ -1,6 +1,6 @@
 """Names as one read sees them, or one change: read, write, and the blobs it keeps. A change happens, durably, or not.
 
-Layer: L7. A change runs on the committer's thread inside the write transaction.
+Layer: L7. A change runs inside the write transaction, on the committer's thread or on that of whoever asked for it.
 """
 
 from __future__ import annotations
@@ -152,8 +152,7 @@ def change(parts: Parts, edit: Callable[[Names], T], *, frees: bool = False) -> 
         lacking = bool(kept) and inner.count("lost") > 0
         return result
 
-    job = parts.committer.submit(run)
-    result: T = job.wait(parts.settings.write_wait_s)
+    result: T = parts.committer.run(run)
     for staged in kept:
         staged.release()
     if lacking:

@@ -1,4 +1,4 @@
-"""The committer: one thread a process that turns waiting work into few durable commits, and the journal of names.
+"""The committer: turns waiting work into few durable commits, and keeps the journal of names.
 
 Layer: L5. The order that keeps I1, I2 and I4: content is synced before it comes here; within one index transaction the
 edits are applied, their journal record is appended and synced, then the transaction is committed (synced), then the
@@ -9,6 +9,10 @@ that never
 happened. So a number is *reserved* in `locks/journal` before its record is written, numbers are never used twice, and
 every record names the committed number before it: what lies in between never happened. Whoever finds a reserved number
 beyond the committed one writes an empty record that steps over it (`settle`), before the index can be lost.
+
+Who commits. One thread at a time, in all processes together: under a lock of the kernel. Whoever finds nobody at it
+commits its own work itself; to hand that to another thread and be woken would cost more than the work. What comes
+meanwhile waits for the committer's own thread, which does it as one group.
 """
 
 from __future__ import annotations
@@ -118,7 +122,10 @@ class _NeedsJournal(BaseException):
 
 
 class Committer:
-    """Queue, thread and journal of one process."""
+    """Queue, thread and journal of one process.
+
+    What concerns the journal and the index is for the thread that is committing; `_wake` guards the rest.
+    """
 
     def __init__(self, index: Index, layout: Layout, settings: EngineSettings, owner: bytes) -> None:
         self._index, self._settings, self._owner = index, settings, owner
@@ -127,7 +134,8 @@ class Committer:
         self._journal: PackWriter | None = None
         self._waiting: deque[Job] = deque()
         self._wake = threading.Condition()
-        self._closing = False
+        self._committing: int | None = None  # the thread that is
+        self._closing = self._is_broken = False
         self._failures = 0
         self._thread = threading.Thread(target=self._loop, name="cas-committer", daemon=True)
 
@@ -153,19 +161,53 @@ class Committer:
         """
         job = Job(run)
         with self._wake:
-            if self.read_only:
-                raise ReadOnly("the disk failed twice, so the store takes no more writes; check the disk, then restart")
-            if self._closing:
-                raise Closed("this store was closed; open it anew")
-            self._waiting.append(job)
-            self._wake.notify()
+            self._queue(job)
         return job
 
     def run(self, run: Callable[[Edit, Draft], Any]) -> Any:
-        """Do work durably and return its result; on the committer's own thread, at once."""
-        if threading.current_thread() is self._thread:
+        """Do work durably and return its result; within a commit, as part of the index alone and at once.
+
+        Raises:
+            ReadOnly, Closed: no work is taken any more.
+            Busy, Exception: as for `Job.wait`.
+        """
+        me = threading.get_ident()
+        if self._committing == me:
             return self._index.write(lambda edit: run(edit, Draft()))
-        return self.submit(run).wait(self._settings.write_wait_s)
+        job = Job(run)
+        try:
+            if self._is_alone(job, me):
+                self._work([job])
+        finally:
+            if self._committing == me:
+                self._make_way()
+        return job.wait(self._settings.write_wait_s)
+
+    def _is_alone(self, job: Job, me: int) -> bool:
+        """Be the one who commits, if nobody is and nobody waits; else queue the job."""
+        with self._wake:
+            # Only without waiting: a thread that waits for the index cannot give up, the one that waits for a job can.
+            if self._closing or self.read_only or self._waiting or self._committing or not self._cell.lock_now():
+                self._queue(job)
+                return False
+            self._committing = me
+            return True
+
+    def _queue(self, job: Job) -> None:
+        if self.read_only:
+            raise ReadOnly("the disk failed twice, so the store takes no more writes; check the disk, then restart")
+        if self._closing:
+            raise Closed("this store was closed; open it anew")
+        self._waiting.append(job)
+        if self._committing is None:
+            self._wake.notify()
+
+    def _make_way(self) -> None:
+        """Let others commit."""
+        self._cell.unlock()
+        with self._wake:
+            self._committing = None
+            self._wake.notify()
 
     def reserve(self, seq: int) -> None:
         """Take notice of a journal number found in a dead process's pack, so that it is stepped over.
@@ -188,27 +230,39 @@ class Committer:
         self._cell.close()
 
     def _loop(self) -> None:
-        while jobs := self._take():
-            failures = self._failures
-            try:
-                self._commit(jobs)
-            except CasError as error:
-                if isinstance(error, DiskFailed) and self._failures == failures:
-                    self.note_failure()  # the index's disk failed: packs count their own failures
-                self._fail(jobs, error)
-            except Exception as error:  # noqa: BLE001 - a bug of ours must reach the waiting callers, not end the thread
-                self._fail(jobs, DiskFailed(f"the commit failed unexpectedly ({error!r}); try again"))
-            except BaseException as error:  # noqa: BLE001 - this thread ends, so nobody may go on waiting for it
-                self._abandon(jobs, error)
-                return
-        self._drop_journal()  # from here its sealing can still be entered into the index
+        is_over = False
+        while not is_over:
+            jobs = self._take()
+            self._cell.lock()
+            if jobs:
+                self._work(jobs)
+            elif not self._is_broken:
+                self._drop_journal()  # from here its sealing can still be entered into the index
+            is_over = self._is_broken or not jobs
+            self._make_way()
 
     def _take(self) -> list[Job]:
+        """Wait for work, and for whoever is committing; be the one who commits. No work: there will be none."""
         with self._wake:
-            while not self._waiting and not self._closing:
+            while self._committing or not (self._waiting or self._closing):
                 self._wake.wait()
+            self._committing = threading.get_ident()
             count = min(len(self._waiting), self._settings.group_changes)
             return [self._waiting.popleft() for _ in range(count)]
+
+    def _work(self, jobs: Sequence[Job]) -> None:
+        """Commit, and tell everybody what came of it."""
+        failures = self._failures
+        try:
+            self._commit(jobs)
+        except CasError as error:
+            if isinstance(error, DiskFailed) and self._failures == failures:
+                self.note_failure()  # the index's disk failed: packs count their own failures
+            self._fail(jobs, error)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must reach the waiting callers, not end the thread
+            self._fail(jobs, DiskFailed(f"the commit failed unexpectedly ({error!r}); try again"))
+        except BaseException as error:  # noqa: BLE001 - whoever commits is being ended, so nobody may go on waiting
+            self._abandon(jobs, error)
 
     def _commit(self, jobs: Sequence[Job]) -> None:
         while True:
@@ -267,7 +321,7 @@ class Committer:
 
     def _abandon(self, jobs: Sequence[Job], error: BaseException) -> None:
         with self._wake:
-            self._closing = True
+            self._closing = self._is_broken = True
             left, self._waiting = (*jobs, *self._waiting), deque()
         for job in left:
             job.future.set_exception(error)

@@ -7,6 +7,7 @@ un-synced writes or fails the n-th call. Refusals come out as `NoSpace` or `Disk
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -234,7 +235,10 @@ class Disk:
 
 
 class Cell:
-    """A number that all processes share and that outlives `kill -9`, though not a power cut: 8 bytes of a file."""
+    """A number that all processes share and that outlives `kill -9`, though not a power cut: 8 bytes of a file.
+
+    With a lock, which the kernel gives back when its process dies; threads of one process see to themselves.
+    """
 
     def __init__(self, path: Path) -> None:
         with refusals(f"open {path}"):
@@ -248,6 +252,23 @@ class Cell:
         """Set the number, at once visible to every process."""
         with refusals("write"):
             os.pwrite(self._fd, number.to_bytes(8, "big"), 0)
+
+    def lock_now(self) -> bool:
+        """Take the lock unless another process has it; say whether it came to that."""
+        with suppress(OSError):
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    def lock(self) -> None:
+        """Wait for the lock; where no locks are to be had, go on without."""
+        with suppress(OSError):
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def unlock(self) -> None:
+        """Give the lock back."""
+        with suppress(OSError):
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Close the file, durably: who leaves in good order leaves nothing for a power cut to undo."""

@@ -7,7 +7,7 @@ Layer: L1, pure (paths are values here; nothing is opened).
       index/              the LMDB environment
       packs/ab/<id>.pack  256 folders, by the first byte of the pack's id
       locks/<uuid>        flocked by each live process
-      locks/journal       the highest journal number ever reserved
+      locks/journal       the highest journal number ever reserved; locked by whoever commits
       locks/gc            flocked by whoever collects, compacts, repairs or makes a backup
       locks/scrub         flocked by whoever reads all packs through, slowly
       locks/work          empty; its byte is shared by whoever checks, collects, mends or copies: a scrub waits
@@ -74,7 +74,7 @@ class Layout:
 
     @property
     def journal_cell(self) -> Path:
-        """The highest journal number ever reserved: 8 bytes, written before the journal is."""
+        """The highest journal number ever reserved: 8 bytes, written before the journal. Locked by whoever commits."""
         return self.locks / "journal"
 
     @property

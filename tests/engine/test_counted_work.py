@@ -1,7 +1,5 @@
 """What each verb of the engine costs, in work that can be counted: bounds that hold on a machine of any speed."""
 
-# ruff: noqa: SLF001 - how many changes wait is asked inside, so that no test has to guess
-
 from __future__ import annotations
 
 import threading
@@ -19,7 +17,7 @@ from cas.direct import BLOCK
 from cas.disk import Counts, Disk
 from cas.records import HEADER_SIZE
 from tests.support.counting import IndexWork, counted_index
-from tests.support.engine import MIB, file_ranges, noise, prose, push, read, stage
+from tests.support.engine import MIB, file_ranges, noise, prose, push, read, stage, wait_for_jobs
 
 PATIENCE_S = 60
 LARGE = noise(40 * MIB, 7)  # more than a run, so that it takes a second one
@@ -74,9 +72,7 @@ def test_sixteen_changes_that_wait_together_are_one_sync_and_one_commit(store: S
             assert begun.wait(PATIENCE_S)
             staged = [stage(store, noise(4096, 100 + number)) for number in range(16)]
             rest = [pool.submit(store.change, lambda names, one=one: named(names, one)) for one in staged]
-            committer = store._parts.committer
-            with committer._wake:
-                assert committer._wake.wait_for(lambda: len(committer._waiting) == 16, PATIENCE_S)
+            wait_for_jobs(store, 16)
             held.set()
             assert first.result(PATIENCE_S)
             for one in rest:

@@ -7,15 +7,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cas import Closed, Digest, InvalidName, Missing, Name, Names, Record, Store
-from cas.disk import Disk
-from tests.support.engine import KIB, SMALL, noise, opened, push, stage
+from cas import Busy, Closed, Digest, InvalidName, Missing, Name, Names, Record, Store
+from cas.disk import Cell, Disk
+from tests.support.engine import KIB, SMALL, noise, opened, push, stage, wait_for_jobs
 
 paths = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.text("ab/", max_size=4)
 
@@ -197,6 +198,45 @@ class TestManyChanges:
             assert disk.counts.syncs - before <= 3
         with opened(tmp_path) as store:
             assert len(store.scan("thing")) == 65
+
+    def test_who_finds_nobody_committing_commits_by_itself(self, tmp_path: Path) -> None:
+        """On its own thread, whichever that is; what comes meanwhile is the committer's, on its own."""
+        where, started, gate = dict[str, int](), threading.Event(), threading.Event()
+
+        def put(names: Names, path: str) -> int:
+            names.put(Name("thing", path), Record(b""))
+            where[path] = threading.get_ident()
+            if path == "held":
+                started.set()
+                assert gate.wait(60)
+            return threading.get_ident()
+
+        with Store.open(tmp_path, SMALL, create=True) as store, ThreadPoolExecutor(3) as pool:
+            own = store.change(lambda names: put(names, "own"))
+            held = pool.submit(lambda: (store.change(lambda names: put(names, "held")), threading.get_ident()))
+            assert started.wait(60)
+            others = [pool.submit(store.change, lambda names, n=n: put(names, f"{n}")) for n in range(2)]
+            wait_for_jobs(store, 2)
+            gate.set()
+            committed, asked = held.result()
+            assert {other.result() for other in others} == {store._parts.committer._thread.ident}
+            after = store.change(lambda names: put(names, "after"))
+        assert (own, after, committed) == (threading.get_ident(), threading.get_ident(), asked)
+        with opened(tmp_path) as store:
+            assert {name.path for name, _ in store.scan("thing")} == set(where)
+
+    def test_who_finds_another_process_committing_waits_as_long_as_it_may(self, tmp_path: Path) -> None:
+        """Its own thread goes nowhere where it could not come back from; what it gave up never happens."""
+        with Store.open(tmp_path, replace(SMALL, write_wait_s=0.1), create=True) as store:
+            store.change(lambda names: names.put(Name("thing", "before"), Record(b"")))
+            other = Cell(tmp_path / "locks" / "journal")  # as another process has it open
+            assert other.lock_now()
+            with pytest.raises(Busy, match="held the index"):
+                store.change(lambda names: names.put(Name("thing", "given up"), Record(b"")))
+            other.unlock()
+            store.change(lambda names: names.put(Name("thing", "after"), Record(b"")))
+            assert [name.path for name, _ in store.scan("thing")] == ["after", "before"]
+            other.close()
 
     def test_a_change_of_nothing_writes_nothing(self, tmp_path: Path) -> None:
         """Asking under the write lock costs no journal record."""

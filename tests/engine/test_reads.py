@@ -1,7 +1,5 @@
 """Several look-ups at one moment, names alone, the last name before another, and records as large as manifests get."""
 
-# ruff: noqa: SLF001 - what a promise rests on is looked at inside, not only from the front
-
 from __future__ import annotations
 
 import threading
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 
 from cas import Digest, InvalidName, Name, Names, Reads, Record, Store, rebuild_index
 from cas.disk import Disk
-from tests.support.engine import MIB, SMALL, noise, opened, push
+from tests.support.engine import MIB, SMALL, noise, opened, push, wait_for_jobs
 
 paths = st.text(st.sampled_from("ab/é\U0001f600"), max_size=4)
 
@@ -157,9 +155,7 @@ class TestLargeRecords:
                 pool.submit(store.change, lambda names, n=n: names.put(Name("m", f"{n:02}"), Record(noise(MIB, n))))
                 for n in range(30)
             ]
-            committer = store._parts.committer
-            with committer._wake:
-                assert committer._wake.wait_for(lambda: len(committer._waiting) == len(rest), 60)
+            wait_for_jobs(store, len(rest))
             held.set()
             assert first.result()
             for one in rest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from cas.records import Role
 from cas.scan import scan_pack
 
 KIB, MIB = 1 << 10, 1 << 20
+_WITHIN_S = 60
 
 # Every limit is met after a few hundred kilobytes, so that small samples go through every path.
 SMALL = EngineSettings(
@@ -27,6 +29,15 @@ SMALL = EngineSettings(
     reserve_bytes=0,
     open_packs=3,
 )
+
+
+def wait_for_jobs(store: Store, count: int) -> None:
+    """Wait until so many jobs wait behind the one that is being committed."""
+    committer, deadline = store._parts.committer, time.monotonic() + _WITHIN_S
+    with committer._wake:
+        while len(committer._waiting) != count:
+            assert time.monotonic() < deadline
+            committer._wake.wait(0.01)  # nobody tells us
 
 
 def noise(size: int, seed: int = 0) -> bytes:
