@@ -81,9 +81,10 @@ def build(
         authenticator.close()
         threads.close()
 
+    nearby = keys.Nearby(store)
     bodies, bridge = Bodies(http.large_bodies), Bridge(store, v1, threads.run, clock)
     hub = v1_call.Registry(store, threads, http, access, clock, authenticator, bodies, bridge, v1, gate)
-    oci = v2_call.Registry(store, threads, http, access, clock, authenticator, bodies, bridge, v2, auth.admit)
+    oci = v2_call.Registry(store, threads, http, access, clock, authenticator, bodies, bridge, v2, nearby, auth.admit)
     router = Router(routes(hub), redirect_slashes=False, default=_nowhere, lifespan=lifespan)
     hubs = Errors(Paths(router), answers.refuse)
     if vouched is not None:

@@ -104,6 +104,11 @@ class Loan:
         """Have the kernel wake us for so many bytes only, or for the end; it makes its buffer large enough."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether bytes are here to be read."""
+        return self.is_over or bool(self._unread_bytes())
+
     async def wait(self, wanted: int) -> None:
         """Wait on the loop until so many bytes are here, or the last ones, or the end, or nothing came for too long.
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Final, Generic, TypeVar, final
 
 from starlette.types import Receive
@@ -57,7 +58,7 @@ class BodyTooLarge(Exception):
 
 async def receive_into(
     receive: Receive,
-    upload: Upload,
+    begin: Callable[[], Upload],
     *,
     limit_bytes: int | None,
     run: Run,
@@ -67,20 +68,19 @@ async def receive_into(
 ) -> T:
     """Stream a request body into an upload, then end it: what `then` returns, which is told the body's size.
 
-    The next block is received while a thread writes the last one, never more than one. Where the connection is lent,
-    threads read from it themselves instead. `then` runs in the thread that took the last
-    bytes. However this ends, no thread uses the upload afterwards.
+    `begin` gives the upload, in the thread that takes the first bytes. The next block is received while a thread writes
+    the last one, never more than one. Where the connection is lent, threads read from it themselves instead. `then`
+    runs in the thread that took the last bytes. However this ends, no thread uses the upload afterwards.
 
     Raises:
         ClientGone: the body broke off, or is shorter than announced.
         BodyTooLarge: it is longer than the limit; known at once if the length was announced.
+        Exception: what `begin` raised.
     """
     taken = _Taken()
-    writer = _Writer(upload, run, then)
+    writer = _Writer(partial(_begin, begin, announced_bytes), run, then)
     try:
         _check(limit_bytes, announced_bytes)
-        if announced_bytes is not None:
-            upload.announce(announced_bytes)
         async with aclosing(pieces(receive, limit_bytes, announced_bytes, taken)) as body:
             await writer.borrow(lend, taken, limit_bytes)
             async for data in body:
@@ -89,6 +89,13 @@ async def receive_into(
         return await writer.finish(taken.bytes)
     finally:
         await writer.end()
+
+
+def _begin(begin: Callable[[], Upload], announced_bytes: int | None) -> Upload:
+    upload = begin()
+    if announced_bytes is not None:
+        upload.announce(announced_bytes)
+    return upload
 
 
 def _check(limit_bytes: int | None, announced_bytes: int | None) -> None:
@@ -134,13 +141,14 @@ class _Writer(Generic[T]):
 
     active: ClassVar[int] = 0  # writers at work in this process, all on its one loop
 
-    def __init__(self, upload: Upload, run: Run, then: Callable[[int], T]) -> None:
+    def __init__(self, begin: Callable[[], Upload], run: Run, then: Callable[[int], T]) -> None:
         _Writer.active += 1
-        self._upload, self._run, self._then = upload, run, then
+        self._begin, self._run, self._then = begin, run, then
+        self._upload: Upload | None = None
         self._results: list[T] = []  # what `then` returned
         self._pieces: list[bytes] = []
         self._size = 0
-        self._writing: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[object] | None = None
         self._look = asyncio.get_running_loop().call_later(_REST_S, self._rest)
 
     def _rest(self) -> None:
@@ -148,7 +156,7 @@ class _Writer(Generic[T]):
         self._look = asyncio.get_running_loop().call_later(_REST_S, self._rest)
         last = self._writing
         if last is None or (last.done() and not last.cancelled() and last.exception() is None):
-            self._writing = asyncio.ensure_future(self._run(self._upload.rest))
+            self._writing = asyncio.ensure_future(self._run(lambda: self._write([]).rest()))
 
     async def add(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -166,6 +174,9 @@ class _Writer(Generic[T]):
         try:
             while loan.left and not loan.is_over:
                 block = _loan_bytes(_Writer.active)
+                if self._upload is None and not loan.is_ready:
+                    self._writing = asyncio.ensure_future(self._run(self._write, []))
+                    await self._wait()  # what it says must not wait for a slow client
                 await loan.wait(_SMALLEST_BLOCK_BYTES)
                 await self._wait()
                 pieces, self._pieces, self._size = self._pieces, [], 0
@@ -192,7 +203,7 @@ class _Writer(Generic[T]):
         await self._wait()
         if self._pieces:
             pieces, self._pieces, self._size = self._pieces, [], 0
-            self._writing = asyncio.ensure_future(self._run(_write_block, self._upload, pieces))
+            self._writing = asyncio.ensure_future(self._run(self._write, pieces))
 
     async def _wait(self) -> None:
         """Wait until no thread is at the upload."""
@@ -201,19 +212,30 @@ class _Writer(Generic[T]):
             if self._writing is writing:
                 self._writing = None
 
+    def _write(self, pieces: list[bytes]) -> Upload:
+        """Write pieces in order; small ones are joined, since each costs a call for every hash."""
+        if self._upload is None:
+            self._upload = self._begin()
+        if len(pieces) > 1 and len(pieces[0]) < _PIECE_BYTES:
+            pieces[:] = [b"".join(pieces)]
+        if pieces:
+            self._upload.write(*pieces)
+            pieces.clear()
+        return self._upload
+
     def _draw(self, pieces: list[bytes], loan: Loan, block: int, size: int) -> None:
         """Write what came before, then take some blocks, for as long as the client is not slower than we are."""
-        _write_block(self._upload, pieces)
+        upload = self._write(pieces)
         for _ in range(_TURN_BYTES // block):
             wanted = min(block, loan.left)
-            if self._upload.draw(loan.read, loan.left, block) < wanted:
+            if upload.draw(loan.read, loan.left, block) < wanted:
                 break
             if not loan.left:
                 self._end([], size)
                 break
 
     def _end(self, pieces: list[bytes], size: int) -> None:
-        _write_block(self._upload, pieces)
+        self._write(pieces)
         self._results.append(self._then(size))
 
     async def end(self) -> None:
@@ -239,7 +261,7 @@ def _loan_bytes(active: int) -> int:
     return max(_SMALLEST_LOAN_BYTES, min(_LARGEST_LOAN_BYTES, _ALL_LOANS_BYTES // active))
 
 
-async def _finish(task: asyncio.Task[None]) -> None:
+async def _finish(task: asyncio.Task[object]) -> None:
     """Wait for a task; if the waiter is cancelled, the task ends first all the same."""
     try:
         await asyncio.shield(task)
@@ -247,13 +269,3 @@ async def _finish(task: asyncio.Task[None]) -> None:
         task.cancel()
         await outlive(task)
         raise
-
-
-def _write_block(upload: Upload, pieces: list[bytes]) -> None:
-    """Write pieces in order; small ones are joined, since each costs a call for every hash."""
-    if not pieces:
-        return
-    if len(pieces) > 1 and len(pieces[0]) < _PIECE_BYTES:
-        pieces[:] = [b"".join(pieces)]
-    upload.write(*pieces)
-    pieces.clear()

@@ -8,10 +8,12 @@ at once. Blocking; no HTTP, no tokens.
 
 from __future__ import annotations
 
+import math
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, final
 
 from api.content.values import content, record
 from cas import Name, Names, Reads, Store
@@ -19,6 +21,7 @@ from cas import Name, Names, Reads, Store
 KEYRING: Final = Name("key", "token")
 SECRET_BYTES: Final = 32
 _ID_BYTES: Final = 4
+_IN_MEMORY_S: Final = 60.0  # pages that were looked at so recently need not come from the disk
 
 Random = Callable[[int], bytes]
 
@@ -53,6 +56,28 @@ def read(reads: Reads) -> Keyring:
     ring = _find(reads)
     assert ring is not None, "a process that uses the keyring has seen to it that there is one"
     return ring
+
+
+@final
+class Nearby:
+    """The keyring of one worker, which may be looked up on its event loop while that is sure not to wait for a disk."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._clock = store, clock
+        self._seen = -math.inf
+
+    def read(self) -> Keyring:
+        """Look it up, in a thread."""
+        self._seen = self._clock()
+        return self._store.read(read)
+
+    def read_now(self) -> Keyring | None:
+        """Look it up on the loop; None if that might mean to wait."""
+        now = self._clock()
+        if now - self._seen > _IN_MEMORY_S:
+            return None
+        self._seen = now
+        return self._store.read_now(read)
 
 
 def ensure(store: Store, now: float, random: Random = secrets.token_bytes) -> None:

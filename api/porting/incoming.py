@@ -244,7 +244,7 @@ class Incoming:
             arrival = uploads.whole(digest)
             try:
                 for block in file.blocks():
-                    arrival.upload.write(block)
+                    arrival.begin().write(block)
                     self._report.block(len(block))
                 arrival.close(digest)
             except Mismatch:

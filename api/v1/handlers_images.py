@@ -108,7 +108,7 @@ async def put_layer(call: Call) -> ASGIApp:
     try:
         await receive_into(
             call.request.receive,
-            layer.upload,
+            lambda: layer.upload,
             limit_bytes=limit,
             run=run,
             announced_bytes=call.announced_bytes,

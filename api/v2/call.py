@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp
 
+from api.access.keys import Nearby
 from api.access.principal import NOBODY, Action, Caller
 from api.access.settings import Mode
 from api.basis import Basis
@@ -45,11 +46,13 @@ class Registry(Server):
     """Everything a handler may need that outlives a request.
 
     Attributes:
+        keys: signs and reads what clients are given to bring back.
         admit: says who calls, or refuses, before the handler runs and before a byte of the body is read.
         large: whose turn it is to have a large document parsed: that takes many times its size in memory.
     """
 
     v2: V2Settings
+    keys: Nearby
     admit: Callable[[Call, Need], Awaitable[Caller]]
     large: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
 

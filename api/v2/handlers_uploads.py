@@ -1,19 +1,20 @@
 """Routes of uploads: parse, steps in a thread around the body, render.
 
-Everything that headers alone can tell is refused before a byte of the body is read, unless all of it is small.
+Everything that headers alone can tell is refused before a byte of the body is taken, unless all of it is small.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final, TypeVar, TypeVarTuple
 
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from api.config import KIB
 from api.content.repository import Repository
 from api.receiving import BodyTooLarge, ClientGone, receive_into
 from api.request import SMALL_BYTES
@@ -29,11 +30,12 @@ from api.v2.errors import (
     Refused,
 )
 from api.v2.mount import Mount
-from api.v2.uploads import Arrival, NoSession, OutOfStep, Uploads
+from api.v2.uploads import Arrival, ClosedBefore, NoSession, OutOfStep, Uploads
 from cas import Digest, Superseded
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+_LARGE_BYTES: Final = 256 * KIB  # of a body that is sure to be lent: it is longer than what comes with its head
 _NO_ALGORITHM: Final = "this registry knows the digest algorithms sha256 and sha512"
 _NO_CHUNK: Final = "the Content-Range of an upload is <first byte>-<last byte>, without a unit or a total"
 
@@ -50,14 +52,17 @@ async def post(call: Call) -> ASGIApp:
     algorithm = call.parameter("digest-algorithm") or sessions.ALGORITHMS[0]
     if algorithm not in sessions.ALGORITHMS:
         raise Refused(DIGEST_INVALID, {"algorithm": algorithm[:100]}, message=_NO_ALGORITHM)
-    session = await _step(call, _uploads(call).open, algorithm)
+    ring = call.registry.keys.read_now()
+    if ring is None:
+        ring = await call.registry.threads.run(call.registry.keys.read)
+    session = _uploads(call).open(algorithm, ring)
     return Response(status_code=202, headers=_where(call, session))
 
 
 async def patch(call: Call) -> ASGIApp:
     """end-5: go on with a session."""
     chunk = _chunk(call)
-    arrival = await _step(call, _uploads(call).resume, call.variable, chunk)
+    arrival = _uploads(call).resume(call.variable, chunk)
     size = await _receive(call, arrival, chunk, arrival.suspend)
     return Response(status_code=202, headers={**_where(call, call.variable), "Range": chunks.held(size)})
 
@@ -69,8 +74,8 @@ async def put(call: Call) -> ASGIApp:
     if small is not None:
         await _step(call, _uploads(call).close, call.variable, chunk, digest, small)
         return _created(call, digest)
-    arrival = await _step(call, _uploads(call).resume_to_close, call.variable, chunk, digest)
-    if arrival is not None:
+    arrival = _uploads(call).resume(call.variable, chunk, digest)
+    with suppress(ClosedBefore):
         await _receive(call, arrival, chunk, partial(arrival.close, digest))
     return _created(call, digest)
 
@@ -101,7 +106,7 @@ async def _take_whole(call: Call, digest: Digest) -> ASGIApp:
     if small is not None:
         await _step(call, _uploads(call).put, digest, small)
         return _created(call, digest)
-    arrival = await _step(call, _uploads(call).whole, digest)
+    arrival = _uploads(call).whole(digest)
     await _receive(call, arrival, None, partial(arrival.close, digest))
     return _created(call, digest)
 
@@ -129,8 +134,10 @@ async def _receive(call: Call, arrival: Arrival, chunk: Chunk | None, then: Call
         BodyTooLarge: the blob is larger than the limit; nothing more is taken.
         Refused: 400, the body is not as long as the chunk; nothing more is taken.
     """
-    run, limit = call.registry.threads.run, call.registry.http.max_layer_bytes
-    room = None if limit is None else max(0, limit - arrival.upload.size)
+    run, limit, announced = call.registry.threads.run, call.registry.http.max_layer_bytes, call.announced_bytes
+    if limit is not None or (announced or 0) < _LARGE_BYTES or call.lender is None or call.header("expect") is not None:
+        await _step(call, arrival.begin)  # else it may begin with the first bytes, which are here already or soon
+    room = None if limit is None else max(0, limit - arrival.begin().size)
     most = room if chunk is None else min(chunk.size, chunk.size if room is None else room)
 
     def end(size: int) -> T:
@@ -142,10 +149,10 @@ async def _receive(call: Call, arrival: Arrival, chunk: Chunk | None, then: Call
         with _saying(call):
             return await receive_into(
                 call.request.receive,
-                arrival.upload,
+                arrival.begin,
                 limit_bytes=most,
                 run=run,
-                announced_bytes=call.announced_bytes,
+                announced_bytes=announced,
                 lend=call.lender,
                 then=end,
             )

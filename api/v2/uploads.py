@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NoReturn, final
 
 from api.access import keys
+from api.access.keys import Keyring
 from api.content import repositories
 from api.content.repositories import Access
 from api.content.repository import Repository
@@ -23,6 +24,10 @@ from cas import CasError, Digest, Mismatch, Missing, Names, Staged, Store, Super
 
 class NoSession(Exception):
     """The id is none of ours, of another repository, or too old; or its upload was finished or cancelled."""
+
+
+class ClosedBefore(Exception):
+    """The client repeats its last request, whose answer it never saw: the session was closed as this very blob."""
 
 
 class OutOfStep(Exception):
@@ -50,11 +55,10 @@ class Uploads:
     access: Access
     now: float
 
-    def open(self, algorithm: str, random: Callable[[int], bytes] = secrets.token_bytes) -> str:
-        """Open a session and return its id. Nothing is written: an abandoned one costs nothing."""
+    def open(self, algorithm: str, ring: Keyring, random: Callable[[int], bytes] = secrets.token_bytes) -> str:
+        """Open a session and return its id. Nothing is written, nor looked up: an abandoned one costs nothing."""
         number = int.from_bytes(random(sessions.NUMBER_BYTES), "big")
-        key = self.store.read(keys.read).newest.secret
-        return sessions.write(Session(number, int(self.now), algorithm), self.repository, key)
+        return sessions.write(Session(number, int(self.now), algorithm), self.repository, ring.newest.secret)
 
     def held(self, text: str) -> int:
         """Return how many bytes of a session are safe.
@@ -73,35 +77,19 @@ class Uploads:
         if not self.store.cancel(self._session(text).number):
             raise NoSession
 
-    def resume(self, text: str, chunk: Chunk | None) -> Arrival:
-        """Go on with a session.
-
-        Raises:
-            NoSession: there is no such one, or no longer.
-            OutOfStep: the chunk begins elsewhere; nothing was taken.
-        """
-        session = self._session(text)
-        return self._resume(session, chunk, session.algorithm)
-
-    def resume_to_close(self, text: str, chunk: Chunk | None, closing: Digest) -> Arrival | None:
-        """Go on with a session to its end; None if it was closed as this very blob before.
-
-        Raises:
-            NoSession, OutOfStep: as for `resume`.
-        """
-        session = self._session(text)
-        return None if self.is_closed_as(session, closing) else self._resume(session, chunk, closing.algorithm)
+    def resume(self, text: str, chunk: Chunk | None, closing: Digest | None = None) -> Arrival:
+        """Go on with a session, to its end as a blob if there is one to close it as; once the arrival begins."""
+        return Arrival(self, lambda: self._resume(text, chunk, closing))
 
     def close(self, text: str, chunk: Chunk | None, closing: Digest, rest: bytes) -> None:
-        """Go on with a session to its end, all of whose last bytes are here.
+        """Go on with a session to its end, all of whose last bytes are here; twice is once.
 
         Raises:
-            NoSession, OutOfStep: as for `resume`.
+            NoSession, OutOfStep: as for `Arrival.begin`.
             Mismatch: as for `Arrival.close`.
         """
-        arrival = self.resume_to_close(text, chunk, closing)
-        if arrival is not None:
-            arrival.close(closing, rest)
+        with contextlib.suppress(ClosedBefore):
+            self.resume(text, chunk, closing).close(closing, rest)
 
     def put(self, closing: Digest, data: bytes) -> None:
         """Take a blob that is here.
@@ -112,8 +100,8 @@ class Uploads:
         self.whole(closing).close(closing, data)
 
     def whole(self, closing: Digest) -> Arrival:
-        """Begin a blob that comes in this one request."""
-        return Arrival(self, self.store.upload(algorithm=closing.algorithm))
+        """Take a blob that comes in this one request."""
+        return Arrival(self, lambda: (self.store.upload(algorithm=closing.algorithm), None))
 
     def show(self, names: Names, digest: Digest, size: int) -> None:
         """Make a blob visible in the repository, which is made if there is none."""
@@ -137,7 +125,11 @@ class Uploads:
             return False
         return self.store.read(lambda reads: links.find(reads, self.repository, digest)) is not None
 
-    def _resume(self, session: Session, chunk: Chunk | None, algorithm: str) -> Arrival:
+    def _resume(self, text: str, chunk: Chunk | None, closing: Digest | None) -> tuple[Upload, Session]:
+        session = self._session(text)
+        if closing is not None and self.is_closed_as(session, closing):
+            raise ClosedBefore
+        algorithm = session.algorithm if closing is None else closing.algorithm
         try:
             upload = self.store.resume(session.number, algorithm=algorithm)
         except Missing:
@@ -146,7 +138,7 @@ class Uploads:
             held = upload.size
             upload.discard()
             raise OutOfStep(held)
-        return Arrival(self, upload, session)
+        return upload, session
 
     def _session(self, text: str) -> Session:
         ring = self.store.read(keys.read)
@@ -158,11 +150,28 @@ class Uploads:
 
 @final
 class Arrival:
-    """The bytes of one request on their way into an upload; for one thread at a time."""
+    """The bytes of one request on their way into an upload; for one thread at a time.
 
-    def __init__(self, uploads: Uploads, upload: Upload, session: Session | None = None) -> None:
-        self.upload = upload
-        self._uploads, self._session = uploads, session
+    It begins by itself when it is first used, in the thread that does so: of a small push that is one crossing less.
+    """
+
+    def __init__(self, uploads: Uploads, begin: Callable[[], tuple[Upload, Session | None]]) -> None:
+        """Make one that begins as its maker says."""
+        self._uploads, self._begin = uploads, begin
+        self._upload: Upload | None = None
+        self._session: Session | None = None
+
+    def begin(self) -> Upload:
+        """Return the upload, which is begun if it was not yet.
+
+        Raises:
+            NoSession: there is no such one, or no longer.
+            OutOfStep: the chunk begins elsewhere; nothing was taken.
+            ClosedBefore: the session was closed as this very blob before.
+        """
+        if self._upload is None:
+            self._upload, self._session = self._begin()
+        return self._upload
 
     def suspend(self) -> int:
         """Make durable what came and leave the rest to other requests; return how many bytes are held.
@@ -171,8 +180,9 @@ class Arrival:
             OutOfStep: another request was faster; nothing of this one stays.
             NoSession: another request finished or cancelled the upload.
         """
+        upload = self.begin()
         with self._dropping():
-            return self.upload.suspend()
+            return upload.suspend()
 
     def close(self, closing: Digest, rest: bytes = b"") -> None:
         """Take the last bytes, prove the blob and show it in the repository: durable and visible on return.
@@ -185,11 +195,12 @@ class Arrival:
         def edit(names: Names, staged: Staged) -> None:
             self._uploads.show(names, staged.digest, staged.size)
 
+        upload = self.begin()
         with self._dropping():
             try:
                 if rest:
-                    self.upload.write(rest)
-                self.upload.keep(closing, edit)
+                    upload.write(rest)
+                upload.keep(closing, edit)
             except Mismatch:
                 if self._session is not None:
                     self._uploads.store.cancel(self._session.number)
@@ -201,15 +212,17 @@ class Arrival:
 
     def save(self) -> None:
         """Keep what came of a body that broke off, as far as that can be."""
-        with contextlib.suppress(CasError):
-            if self._session is None:
-                self.upload.discard()
-            else:
-                self.upload.suspend()
+        if self._upload is not None:
+            with contextlib.suppress(CasError):
+                if self._session is None:
+                    self._upload.discard()
+                else:
+                    self._upload.suspend()
 
     def drop(self) -> None:
         """Take nothing more; what was safe before stays."""
-        self.upload.discard()
+        if self._upload is not None:
+            self._upload.discard()
 
     def give_way(self) -> NoReturn:
         """Take nothing more, because another request went on with the session.

@@ -63,6 +63,22 @@ def test_a_rotation_elsewhere_is_seen_at_once_and_keeps_what_it_was_told(tmp_pat
         assert ring.find("") is None
 
 
+def test_a_loop_looks_only_for_what_was_seen_within_the_last_minute(tmp_path: Path) -> None:
+    """What was not may have to come from the disk; a rotation is seen at once either way."""
+    now = 0.0
+    with Store.open(tmp_path / "root", SMALL, create=True) as store:
+        keys.ensure(store, NOON)
+        nearby = keys.Nearby(store, lambda: now)
+        assert nearby.read_now() is None
+        assert nearby.read() == store.read(keys.read)
+        for _ in range(3):
+            now += 60
+            store.change(lambda names: keys.rotate(names, NOON, 1))
+            assert nearby.read_now() == store.read(keys.read)
+        now += 61
+        assert nearby.read_now() is None
+
+
 def test_a_store_without_a_key_gets_one_by_a_rotation(tmp_path: Path) -> None:
     """An operator may turn the ring before the first start."""
     with Store.open(tmp_path / "root", SMALL, create=True) as store:

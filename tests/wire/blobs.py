@@ -50,7 +50,7 @@ def application(store: Store, threads: Threads, limit_bytes: int | None = None) 
             try:
                 staged = await receive_into(
                     request.receive,
-                    upload,
+                    lambda: upload,
                     limit_bytes=limit_bytes,
                     run=threads.run,
                     announced_bytes=int(request.headers["content-length"])

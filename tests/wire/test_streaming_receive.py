@@ -85,7 +85,7 @@ async def into(
 ) -> int:
     upload = cast("Upload", sink)
     return await receive_into(
-        receive, upload, limit_bytes=limit, run=threads.run, announced_bytes=announced, then=lambda size: size
+        receive, lambda: upload, limit_bytes=limit, run=threads.run, announced_bytes=announced, then=lambda size: size
     )
 
 

@@ -17,7 +17,7 @@ from api.config import HttpSettings
 from api.v2.sessions import LIFE_S
 from tests.support.engine import noise
 from tests.wire.harness import read_all
-from tests.wire.v2.pushing import KIB, Client, Pushed, code, new_repository, pushing, sha256, sha512
+from tests.wire.v2.pushing import KIB, MIB, Client, Pushed, code, new_repository, pushing, sha256, sha512
 
 LIMIT = 100_000
 
@@ -207,10 +207,10 @@ class TestLimit:
 class TestBeforeTheBody:
     """What headers alone can tell is told before a body is sent: these clients wait to be asked for theirs."""
 
-    def answer(self, registry: Pushed, head: str) -> bytes:
+    def answer(self, registry: Pushed, head: str, *more: str) -> bytes:
         """Send a request's head, and nothing else; return all that comes."""
         sock = registry.server.connect()
-        lines = [head, "Host: a", "Expect: 100-continue", "Connection: close", "", ""]
+        lines = [head, "Host: a", *(more or ("Expect: 100-continue",)), "Connection: close", "", ""]
         sock.sendall("\r\n".join(lines).encode())
         try:
             return read_all(sock)
@@ -240,6 +240,25 @@ class TestBeforeTheBody:
         for head, status in heads.items():
             assert self.answer(registry, head).startswith(b"HTTP/1.1 %d " % status), head
         assert client.held(place) == 3
+
+    def test_who_is_slow_is_refused_before_the_body_too(self, tmp_path: Path) -> None:
+        """A large body may begin with its first bytes; the head of one that does not come is looked at by itself."""
+        with pushing(tmp_path / "root") as registry, closing(registry.client()) as client:
+            place, digest, length = client.open(new_repository()), sha256(b"x"), "Content-Length: 1000000"
+            for method in (f"PATCH {place}x", f"PUT {place}x?digest={digest}"):
+                assert self.answer(registry, f"{method} HTTP/1.1", length).startswith(b"HTTP/1.1 404 "), method
+            ahead = "Content-Range: 4-1000003"
+            assert self.answer(registry, f"PATCH {place} HTTP/1.1", length, ahead).startswith(b"HTTP/1.1 416 ")
+
+    def test_who_repeats_the_end_is_answered_before_the_body(self, tmp_path: Path) -> None:
+        """A large blob that was closed by this very request is there, whether or not its bytes come again."""
+        with pushing(tmp_path / "root") as registry, closing(registry.client()) as client:
+            data = noise(MIB, 77)
+            place, digest = client.open(new_repository()), sha256(data)
+            assert client.put(place, digest, data).status_code == 201
+            assert client.put(place, digest, data).status_code == 201
+            head = f"PUT {place}?digest={digest} HTTP/1.1"
+            assert self.answer(registry, head, f"Content-Length: {MIB}").startswith(b"HTTP/1.1 201 ")
 
     def test_a_stranger_is_refused_before_the_body(self, tmp_path: Path) -> None:
         """401 on every route of uploads, whether there is such a session or not."""
