@@ -191,7 +191,7 @@ class Http1(H11Protocol):
         direct, pieces = self._direct, self._connection.pieces
         if direct is None or self._connection.lost or not direct.is_large():
             return None
-        await self._invite()
+        await self._go_on()
         if not pieces.lend() or taken != direct.taken:
             return None  # what was read must be received first
         stall_s = self._connection.settings.stall_s
@@ -350,7 +350,11 @@ class Http1(H11Protocol):
 
     async def _invite(self) -> None:
         """Let a body come that its application waits for."""
-        self._connection.pieces.take_back()
+        self._connection.pieces.take_back_soon()
+        await self._go_on()
+
+    async def _go_on(self) -> None:
+        """Tell a client that waits for it to send its body."""
         if self.connection.they_are_waiting_for_100_continue:
             headers = self.config.response_headers("h11")
             await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))

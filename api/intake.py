@@ -154,6 +154,16 @@ class Pieces(asyncio.StreamReader):
         else:
             self._resume()
 
+    def take_back_soon(self) -> None:
+        """Read on in the next round of the loop, unless it is lent by then: to begin and end that is dear."""
+        self._is_lent = False
+        if self._is_paused:
+            self._loop_.call_soon(self._resume_unless_lent)
+
+    def _resume_unless_lent(self) -> None:
+        if not self._is_lent:
+            self._resume()
+
     def close(self) -> None:
         """Wait for nothing any more."""
         self._patience.close()

@@ -102,9 +102,18 @@ class Wire(asyncio.Transport):
 
     max_size = 256 * KIB
 
-    def pause_reading(self) -> None: ...
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = list[str]()
 
-    def resume_reading(self) -> None: ...
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.told.append("pause")
+
+    def resume_reading(self) -> None:
+        self.told.append("resume")
 
 
 def wired(loop: asyncio.AbstractEventLoop) -> tuple[Pieces, Wire]:
@@ -136,3 +145,20 @@ def test_a_body_that_comes_fast_is_read_in_long_pieces_while_few_do() -> None:
             pieces.feed_eof()
         loop.close()
     assert Pieces.streaming == 0
+
+
+def test_reading_that_is_lent_again_at_once_does_not_begin_in_between() -> None:
+    """To begin and end it is two calls of the system; where nobody borrows it, it goes on in the next round."""
+
+    async def scenario() -> list[str]:
+        pieces, wire = wired(asyncio.get_running_loop())
+        pieces.lend()
+        pieces.take_back_soon()
+        pieces.lend()
+        await asyncio.sleep(0)
+        assert wire.told == ["pause"]
+        pieces.take_back_soon()
+        await asyncio.sleep(0)
+        return wire.told
+
+    assert asyncio.run(scenario()) == ["pause", "resume"]
