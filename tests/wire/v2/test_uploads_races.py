@@ -1,5 +1,7 @@
 """Several requests on one session or one blob at once, clients that vanish, and a disk that is full in the middle."""
 
+# ruff: noqa: SLF001 - whether a body has begun to be looked at is asked inside, so that no test has to guess
+
 from __future__ import annotations
 
 import threading
@@ -12,6 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from api import receiving
 from api.config import HttpSettings
 from cas.disk import Disk
 from tests.support.engine import SMALL, noise
@@ -40,8 +43,13 @@ class Slow:
         self._data, self._stands, self._go = data, threading.Event(), threading.Event()
         self._client = registry.client(http2=http2)
         self._pool = ThreadPoolExecutor(1)
+        before = receiving._Writer.active
         self._answer: Future[httpx2.Response] = self._pool.submit(self._client.ask, method, place, self._body())
         assert self._stands.wait(PATIENCE_S)
+        deadline = time.monotonic() + PATIENCE_S
+        while receiving._Writer.active == before:  # what was sent may not have been looked at
+            assert time.monotonic() < deadline
+            self._go.wait(0.005)
 
     def _body(self) -> Iterator[bytes]:
         half = len(self._data) // 2
