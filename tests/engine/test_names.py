@@ -220,6 +220,8 @@ class TestManyChanges:
             gate.set()
             committed, asked = held.result()
             assert {other.result() for other in others} == {store._parts.committer._thread.ident}
+            with store._parts.committer._wake:  # it told them before it made way
+                assert store._parts.committer._wake.wait_for(lambda: store._parts.committer._committing is None, 60)
             after = store.change(lambda names: put(names, "after"))
         assert (own, after, committed) == (threading.get_ident(), threading.get_ident(), asked)
         with opened(tmp_path) as store:
