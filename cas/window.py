@@ -76,8 +76,12 @@ class Window:
     def room(self, size: int, expected: int) -> memoryview:
         """Return memory for the next bytes; `fill` says how many came to lie there.
 
-        Nobody may look at dropped bytes any more: the others take their place.
+        Nobody may look at dropped bytes any more: the others take their place. The other buffer goes back: who asks
+        here has no use for it, mostly because there are many uploads now.
         """
+        if len(self._next):
+            self._spares.give_back(self._next)
+            self._next = bytearray()
         if self._start:
             whole = memoryview(self._buffer)
             whole[: self._filled] = self.view()  # a memmove

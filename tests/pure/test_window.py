@@ -65,3 +65,19 @@ def test_what_comes_ahead_stands_behind_what_is_left_and_leaves_the_dropped_alon
     window.go_on(2)
     window.add(b"i", expected=4 * MIB)
     assert bytes(window.view()) == b"fghi"
+
+
+def test_the_second_buffer_goes_back_once_bytes_come_in_their_turn() -> None:
+    """A worker in which more uploads began would else keep one for each until that is over."""
+    spares = Spares(8)
+    window = Window(spares)
+    window.ahead(4 * MIB)
+    window.go_on(4 * MIB)
+    window.ahead(4 * MIB)[:] = b"a" * (4 * MIB)
+    window.drop(4 * MIB)
+    window.go_on(4 * MIB)
+    free = len(spares._free)  # noqa: SLF001 - what is free is seen by nobody else
+    window.drop(4 * MIB - 1)
+    window.add(b"b", expected=4 * MIB)
+    assert len(spares._free) == free + 1  # noqa: SLF001
+    assert bytes(window.view()) == b"ab"
