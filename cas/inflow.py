@@ -1,7 +1,7 @@
 """The bytes of one upload on their way from whoever brings them to the runs: hashed and cut, in order.
 
-Layer: L8. Small blobs are only gathered. Of an upload that is nearly alone, whose bytes come many at a time, the next
-ones are received while another thread cuts the last ones.
+Layer: L8. Small blobs are only gathered. Of an upload that is alone in its process and comes many bytes at a time, the
+next ones are received while another thread cuts the last ones.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Inflow:
 
     def draw(self, read: Callable[[memoryview], int], left: int, most: int) -> int:
         """Take the next bytes from `read`; see `Upload.draw`."""
-        if most >= _STEP_BYTES < left and self._is_under_way:
+        if most >= _STEP_BYTES < left and self._is_under_way and self._window.is_alone:
             return self._draw_ahead(read)
         self.settle()
         with self._window.room(min(left, most, _STEP_BYTES), min(left, LONGEST_WANT)) as room:

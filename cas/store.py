@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _SYNC_THREADS = 4
 _COPIES = 4  # windows being written while the next ones are cut: 20 MiB at most
-_CUTTERS = 2  # uploads that are nearly alone have one each
+_CUTTERS = 1  # for an upload that is alone
 _SPARES = 8  # windows of uploads that are over, kept for those to come; what each ever held, mostly 1 or 2 MiB
 _TRACKS = 2  # uploads of what is stored, compared with what is read ahead: 8 MiB at most
 _EXPIRED_AT_ONCE = 64  # sessions forgotten in one commit

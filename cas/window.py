@@ -6,6 +6,7 @@ memory consists of (I5). Of an upload that is alone the next bytes may come into
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from contextlib import suppress
 from mmap import MADV_REMOVE, mmap
@@ -26,6 +27,17 @@ class Spares:
 
     def __init__(self, count: int) -> None:
         self._free: deque[mmap] = deque(maxlen=count)
+        self._windows, self._counting = 0, threading.Lock()
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether several uploads are under way."""
+        return self._windows > 1
+
+    def count(self, change: int) -> None:
+        """Note that a window was opened (1) or cleared (-1)."""
+        with self._counting:
+            self._windows += change
 
     def take(self, size: int) -> bytearray | mmap:
         """Return a buffer of at least so many bytes; what stands in it means nothing."""
@@ -56,13 +68,19 @@ def shorten(buffer: mmap, *, others: int) -> None:
 class Window:
     """A sliding window over a stream."""
 
-    __slots__ = ("_buffer", "_filled", "_next", "_spares", "_start")
+    __slots__ = ("_buffer", "_filled", "_is_open", "_next", "_spares", "_start")
 
     def __init__(self, spares: Spares) -> None:
-        self._spares = spares
+        self._spares, self._is_open = spares, True
+        spares.count(1)
         self._buffer: bytearray | mmap = bytearray()
         self._next: bytearray | mmap = bytearray()  # where bytes come ahead
         self._start = self._filled = 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other upload of this process is under way: else every core has its work, and memory is dear."""
+        return not self._spares.are_shared
 
     def __len__(self) -> int:
         """Bytes held."""
@@ -131,3 +149,6 @@ class Window:
         self._spares.give_back(self._next)
         self._buffer, self._next = bytearray(), bytearray()
         self._start = self._filled = 0
+        if self._is_open:
+            self._is_open = False
+            self._spares.count(-1)

@@ -81,3 +81,13 @@ def test_the_second_buffer_goes_back_once_bytes_come_in_their_turn() -> None:
     window.add(b"b", expected=4 * MIB)
     assert len(spares._free) == free + 1  # noqa: SLF001
     assert bytes(window.view()) == b"ab"
+
+
+def test_a_window_is_alone_while_no_other_one_is_open() -> None:
+    """However often the others are cleared."""
+    spares, seen = Spares(2), list[bool]()
+    first, second = Window(spares), Window(spares)
+    for work in (bool, second.clear, second.clear, lambda: Window(spares)):
+        work()
+        seen.append(first.is_alone)
+    assert seen == [False, True, True, False]
