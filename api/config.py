@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 KIB, MIB = 1 << 10, 1 << 20
+# So long rows are taken to be in memory that were looked at; to wait for the disk is for threads.
+IN_MEMORY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

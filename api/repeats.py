@@ -18,6 +18,7 @@ from typing import Final, Protocol, final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.basis import Basis
+from api.config import IN_MEMORY_S
 
 BASIS: Final = "cas.basis"
 FILES: Final = "cas.files"
@@ -27,8 +28,6 @@ _HEAD_END: Final = b"\r\n\r\n"
 _MOST_QUESTION_BYTES: Final = 4096  # a head with a token has half of that
 _ENTRY_BYTES: Final = 512  # what an entry takes beside its bytes, about
 _FILES_BYTES: Final = 4096  # what the way to its files takes, at most about
-# So long rows are taken to be in memory that were looked at; to wait for the disk is for threads.
-_FRESH_S: Final = 60.0
 
 
 class Place(Protocol):
@@ -101,7 +100,7 @@ class _Answer:
     def is_true(self, present: int | None, now: float) -> bool:
         """Tell whether it still holds, at the moment `present` or later."""
         if present != self.moment:
-            moment = self.anew() if 0 <= now - self.seen < _FRESH_S else None
+            moment = self.anew() if 0 <= now - self.seen < IN_MEMORY_S else None
             if moment is None:
                 return False
             self.moment = moment

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cas.records import BlobEntry, Segment
     from cas.view import View
 
+FOUND_DAMAGED = "bytes that were stored already were found damaged while this arrived; send it again"
 _HASHES_KEPT = 1024  # a few hundred bytes each
 
 
@@ -50,7 +51,7 @@ class Claim:
             Busy: a part of it was stored before, and was found damaged meanwhile.
         """
         if start and not view.has_upload(self.recipe):
-            raise Busy("bytes that were stored already were found damaged while this arrived; send it again")
+            raise Busy(FOUND_DAMAGED)
 
     def file(self, edit: Edit, segment: Segment, _digest: Digest | None, _now: int) -> None:
         """Enter, beside a segment, whose it is."""
@@ -59,9 +60,10 @@ class Claim:
 
     def keep(self, edit: Edit, start: int, blob: BlobEntry) -> None:
         """The recipe belongs to a blob now; twice is once."""
-        kept = edit.sound_blob(blob.digest) if start else None
-        if kept is None or kept.recipe != self.recipe:
-            self.check(edit, start)
+        if start and not edit.has_upload(self.recipe):
+            kept = edit.sound_blob(blob.digest)
+            if kept is None or kept.recipe != self.recipe:
+                raise Busy(FOUND_DAMAGED)
         edit.delete_upload(self.recipe)
 
     def drop(self, edit: Edit) -> None:

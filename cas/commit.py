@@ -176,15 +176,15 @@ class Committer:
             return self._index.write(lambda edit: run(edit, Draft()))
         job = Job(run)
         try:
-            if self._is_alone(job, me):
+            if self._begin_or_queue(job, me):
                 self._work([job])
         finally:
             if self._committing == me:
                 self._make_way()
         return job.wait(self._settings.write_wait_s)
 
-    def _is_alone(self, job: Job, me: int) -> bool:
-        """Be the one who commits, if nobody is and nobody waits; else queue the job."""
+    def _begin_or_queue(self, job: Job, me: int) -> bool:
+        """Be the one who commits, if nobody is and nobody waits; else queue the job. Tell which."""
         with self._wake:
             # Only without waiting: a thread that waits for the index cannot give up, the one that waits for a job can.
             if self._closing or self.read_only or self._waiting or self._committing or not self._cell.lock_now():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cas.claims import FOUND_DAMAGED
 from cas.errors import Busy
 from cas.extent import Codec, Extent
 from cas.records import BlobEntry, ChunkEntry, ChunkRef, Role, Segment
@@ -72,7 +73,7 @@ class Filing:
             if row is None:
                 raise Busy("bytes that were stored already were collected while this arrived; send it again")
             if row.state is ChunkState.BAD:
-                raise Busy("bytes that were stored already were found damaged while this arrived; send it again")
+                raise Busy(FOUND_DAMAGED)
             if row.state is ChunkState.DYING:
                 edit.put_chunk(ref, row.extent)
 

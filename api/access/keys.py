@@ -15,13 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
+from api.config import IN_MEMORY_S
 from api.content.values import content, record
 from cas import Name, Names, Reads, Store
 
 KEYRING: Final = Name("key", "token")
 SECRET_BYTES: Final = 32
 _ID_BYTES: Final = 4
-_IN_MEMORY_S: Final = 60.0  # pages that were looked at so recently need not come from the disk
 
 Random = Callable[[int], bytes]
 
@@ -74,7 +74,7 @@ class Nearby:
     def read_now(self) -> Keyring | None:
         """Look it up on the loop; None if that might mean to wait."""
         now = self._clock()
-        if now - self._seen > _IN_MEMORY_S:
+        if now - self._seen > IN_MEMORY_S:
             return None
         self._seen = now
         return self._store.read_now(read)
