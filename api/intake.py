@@ -36,6 +36,7 @@ _FIRST_CHUNKS_BYTES: Final = 32 * KIB  # of a body of unknown length; where so m
 _CRLF: Final = b"\r\n"
 _PLAIN_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _PART_OF_HEADER: Final = re.compile(rb"[0-9A-Fa-f]{1,15}\r?")
+_LEAST_ALIKE: Final = 2  # chunks of one size that are worth being looked at together
 _NO_CHUNK: Final = b"\0" + _CRLF  # h11 refuses this wherever it expects a chunk
 
 
@@ -287,7 +288,12 @@ class Chunked:
                 continue
             header = _PLAIN_CHUNK.match(view, at)
             if header is not None and (size := int(header[1], 16)):
-                self._left, at = size + len(_CRLF), header.end()
+                whole = _whole_chunks(view, at, header[0], size)
+                found += whole
+                self.taken += size * len(whole)
+                at += (len(header[0]) + size + len(_CRLF)) * len(whole)
+                if not whole:
+                    self._left, at = size + len(_CRLF), header.end()
             elif header is None and _PART_OF_HEADER.fullmatch(view, at):
                 self._header, at = bytes(view[at:]), len(view)
             else:
@@ -322,6 +328,23 @@ class Chunked:
         self.taken += len(body)
         self._left -= stop - at
         return stop
+
+
+def _whole_chunks(view: memoryview, at: int, header: bytes, size: int) -> list[memoryview]:
+    """Find the bodies of whole chunks that follow each other and are as long as the first, as most of a sender's are.
+
+    One by one they are 12 µs each; here each byte around them is compared in all of them at once. None where that does
+    not pay, or one of the first is not what it seems.
+    """
+    step = len(header) + size + len(_CRLF)
+    count = (len(view) - at) // step
+    if count < _LEAST_ALIKE:
+        return []
+    for place, byte in (*enumerate(header), *enumerate(_CRLF, len(header) + size)):
+        column = bytes(view[at + place : at + count * step : step])
+        count = len(column) - len(column.lstrip(bytes([byte])))
+    first = at + len(header)
+    return [view[start : start + size] for start in range(first, first + count * step, step)]
 
 
 Direct = Sized | Chunked

@@ -32,8 +32,10 @@ _ALL_BLOCKS_BYTES: Final = 4 * MIB
 _LARGEST_LOAN_BYTES: Final = 4 * MIB
 _SMALLEST_LOAN_BYTES: Final = 512 * KIB
 _ALL_LOANS_BYTES: Final = 8 * MIB
-# Bytes that a thread takes from a connection before others may have it: a large upload is never done.
+# Bytes that a thread takes from a connection before others may have it: a large upload is never done. Of an upload that
+# nobody waits for it takes more: a turn costs a hop to the loop and back, while nothing is received.
 _TURN_BYTES: Final = 8 * MIB
+_LONE_TURN_BYTES: Final = 64 * MIB
 # Pieces from here on are written as they are: to join them would copy them.
 _PIECE_BYTES: Final = 64 * KIB
 # How often an upload looks, while its client sends nothing, whether a collection waits for it; collections wait longer.
@@ -225,11 +227,10 @@ class _Writer(Generic[T]):
 
     def _draw(self, pieces: list[bytes], loan: Loan, block: int, size: int) -> None:
         """Write what came before, then take some blocks, for as long as the client is not slower than we are."""
-        upload = self._write(pieces)
-        for _ in range(_TURN_BYTES // block):
-            wanted = min(block, loan.left)
-            if upload.draw(loan.read, loan.left, block) < wanted:
-                break
+        upload, drawn, got = self._write(pieces), 0, block
+        while drawn < (_TURN_BYTES if _Writer.active > 1 else _LONE_TURN_BYTES) and got == block:
+            got = upload.draw(loan.read, loan.left, block)
+            drawn += got
             if not loan.left:
                 self._end([], size)
                 break

@@ -8,7 +8,7 @@ from __future__ import annotations
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cas.runs import submit
+from cas.threads import submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

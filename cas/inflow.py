@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cas.chunker import LONGEST_WANT, Chunker
 from cas.hashing import Hashing
-from cas.runs import submit
+from cas.threads import submit
 from cas.window import HEADROOM, Window
 
 if TYPE_CHECKING:

@@ -15,21 +15,22 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from cas.alike import Alike, same
-from cas.errors import CasError, Closed, Damaged
+from cas.appends import Appends
+from cas.errors import CasError, Damaged
 from cas.extent import Codec, Extent, coalesce
 from cas.reader import Reader
 from cas.records import BlobEntry, Body, ChunkEntry, ChunkRef, Segment, link, pack_refs
 from cas.staged import Filing
+from cas.threads import submit
 from cas.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
 
     from cas.claims import Claim, SessionClaim
     from cas.commit import Draft
     from cas.digest import Digest
-    from cas.direct import Aligned
     from cas.index import Edit
     from cas.packs import PackWriter
     from cas.parts import Parts
@@ -73,13 +74,8 @@ class Runs:
         self._run = _Run(start)
         self._alike = Alike(parts)
         self._fresh: dict[bytes, list[_Fresh]] = {}
-        self._buffers: list[bytes | memoryview] = []
-        self._buffered = 0
-        self._base = 0  # where in the lent pack the buffers will lie
-        self._appending: Future[object] | None = None
+        self._appends = Appends(parts)
         self._in_window: list[_Fresh] = []
-        self._writer: PackWriter | None = None
-        self._kept = 0  # bytes of the lent pack that a record of ours, or somebody before us, stands on
         self._pending: tuple[Future[object], Filing] | None = None
 
     @property
@@ -128,9 +124,9 @@ class Runs:
             filing = self._write_record()
             if not filing.entries:
                 turn.end()  # nobody gains by waiting for this one
-            writer = self._lend()
+            writer = self._appends.lend()
             if writer.end >= self._parts.settings.pack_bytes:
-                self._writer = None  # full: it goes back once this run is filed, and the next run begins a new one
+                self._appends.change_packs()  # full: it goes back once this run is filed
             self.filed = True
             self._pending = submit(self._parts.syncers, self._sync_and_file, writer, filing, turn), filing
         except BaseException:
@@ -156,7 +152,7 @@ class Runs:
         if not self._run.refs:
             return None
         filing = self._write_record()
-        self._lend().sync()
+        self._appends.lend().sync()
         return filing
 
     def settle(self) -> None:
@@ -169,7 +165,7 @@ class Runs:
         Raises:
             Damaged: some are not to be had.
         """
-        self._settle_append()
+        self._appends.settle()
         self._settle_pending()
         blob = BlobEntry(digest, self._run.start, 0, self._claim.recipe)
         with Reader(self._parts, blob) as reader:
@@ -192,7 +188,7 @@ class Runs:
         rows = self._parts.index.read(lambda view: view.chunks(keys))
         if not all(rows):
             return
-        self._settle_append()
+        self._appends.settle()
         places = dict(zip(run.refs, run.extents, strict=True))
         for entry, candidates in zip(run.entries, rows, strict=True):
             own = ChunkRef(entry.key, entry.salt, entry.raw)
@@ -235,8 +231,6 @@ class Runs:
     def abandon(self) -> None:
         """Give the space of unfiled bytes back, and the pack."""
         with contextlib.suppress(CasError):
-            self._settle_append()
-        with contextlib.suppress(CasError):
             self._settle_pending()
         self._roll_back()
         self.release()
@@ -248,20 +242,16 @@ class Runs:
         pin = self.hand_over_pin()
         if pin is not None:
             pin.release()
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            self._parts.packs.give_back(writer)
+        self._appends.release()
 
     def _roll_back(self) -> None:
-        self._buffers, self._in_window = [], []
-        self._base, self._buffered = self._kept, 0
-        if self._writer is not None:
-            self._writer.roll_back(self._kept)
+        self._in_window = []
+        self._appends.roll_back()
 
     def _match(self, chunk: memoryview, key: bytes, candidates: Sequence[ChunkRow]) -> tuple[ChunkRef, Extent] | None:
         for fresh in self._fresh.get(key, ()):
             if fresh.data is None:
-                self._settle_append()
+                self._appends.settle()
             data = self._alike.stored(fresh.extent) if fresh.data is None else bytearray(fresh.data)
             if same(data, chunk):
                 return fresh.ref, fresh.extent
@@ -275,14 +265,10 @@ class Runs:
 
     def _add(self, chunk: memoryview, key: bytes, *, compress: bool) -> tuple[ChunkRef, Extent]:
         codec, stored = self._parts.codec.encode(chunk) if compress else (Codec.RAW, chunk)
-        writer = self._lend()
+        offset = self._appends.gather(stored)
         ref = ChunkRef(key, int.from_bytes(self._parts.disk.random(4), "big"), len(chunk))
-        extent = Extent(writer.pack, self._base + self._buffered, len(stored), len(chunk), codec)
-        entry = ChunkEntry(
-            key, ref.salt, extent.offset, len(stored), len(chunk), codec, xxhash.xxh3_64_intdigest(stored)
-        )
-        self._buffers.append(stored)
-        self._buffered += len(stored)
+        extent = Extent(self._appends.lend().pack, offset, len(stored), len(chunk), codec)
+        entry = ChunkEntry(key, ref.salt, offset, len(stored), len(chunk), codec, xxhash.xxh3_64_intdigest(stored))
         self._run.entries.append(entry)
         fresh = _Fresh(ref, extent, chunk)
         self._fresh.setdefault(key, []).append(fresh)
@@ -290,21 +276,7 @@ class Runs:
         return ref, extent
 
     def _append(self, *, aside: bool) -> None:
-        if not self._buffers:
-            return
-        settings = self._parts.settings
-        root, disk = self._parts.layout.root, self._parts.disk
-        disk.check_room(root, self._buffered, settings.reserve)
-        self._settle_append()
-        past_cache = self._is_past_cache(self._run.start)
-        window = None
-        if aside or past_cache:
-            window = self._parts.windows.take(self._buffers, self._base, wait=past_cache)
-        if window is None:
-            self._lend().append(self._buffers)
-        else:
-            self._append_aside(window, past_cache=past_cache)
-        self._base, self._buffered, self._buffers = self._base + self._buffered, 0, []
+        self._appends.hand_over(aside=aside, past_cache=self._is_past_cache(self._run.start))
         for fresh in self._in_window:
             fresh.data = None
         self._in_window = []
@@ -313,46 +285,17 @@ class Runs:
         """Tell whether what lies there in the blob is unlikely to be asked for soon."""
         return self.is_large or at >= self._parts.settings.direct_bytes
 
-    def _append_aside(self, window: Aligned, *, past_cache: bool) -> None:
-        """Write a copy of the window in another thread, so that the next one can be cut meanwhile."""
-
-        def append(writer: PackWriter) -> None:
-            try:
-                if past_cache:
-                    writer.append_direct(window)
-                else:
-                    writer.append([window.bytes])
-            finally:
-                self._parts.windows.give_back(window)
-
-        try:
-            self._appending = submit(self._parts.appenders, append, self._lend())
-        except Closed:
-            self._parts.windows.give_back(window)
-            raise
-
-    def _settle_append(self) -> None:
-        appending, self._appending = self._appending, None
-        if appending is not None:
-            appending.result()
-
-    def _lend(self) -> PackWriter:
-        if self._writer is None:
-            self._writer = self._parts.packs.take()
-            self._kept = self._base = self._writer.end
-        return self._writer
-
     def _write_record(self) -> Filing:
         self._parts.index.read(lambda view: self._claim.check(view, self._run.start))
-        self._settle_append()
-        run, writer = self._run, self._lend()
+        run = self._run
         self.wrote |= bool(run.entries)
         self.chain = link(self.chain, tuple(run.refs))
         segment = Segment(self._claim.recipe, run.start, tuple(run.refs), self.chain)
-        end = writer.commit(Body(chunks=run.entries, segments=[segment]))
+        end = self._appends.commit(Body(chunks=run.entries, segments=[segment]))
         self._run = _Run(run.start + segment.raw)
-        self._kept = self._base = end
-        return Filing(writer.pack, end, tuple(run.entries), segment, tuple(coalesce(run.extents)), run.pin)
+        return Filing(
+            self._appends.lend().pack, end, tuple(run.entries), segment, tuple(coalesce(run.extents)), run.pin
+        )
 
     def _sync_and_file(self, writer: PackWriter, filing: Filing, turn: Turn) -> None:
         owner, now = self._parts.owner, int(self._parts.clock())
@@ -367,7 +310,7 @@ class Runs:
         finally:
             filing.release()
             turn.end()
-            if writer is not self._writer:
+            if not self._appends.is_lent(writer):
                 self._parts.packs.give_back(writer)
 
     def _settle_pending(self) -> None:
@@ -377,18 +320,6 @@ class Runs:
             future.result()
             for entry in filing.entries:  # the index knows them now
                 self._fresh.pop(entry.key, None)
-
-
-def submit(pool: ThreadPoolExecutor, work: Callable[..., object], *arguments: object) -> Future[object]:
-    """Hand work to a pool.
-
-    Raises:
-        Closed: the store was closed.
-    """
-    try:
-        return pool.submit(work, *arguments)
-    except RuntimeError:  # how a pool says that it was shut down
-        raise Closed("this store was closed; open it anew") from None
 
 
 def _ref(key: bytes, row: ChunkRow) -> ChunkRef:

@@ -22,6 +22,7 @@ def as_h11_reads_it(stream: bytes) -> bytes:
     connection.receive_data(HEAD + stream)
     body = b""
     while type(event := connection.next_event()) is not h11.EndOfMessage:
+        assert event is not h11.NEED_DATA, "the body did not end"
         if isinstance(event, h11.Data):
             body += event.data
     return body
@@ -72,6 +73,25 @@ def test_a_chunked_body_is_the_same_however_it_arrives(chunks: list[tuple[bytes,
     places = [0, *sorted({cut for cut in cuts if 0 < cut < len(stream)}), len(stream)]
     pieces = [stream[start:stop] for start, stop in itertools.pairwise(places)]
     assert as_we_read_it(pieces) == as_h11_reads_it(stream) == b"".join(data for data, _ in chunks)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(["{:x}", "{:X}", "00{:x}"]), st.data())
+def test_a_body_of_chunks_of_one_size_is_what_h11_makes_of_it_wherever_one_byte_of_it_is_wrong(
+    count: int, size: int, style: str, data: st.DataObject
+) -> None:
+    """Many chunks are looked at together: none whose header or end is another one may be taken for one of them."""
+    chunks = [(bytes([number]) * size, style) for number in range(count)]
+    stream = bytearray(encoded(chunks))
+    assert as_we_read_it([bytes(stream)]) == as_h11_reads_it(bytes(stream)) == b"".join(body for body, _ in chunks)
+    place = data.draw(st.integers(0, len(stream) - 6))
+    stream[place] = data.draw(st.sampled_from(b"\r\n0123456789abcdefABCDEF; x"))
+    read: list[bytes | str] = []
+    for reader in (as_h11_reads_it, lambda whole: as_we_read_it([whole])):
+        try:
+            read.append(reader(bytes(stream)))
+        except (h11.RemoteProtocolError, AssertionError) as error:
+            read.append(type(error).__name__)
+    assert read[0] == read[1]
 
 
 @pytest.mark.parametrize(
