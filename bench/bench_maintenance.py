@@ -53,6 +53,7 @@ _OTHERS = 1 << 40  # seeds of theirs
 _WELL = (0, 1, 75)  # ended; something was left for the next one; another one was at it
 _WITHOUT_GRACE = (201, 400)  # a blob that no manifest named yet may have been collected
 _TIMES = 4  # the pulls of other questions, so that some commands end within a window
+_ROUNDS = {"pull-64k": 3, "manifest": 3}  # the same: windows of a second, of which a few say little of one in a hundred
 _PAUSE_S = 0.1
 
 
@@ -77,7 +78,8 @@ def ask(run: Run) -> Iterator[Row]:
         with churning(runner):
             for name, some in jobs.items():
                 times = max(1, _TIMES * run.scale.requests // len(some))
-                yield beside_all(run, runner, f"maintenance/{name}", [some * times] * run.scale.rounds * len(BESIDE))
+                windows = [some * times] * len(BESIDE) * run.scale.rounds * _ROUNDS.get(name, 1)
+                yield beside_all(runner, f"maintenance/{name}", windows)
             yield pushing(run, runner)
     run.corpus.drop(layer, *itertools.chain(*blobs.values()))
 
@@ -87,7 +89,7 @@ def pushing(run: Run, runner: Runner) -> Row:
     each = run.scale.requests
     windows = range(0, each * run.scale.rounds * len(BESIDE), each)
     jobs: list[list[Job]] = [[partial(push_new, PUSHED_BYTES, at + n) for n in range(each)] for at in windows]
-    return beside_all(run, runner, "maintenance/push-64k", jobs)
+    return beside_all(runner, "maintenance/push-64k", jobs)
 
 
 def push_new(size: int, number: int, connection: Connection) -> int:
@@ -104,11 +106,12 @@ def push_made(connection: Connection, data: bytes) -> str:
     return digest
 
 
-def beside_all(run: Run, runner: Runner, key: str, windows: Sequence[Sequence[Job]]) -> Row:
+def beside_all(runner: Runner, key: str, windows: Sequence[Sequence[Job]]) -> Row:
     """Run a load in windows, beside nothing and beside each kind of maintenance in turn."""
     taken = {name: _Taken() for name in BESIDE}
     waiting = iter(windows)
-    for number in range(run.scale.rounds):
+    rounds = len(windows) // len(BESIDE)
+    for number in range(rounds):
         names = list(BESIDE)
         for name in names[number % len(names) :] + names[: number % len(names)]:
             with ExitStack() as stack:
@@ -122,7 +125,7 @@ def beside_all(run: Run, runner: Runner, key: str, windows: Sequence[Sequence[Jo
     notes: dict[str, float] = {f"p99_beside_{name}": round(found[name]["p99_ms"] / quiet, 2) for name in ALONE}
     notes |= {f"ended_beside_{name}": its.ended for name, its in taken.items()}
     servers = {name: found[name] for name in ("cas", "quiet", *ALONE)}
-    clients = {"clients": CLIENTS, "rounds": run.scale.rounds, "per": "1,000"}
+    clients = {"clients": CLIENTS, "rounds": rounds, "per": "1,000"}
     return {"key": key, **clients, "servers": servers, "notes": notes}
 
 

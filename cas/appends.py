@@ -73,7 +73,7 @@ class Appends:
             self._append_aside(window, past_cache=past_cache)
         else:
             self.settle()
-            self.lend().append(self._gathered)
+            self.lend().append(self._gathered, early=self._is_alone)
         self._base, self._size, self._gathered = self._base + self._size, 0, []
 
     def settle(self) -> None:
@@ -113,13 +113,18 @@ class Appends:
         if writer is not None:
             self._parts.packs.give_back(writer)
 
+    @property
+    def _is_alone(self) -> bool:
+        """Whether the disk would have nothing to do until these bytes are synced; beside others it has."""
+        return not self._parts.spares.are_shared
+
     def _settle(self, *, but: int) -> None:
         while len(self._under_way) > but:
             self._under_way.popleft().result()
 
     def _append_aside(self, window: Aligned, *, past_cache: bool) -> None:
         """Write a copy of what was gathered in another thread, after what is on its way."""
-        writer = self.lend()
+        writer, early = self.lend(), self._is_alone
         before = self._under_way[-1] if self._under_way else None
 
         def append() -> None:
@@ -129,7 +134,7 @@ class Appends:
                 if past_cache:
                     writer.append_direct(window)
                 else:
-                    writer.append([window.bytes])
+                    writer.append([window.bytes], early=early)
             finally:
                 self._parts.windows.give_back(window)
 

@@ -6,6 +6,7 @@ un-synced writes or fails the n-th call. Refusals come out as `NoSpace` or `Disk
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -23,6 +24,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _TOO_MANY = {errno.EMFILE, errno.ENFILE}
 _IOV_MAX = 1024  # Linux's limit of buffers in one pwritev
+_WRITE = 2  # SYNC_FILE_RANGE_WRITE, see sync_file_range(2)
+_libc = ctypes.CDLL(None)
 
 
 @dataclass(slots=True)
@@ -117,6 +120,12 @@ class Disk:
             if wrote:
                 buffers[0] = memoryview(buffers[0])[wrote:]
         return size
+
+    def begin_sync(self, fd: int, offset: int, size: int) -> None:
+        """Have the kernel begin to write bytes to the disk, and wait for nothing; only `sync` makes them durable."""
+        begin = getattr(_libc, "sync_file_range", None)
+        if begin is not None:  # whoever cannot, or fails, learns it from `sync`
+            begin(fd, ctypes.c_int64(offset), ctypes.c_int64(size), _WRITE)
 
     def sync(self, fd: int) -> None:
         """Make a file's bytes durable.

@@ -1,11 +1,13 @@
 """Who wants every byte of an upload, in order: the hash that names it, and whatever its caller had fed beside that.
 
-Layer: L8. Many bytes are hashed in threads while the one that brought them goes on; few are hashed at once.
+Layer: L8. Many bytes are hashed in threads while the one that brought them goes on. Few are hashed by that one, last of
+all: the disk is at work on them meanwhile.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import wait
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cas.threads import submit
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from cas.claims import Running
 
-_ASIDE_BYTES = 64 * 1024  # pieces below this are hashed in line: a thread hop would cost more
+_ASIDE_BYTES = 64 * 1024  # pieces below this are hashed by their bringer: a thread hop would cost more
 _ALONE_BYTES = 1024 * 1024  # and so are an upload's first bytes by a single hash: what is over soon gains little
 
 
@@ -33,6 +35,7 @@ class Hashing:
     def __init__(self, pool: ThreadPoolExecutor, taps: Sequence[Tap]) -> None:
         self._pool, self._taps = pool, taps
         self._under_way: list[Future[object]] = []
+        self._later: list[Callable[[], object]] = []
 
     def show(self, pieces: Sequence[bytes | memoryview], at: int, running: Running) -> None:
         """Show bytes to everybody; they must stay as they are until `settle`.
@@ -56,11 +59,13 @@ class Hashing:
         if size >= _ASIDE_BYTES and (at >= _ALONE_BYTES or len(updates) > 1):
             self._under_way = [submit(self._pool, _feed, update, pieces) for update in updates]
         else:
-            for update in updates:
-                _feed(update, pieces)
+            self._later += [partial(_feed, update, pieces) for update in updates]
 
     def settle(self) -> None:
-        """Wait until everybody has seen what was shown."""
+        """See to it that everybody has seen what was shown."""
+        later, self._later = self._later, []
+        for feed in later:
+            feed()
         under_way, self._under_way = self._under_way, []
         for future in under_way:
             future.result()

@@ -132,10 +132,10 @@ class Inflow:
         self._keep_up()
 
     def _advance(self, size: int, *, is_last: bool = False) -> None:
-        """Cut what can be cut now that the window has so many bytes more; the last ones are cut at the end."""
+        """Cut what can be cut now that the window has so many bytes more."""
         self.size += size
-        if not (is_last or self.is_small) and len(self._window) >= self._chunker.wants:
-            self._cut(final=False)
+        if not self.is_small and (is_last or len(self._window) >= self._chunker.wants):
+            self._cut(final=is_last)
 
     def _keep_up(self) -> None:
         """File what came once a collection has begun since it was looked up, so that it does not wait for the rest."""

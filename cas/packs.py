@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cas.direct import BLOCK
 from cas.errors import CasError, DiskFailed, NoSpace
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cas.direct import Aligned
     from cas.disk import Disk
     from cas.layout import Layout
+
+_EARLY_BYTES: Final = 128 * 1024  # appended at once: so many are worth a call of the kernel to begin with them
 
 
 class PackWriter:
@@ -55,8 +57,12 @@ class PackWriter:
         """Bytes appended so far."""
         return self._end
 
-    def append(self, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
+    def append(self, buffers: Sequence[bytes | bytearray | memoryview], *, early: bool = False) -> int:
         """Append buffers back to back; return the offset of the first.
+
+        Args:
+            buffers: what to append.
+            early: whether the disk is to begin with them at once, and not when they are synced.
 
         Raises:
             NoSpace: nothing of it was appended; go on elsewhere or later.
@@ -65,6 +71,8 @@ class PackWriter:
         offset = self._end
         with self._appending():
             self._end += self._disk.write(self._fd, buffers, offset)
+        if early and self._end - offset >= _EARLY_BYTES:
+            self._disk.begin_sync(self._fd, offset, self._end - offset)
         return offset
 
     def append_direct(self, window: Aligned) -> int:
