@@ -6,14 +6,16 @@ the one before: in order, since a pack grows at its end only. Knows no chunk and
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Final
 
-from cas.errors import Closed
+from cas.errors import CasError, Closed
 from cas.threads import submit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from cas.direct import Aligned
@@ -32,15 +34,17 @@ class Appends:
         self._writer: PackWriter | None = None
         self._kept = 0  # bytes of the lent pack that a record of ours, or somebody before us, stands on
         self._base = 0  # where in it the gathered bytes will lie
+        self._last = 0  # where the last record will lie
         self._gathered: list[bytes | memoryview] = []
         self._size = 0
-        self._under_way: deque[Future[object]] = deque()
+        self._under_way: deque[Future[int | None]] = deque()  # of a record, where it ends
 
     def lend(self) -> PackWriter:
         """Return the pack, which is lent when first needed; what was handed over may not have reached it yet."""
         if self._writer is None:
             self._writer = self._parts.packs.take()
             self._kept = self._base = self._writer.end
+            self._last = self._writer.last_record
         return self._writer
 
     def gather(self, stored: bytes | memoryview) -> int:
@@ -84,27 +88,42 @@ class Appends:
         """
         self._settle(but=0)
 
-    def commit(self, body: Body) -> int:
-        """Append a record that stands on what was handed over; return where it ends. Durable only once synced."""
-        self.settle()
-        end = self.lend().commit(body)
-        self._kept = self._base = end
-        return end
+    def commit(self, body: Body) -> tuple[int, Future[int | None] | None]:
+        """Append a record that stands on what was handed over, behind that.
+
+        Returns:
+            where it ends, and what to wait for before it is synced, if it is not in the pack already.
+        """
+        writer, at = self.lend(), self._base
+        record = writer.encode(body, at, self._last)
+        self._base, self._last = at + len(record), at
+        if not self._under_way:
+            self._kept = writer.append_record(record, at)
+            return self._kept, None
+        return self._base, self._submit(lambda: writer.append_record(record, at))
 
     def roll_back(self) -> None:
         """Take back what no record stands on, whatever became of it."""
         wait(self._under_way)
-        self._under_way.clear()
+        with contextlib.suppress(CasError):
+            self.settle()
+        self._under_way.clear()  # behind what failed nothing was appended
         self._gathered, self._size, self._base = [], 0, self._kept
         if self._writer is not None:
             self._writer.roll_back(self._kept)
+            self._last = self._writer.last_record
 
     def is_lent(self, writer: PackWriter) -> bool:
         """Whether this pack is the one on loan."""
         return writer is self._writer
 
     def change_packs(self) -> None:
-        """Go on in another pack; whoever has this one gives it back."""
+        """Go on in another pack; whoever has this one gives it back.
+
+        Raises:
+            NoSpace, DiskFailed: not all that was handed over is in it.
+        """
+        self.settle()
         self._writer = None
 
     def release(self) -> None:
@@ -120,26 +139,35 @@ class Appends:
 
     def _settle(self, *, but: int) -> None:
         while len(self._under_way) > but:
-            self._under_way.popleft().result()
+            end = self._under_way.popleft().result()
+            self._kept = self._kept if end is None else end
 
     def _append_aside(self, window: Aligned, *, past_cache: bool) -> None:
-        """Write a copy of what was gathered in another thread, after what is on its way."""
+        """Write a copy of what was gathered in another thread."""
         writer, early = self.lend(), self._is_alone
-        before = self._under_way[-1] if self._under_way else None
 
         def append() -> None:
-            try:
-                if before is not None:
-                    before.result()  # it has begun before us, so it does not wait for our thread
-                if past_cache:
-                    writer.append_direct(window)
-                else:
-                    writer.append([window.bytes], early=early)
-            finally:
-                self._parts.windows.give_back(window)
+            if past_cache:
+                writer.append_direct(window)
+            else:
+                writer.append([window.bytes], early=early)
 
         try:
-            self._under_way.append(submit(self._parts.appenders, append))
+            future = self._submit(append)
         except Closed:
             self._parts.windows.give_back(window)
             raise
+        future.add_done_callback(lambda _: self._parts.windows.give_back(window))
+
+    def _submit(self, append: Callable[[], int | None]) -> Future[int | None]:
+        """Have a thread append something after what is on its way; not if that fails."""
+        before = self._under_way[-1] if self._under_way else None
+
+        def run() -> int | None:
+            if before is not None:
+                before.result()  # it has begun before us, so it does not wait for our thread
+            return append()
+
+        future = submit(self._parts.appenders, run)
+        self._under_way.append(future)
+        return future

@@ -111,12 +111,24 @@ class PackWriter:
         """Whether its file has no name any more."""
         return not self._disk.is_linked(self._fd)
 
-    def commit(self, body: Body) -> int:
-        """Append a record; return the offset just past it. Durable only after `sync`."""
-        previous = self._records[-1] if self._records else 0
-        record = encode_record(body, marker=self._marker, offset=self._end, previous=previous)
+    @property
+    def last_record(self) -> int:
+        """Where the last record begins; 0 if there is none."""
+        return self._records[-1] if self._records else 0
+
+    def encode(self, body: Body, at: int, previous: int) -> bytes:
+        """Encode a record that will begin at a place, behind the one that begins at `previous`."""
+        return encode_record(body, marker=self._marker, offset=at, previous=previous)
+
+    def append_record(self, record: bytes, at: int) -> int:
+        """Append a record that was encoded for this place; return the offset just past it."""
+        assert at == self._end, "a record says where it lies"
         self._records.append(self.append([record]))
         return self._end
+
+    def commit(self, body: Body) -> int:
+        """Append a record; return the offset just past it. Durable only after `sync`."""
+        return self.append_record(self.encode(body, self._end, self.last_record), self._end)
 
     def sync(self) -> None:
         """Make everything appended durable, and the file's entry in its folder the first time.

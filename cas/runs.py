@@ -121,14 +121,14 @@ class Runs:
         turn = self.turn()
         try:
             self.look_again()
-            filing = self._write_record()
+            filing, written = self._write_record()
             if not filing.entries:
                 turn.end()  # nobody gains by waiting for this one
             writer = self._appends.lend()
-            if writer.end >= self._parts.settings.pack_bytes:
+            if filing.end >= self._parts.settings.pack_bytes:
                 self._appends.change_packs()  # full: it goes back once this run is filed
             self.filed = True
-            self._pending = submit(self._parts.syncers, self._sync_and_file, writer, filing, turn), filing
+            self._pending = submit(self._parts.syncers, self._sync_and_file, writer, filing, written, turn), filing
         except BaseException:
             turn.end()
             raise
@@ -151,7 +151,8 @@ class Runs:
         self._settle_pending()
         if not self._run.refs:
             return None
-        filing = self._write_record()
+        filing, _ = self._write_record()
+        self._appends.settle()
         self._appends.lend().sync()
         return filing
 
@@ -285,19 +286,21 @@ class Runs:
         """Tell whether what lies there in the blob is unlikely to be asked for soon."""
         return self.is_large or at >= self._parts.settings.direct_bytes
 
-    def _write_record(self) -> Filing:
+    def _write_record(self) -> tuple[Filing, Future[int | None] | None]:
+        """Append the run's record; return what it says, and what to wait for before it is in the pack."""
         self._parts.index.read(lambda view: self._claim.check(view, self._run.start))
         run = self._run
         self.wrote |= bool(run.entries)
         self.chain = link(self.chain, tuple(run.refs))
         segment = Segment(self._claim.recipe, run.start, tuple(run.refs), self.chain)
-        end = self._appends.commit(Body(chunks=run.entries, segments=[segment]))
+        end, written = self._appends.commit(Body(chunks=run.entries, segments=[segment]))
         self._run = _Run(run.start + segment.raw)
-        return Filing(
-            self._appends.lend().pack, end, tuple(run.entries), segment, tuple(coalesce(run.extents)), run.pin
-        )
+        extents = tuple(coalesce(run.extents))
+        return Filing(self._appends.lend().pack, end, tuple(run.entries), segment, extents, run.pin), written
 
-    def _sync_and_file(self, writer: PackWriter, filing: Filing, turn: Turn) -> None:
+    def _sync_and_file(
+        self, writer: PackWriter, filing: Filing, written: Future[int | None] | None, turn: Turn
+    ) -> None:
         owner, now = self._parts.owner, int(self._parts.clock())
 
         def file(edit: Edit, _draft: Draft) -> None:
@@ -305,6 +308,8 @@ class Runs:
             filing.put(edit, owner)
 
         try:
+            if written is not None:
+                written.result()
             writer.sync()
             self._parts.committer.run(file)
         finally:

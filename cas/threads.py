@@ -5,7 +5,7 @@ Layer: L1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cas.errors import Closed
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future, ThreadPoolExecutor
 
+T = TypeVar("T")
 
-def submit(pool: ThreadPoolExecutor, work: Callable[..., object], *arguments: object) -> Future[object]:
+
+def submit(pool: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> Future[T]:
     """Hand work to a pool.
 
     Raises:

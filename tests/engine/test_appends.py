@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cas import NoSpace, Store
 from cas.appends import Appends
 from cas.disk import Disk
+from cas.records import Body
 from tests.support.engine import KIB, MIB, SMALL, noise
 
 PATIENCE_S = 60
@@ -60,7 +61,7 @@ class Hearing:
 
 
 def test_what_waits_behind_a_window_that_could_not_be_written_is_not_written(tmp_path: Path) -> None:
-    """The pack ends where it ended, and goes on there once there is room."""
+    """No window and no record: the pack ends where it ended, and goes on there once there is room."""
     disk, datas = Filling(), [noise(64 * KIB, seed) for seed in range(3)]
     with Store.open(tmp_path, SMALL, create=True, disk=disk) as store:
         appends = Appends(store._parts)
@@ -68,7 +69,11 @@ def test_what_waits_behind_a_window_that_could_not_be_written_is_not_written(tmp
         for data in datas[:2]:
             appends.gather(data)
             appends.hand_over(aside=True, past_cache=True)
+        _, written = appends.commit(Body())
         disk.go_on.set()
+        assert written is not None
+        with pytest.raises(NoSpace):
+            written.result(PATIENCE_S)
         with pytest.raises(NoSpace):
             appends.settle()
         appends.roll_back()
@@ -78,7 +83,9 @@ def test_what_waits_behind_a_window_that_could_not_be_written_is_not_written(tmp
         appends.hand_over(aside=True, past_cache=True)
         appends.settle()
         assert store._parts.layout.pack(appends.lend().pack).read_bytes()[start:] == datas[2]
+        end, _ = appends.commit(Body())
         appends.roll_back()
+        assert appends.lend().end == end, "what a record stands on stays"
         appends.release()
 
 
