@@ -127,7 +127,9 @@ class Appends:
         self._writer = None
 
     def release(self) -> None:
-        """Give the pack back."""
+        """Give the pack back; nobody else gets it while a thread of ours is at it."""
+        wait(self._under_way)
+        self._under_way.clear()
         writer, self._writer = self._writer, None
         if writer is not None:
             self._parts.packs.give_back(writer)
