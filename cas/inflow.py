@@ -80,7 +80,8 @@ class Inflow:
             self._hashing.show([data], self.size, self.running)
             self._window.fill(got)
             self._advance(got, is_last=got == left)
-            self._hashing.settle()
+            if got < left:
+                self._hashing.settle()  # else `end` cuts them first
         self._keep_up()
         return got
 
@@ -91,13 +92,18 @@ class Inflow:
 
     def settle(self) -> None:
         """Wait until what came is hashed, and cut as far as can be."""
-        cutting, self._cutting = self._cutting, None
-        if cutting is not None:
-            cutting.result()
+        self._settle_cutting()
         self._hashing.settle()
 
+    def end(self) -> None:
+        """Cut what is left, since no more will come, and hash it while the disk is at work on that."""
+        if not self.is_small:
+            self.cut_rest()
+        self.settle()
+
     def cut_rest(self) -> None:
-        """Cut what is left, since no more will come."""
+        """Cut what is left."""
+        self._settle_cutting()
         if len(self._window):
             self._cut(final=True)
 
@@ -127,15 +133,20 @@ class Inflow:
             self._cutting = submit(self._parts.cutters, self._cut_on)
         return got
 
+    def _settle_cutting(self) -> None:
+        cutting, self._cutting = self._cutting, None
+        if cutting is not None:
+            cutting.result()
+
     def _cut_on(self) -> None:
         self._cut(final=False)
         self._keep_up()
 
     def _advance(self, size: int, *, is_last: bool = False) -> None:
-        """Cut what can be cut now that the window has so many bytes more."""
+        """Cut what can be cut now that the window has so many bytes more; the last ones are cut at the end."""
         self.size += size
-        if not self.is_small and (is_last or len(self._window) >= self._chunker.wants):
-            self._cut(final=is_last)
+        if not (is_last or self.is_small) and len(self._window) >= self._chunker.wants:
+            self._cut(final=False)
 
     def _keep_up(self) -> None:
         """File what came once a collection has begun since it was looked up, so that it does not wait for the rest."""

@@ -128,7 +128,7 @@ class Upload:
             NoSpace, DiskFailed, ReadOnly, Busy, Superseded, Closed: as for `write`.
         """
         with self._whole():
-            self._inflow.settle()
+            self._inflow.end()
             staged = self._stage(self._prove(expect), may_rely=False)
         self._release()
         return staged
@@ -147,10 +147,8 @@ class Upload:
         self._check_open()
         turn: Turn | None = None
         try:
-            self._inflow.settle()
+            self._inflow.end()
             digest = self._prove(expect)
-            if not self._inflow.is_small:
-                self._inflow.cut_rest()
             turn = self._runs.turn()
             staged = self._stage(digest, may_rely=True)
             self._release()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cas import NoSpace, Store
+from cas import Digest, NoSpace, Store
 from cas.appends import Appends
 from cas.disk import Disk
 from cas.records import Body
@@ -54,10 +55,14 @@ class Hearing:
     """A hash that notes when it is fed."""
 
     def __init__(self, events: list[str]) -> None:
-        self.events = events
+        self.events, self.state = events, hashlib.sha256()
 
     def update(self, data: bytes, /) -> None:
         self.events.append(f"hashed {len(data)}")
+        self.state.update(data)
+
+    def digest(self) -> bytes:
+        return self.state.digest()
 
 
 def test_what_waits_behind_a_window_that_could_not_be_written_is_not_written(tmp_path: Path) -> None:
@@ -130,4 +135,5 @@ def test_a_blob_that_came_whole_is_on_its_way_to_the_disk_while_it_is_hashed(
         with store.upload() as upload:
             monkeypatch.setattr(upload._inflow.running, "state", Hearing(events))
             assert upload.draw(read, len(data), MIB) == len(data)
+            upload.finish(Digest.of(data))
         assert events == ["sent", f"hashed {len(data)}"]
