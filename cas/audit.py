@@ -23,6 +23,7 @@ from cas.names import Name
 from cas.proof import doubtful
 from cas.records import Role
 from cas.scan import extent_of, flaws, pack_paths, scan_pack
+from cas.sufferers import sufferers
 from cas.tables import ChunkState, PackState, is_usable, pack_place
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from cas.finding import Scope
     from cas.index import Edit
     from cas.parts import Parts
-    from cas.records import BlobEntry, ChunkEntry
+    from cas.records import ChunkEntry
     from cas.scan import Scan
     from cas.tables import PackRow
 
@@ -233,32 +234,11 @@ class Audit:
         return None
 
     def _told(self) -> Iterator[Finding]:
-        whose = sufferers(self._parts, self._bad)
+        whose = sufferers(self._parts.index, self._bad)
         for chunk, (check_name, what, where, pack) in self._bad.items():
             self.suspects.add(pack)
             blobs = {blob.digest for blob in whose.get(chunk, ())}
             yield about(check_name, what, where, self._parts, blobs, pack)
-
-
-def sufferers(parts: Parts, chunks: Collection[bytes]) -> dict[bytes, set[BlobEntry]]:
-    """Return the blobs of which each of these chunks, given by their ids, is a part."""
-    recipes: dict[int, set[bytes]] = {}
-    wanted, after = frozenset(chunks), b""
-    if not wanted:
-        return {}
-    while rows := parts.index.read(lambda view, after=after: view.named_chunks(after, _SLICE)):  # type: ignore[misc]
-        after = rows[-1][0]
-        for _, recipe, named in rows:
-            if hit := wanted.intersection(named):
-                recipes.setdefault(recipe, set()).update(hit)
-    whose: dict[bytes, set[BlobEntry]] = {}
-    last: Digest | None = None
-    while recipes and (blobs := parts.index.read(lambda view, last=last: view.blobs_after(last, _SLICE))):  # type: ignore[misc]
-        last = blobs[-1].digest
-        for blob in blobs:
-            for chunk in recipes.get(blob.recipe, ()):
-                whose.setdefault(chunk, set()).add(blob)
-    return whose
 
 
 def gaps(links: Mapping[int, int], top: int) -> Iterator[Finding]:

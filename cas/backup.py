@@ -2,7 +2,8 @@
 
 Layer: L7. A copy is a store: one index, copied as of one moment, and the packs it names, as long as it says they are.
 Packs come first, the index takes the old one's place when all of them are durable, and what only the old one named goes
-last; so whenever the work ends, the folder holds a whole copy, the old or the new one. What the store has lost stays.
+last; so whenever the work ends, the folder holds a whole copy, the old or the new one. What the store has lost stays,
+and so does what rotted there before anybody knew.
 """
 
 from __future__ import annotations
@@ -10,32 +11,36 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cas.commit import JOURNAL_SEQ
 from cas.config import EngineSettings
 from cas.disk import Cell, Disk, keep_modes
-from cas.errors import Damaged, InUse, NotAStore, Occupied, OpenError, RootReadOnly
+from cas.doubts import mark
+from cas.errors import CasError, Damaged, InUse, NotAStore, Occupied, OpenError, RootReadOnly
 from cas.index import Index
 from cas.kinship import hold_together
 from cas.layout import Layout
 from cas.lease import maintenance_lock, present
 from cas.locks import lock_folder, try_lock
-from cas.mirror import CopyReport, Diary, Mirror, put_file
+from cas.mirror import CopyReport, Diary, Mirror, Prover, put_file
 from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
-from cas.retain import Retained, retain
+from cas.retain import Earlier, Retained, retain
 from cas.root import FOLDER_MODE, check_filesystem, read_manifest
-from cas.tables import TABLES
+from cas.spare import Spared, spare
+from cas.tables import TABLES, is_usable, read_place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from cas.mirror import Progress
+    from cas.mirror import Progress, Rot
     from cas.parts import Parts
     from cas.tables import PackRow
     from cas.view import View
 
+T = TypeVar("T")
 _BLOCK = 4 << 20
 _TOLERATED = {"lost+found", "backup.lock", "backup.json.new"}  # of a new filesystem, or of a copy cut off at once
 _DEFAULTS = EngineSettings()
@@ -46,12 +51,11 @@ def _nobody(_done: int, _total: int) -> None:
 
 
 class _Moment(NamedTuple):
-    """What an index says of itself at the moment of its copy, and what of an earlier copy is to stay beside that."""
+    """What an index says of itself at the moment of its copy."""
 
     packs: list[PackRow]
     change: int
     lost: int
-    retained: Retained = Retained()
 
 
 def backup(parts: Parts, folder: Path, progress: Progress = _nobody) -> CopyReport:
@@ -65,9 +69,17 @@ def backup(parts: Parts, folder: Path, progress: Progress = _nobody) -> CopyRepo
         _clear(target)
         target.index_copy.mkdir(FOLDER_MODE)
         moment = parts.index.copy(target.index_copy, _moment)
-        if moment.lost:
-            moment = moment._replace(retained=_retain(target, parts))
-        return _bring(source, target, moment, diary, parts.disk, progress)
+        retained = _beside_earlier(target, parts, retain) if moment.lost else Retained()
+        report = CopyReport(lost=list(retained.lost), kept=list(retained.kept))
+        mirror = Mirror(source, target, parts.disk, diary)
+        mirror.copy(moment.packs, report, progress)
+        spared = _spare(mirror, parts) if mirror.rotten else Spared()
+        report.damaged += [line for rot in mirror.rotten for line in rot.lines()]
+        report.spoilt, report.spared = list(spared.spoilt), [one for one in spared.spared if one not in report.kept]
+        _finish(mirror, moment, list({row.pack: row for row in (*retained.packs, *spared.packs)}.values()), report)
+        with suppress(CasError):  # then the scrub comes to it in its time
+            parts.committer.run(partial(mark, packs=mirror.doubted))
+        return report
 
 
 def restore(
@@ -106,30 +118,37 @@ def restore(
         diary.write(target.diary, disk)
         _clear(target)
         moment = _copy_index(source, target, settings, disk)
-        report = _bring(source, target, moment, diary, disk, progress)
+        mirror, report = Mirror(source, target, disk, diary), CopyReport()
+        mirror.copy(moment.packs, report, progress)
+        report.damaged += _damage_that_matters(mirror, settings)
+        _finish(mirror, moment, [], report)
         disk.unlink(target.copy_lock)
     at_last()
     disk.unlink(target.diary)  # as long as it is there, the same call goes on
     return report
 
 
-def _bring(source: Layout, target: Layout, moment: _Moment, diary: Diary, disk: Disk, progress: Progress) -> CopyReport:
-    report = CopyReport(lost=list(moment.retained.lost), kept=list(moment.retained.kept))
+def _finish(mirror: Mirror, moment: _Moment, kept: Sequence[PackRow], report: CopyReport) -> None:
+    """Let the new index take the old one's place, and then remove what neither it names nor these rows."""
+    target, diary, disk = mirror.target, mirror.diary, mirror.disk
+    mirror.keep(kept, report)
     _sync_index(target, disk)
-    mirror = Mirror(source, target, disk, diary)
-    mirror.copy(moment.packs, report, progress)
-    mirror.keep(moment.retained.packs, report)
     diary.changes.append(moment.change)
     diary.write(target.diary, disk)
-    _publish(source, target, moment, disk)
+    _publish(mirror.source, target, moment, disk)
     report.index_bytes = target.index_data.stat().st_size
-    mirror.remove_others([*moment.packs, *moment.retained.packs], report)
-    Diary(diary.store, [moment.change], restores=diary.restores).write(target.diary, disk)
-    return report
+    mirror.remove_others([*moment.packs, *kept], report)
+    last = Diary(diary.store, [moment.change], damaged=mirror.damaged(), restores=diary.restores)
+    last.write(target.diary, disk)
 
 
-def _retain(target: Layout, parts: Parts) -> Retained:
-    """See to it that the new index goes on naming what the store has lost and the copy that is there has not.
+def _spare(mirror: Mirror, parts: Parts) -> Spared:
+    is_good = Prover(mirror.target, parts.disk, parts.codec)
+    return _beside_earlier(mirror.target, parts, partial(spare, rotten=mirror.rotten, is_good=is_good))
+
+
+def _beside_earlier(target: Layout, parts: Parts, work: Callable[[Index, Earlier | None], T]) -> T:
+    """See to it that the new index goes on naming what the copy that is there has whole, and the store has not.
 
     Raises:
         Damaged: the index of that copy is; nobody knows what it would be to go on without it.
@@ -137,7 +156,7 @@ def _retain(target: Layout, parts: Parts) -> Retained:
     copy = Index(target.index_copy, parts.settings)
     earlier = Index(target.index, parts.settings) if target.manifest.exists() else None
     try:
-        return retain(copy, earlier)
+        return work(copy, None if earlier is None else Earlier(copy, earlier))
     except Damaged as error:
         raise Damaged(
             f"the backup in {target.root} may alone have what this store lost, and its index is damaged ({error}); "
@@ -147,6 +166,27 @@ def _retain(target: Layout, parts: Parts) -> Retained:
         copy.close()
         if earlier is not None:
             earlier.close()
+
+
+def _damage_that_matters(mirror: Mirror, settings: EngineSettings) -> list[str]:
+    """Return what is damaged in words, without what a backup spared from being relied on."""
+    if not mirror.rotten:
+        return []
+    index = Index(mirror.target.index_copy, settings)
+
+    def lines(view: View, rot: Rot) -> list[str]:
+        rows = view.chunk_rows(rot.chunks)
+        elsewhere = {
+            chunk
+            for (chunk, place), row in zip(rot.chunks.items(), rows, strict=True)
+            if row is not None and is_usable(row) and read_place(row) != place
+        }
+        return rot.lines(without=elsewhere)
+
+    try:
+        return [line for rot in mirror.rotten for line in index.read(partial(lines, rot=rot))]
+    finally:
+        index.close()
 
 
 def _publish(source: Layout, target: Layout, moment: _Moment, disk: Disk) -> None:

@@ -19,28 +19,28 @@ from cas.disk import Cell, Disk
 from cas.errors import CasError, IndexPresent, InUse, NoSpace
 from cas.extent import coalesce
 from cas.index import Index
+from cas.journal import committed, fullness
 from cas.lease import present
 from cas.locks import lock_folder
 from cas.packbytes import PackBytes
 from cas.records import HEADER_SIZE, Body, ChunkRef, Role, Segment, decode_header, link, pack_refs, unpack_refs
 from cas.root import FOLDER_MODE, find
-from cas.scan import extent_of, pack_paths, scan_pack
+from cas.scan import extent_of, is_there, pack_paths, scan_pack
 from cas.tables import PackRow, PackState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from cas.digest import Digest
     from cas.extent import Extent
     from cas.index import Edit
+    from cas.journal import Link
     from cas.layout import Layout
-    from cas.records import BlobEntry, ChunkEntry, Header, NameChanges, Record
+    from cas.records import BlobEntry, ChunkEntry, Header, Record
     from cas.scan import Scan
     from cas.tables import ChunkRow
     from cas.view import View
-
-    _Link = tuple[NameChanges, list[BlobEntry]]
 
 T = TypeVar("T")
 _SLICE = 10_000  # entries in one transaction
@@ -91,7 +91,7 @@ class _Harvest:
     """
 
     segments: dict[int, list[_Packed]] = field(default_factory=dict)
-    journal: dict[int, _Link] = field(default_factory=dict)
+    journal: dict[int, Link] = field(default_factory=dict)
     tails: dict[int, list[Record]] = field(default_factory=dict)
     spare: dict[ChunkRef, Extent] = field(default_factory=dict)
     needed: set[int] = field(default_factory=set)
@@ -155,11 +155,13 @@ def rebuild(layout: Layout, settings: EngineSettings, disk: Disk) -> RebuildRepo
         headers = list(_headers(layout, report))
         for role in (Role.JOURNAL, Role.DATA):  # then it is known which recipes are still wanted
             for pack, path in (place for header, place in headers if header.role is role):
-                _harvest(index, _durable(scan_pack(pack, path), path, disk), harvest, report)
+                scan = _durable(scan_pack(pack, path), path, disk)
+                with PackBytes(path) as data:
+                    _harvest(index, scan, data, harvest, report)
             _harvest_tails(harvest)
             if role is Role.JOURNAL:
                 top = max(harvest.journal, default=0)
-                chains = _replay(index, list(_committed(harvest.journal, report)))
+                chains = _replay(index, list(committed(harvest.journal, report.damaged)))
                 harvest.journal.clear()
                 harvest.segments = {recipe: [] for recipe in chains}
         _file_recipes(index, harvest, chains, report)
@@ -207,7 +209,7 @@ def _durable(scan: Scan, path: Path, disk: Disk) -> Scan:
     return scan
 
 
-def _harvest(index: Index, scan: Scan, harvest: _Harvest, report: RebuildReport) -> None:
+def _harvest(index: Index, scan: Scan, data: PackBytes, harvest: _Harvest, report: RebuildReport) -> None:
     assert scan.header is not None
     report.damaged += [f"pack {scan.pack:016x}: {text}" for text in scan.complaints]
     report.packs += 1
@@ -220,7 +222,9 @@ def _harvest(index: Index, scan: Scan, harvest: _Harvest, report: RebuildReport)
     entries = sorted(entry for record in sound for entry in record.body.chunks)  # in the order of the table
 
     def put(edit: Edit, entry: ChunkEntry) -> None:
-        edit.put_chunk(ChunkRef(entry.key, entry.salt, entry.raw), extent_of(scan.pack, entry))
+        ref = ChunkRef(entry.key, entry.salt, entry.raw)
+        if edit.chunk(ref) is None or is_there(entry, data):  # moved, and rotten in one of two packs
+            edit.put_chunk(ref, extent_of(scan.pack, entry))
 
     _in_slices(index, entries, put)
     for record in sound:
@@ -259,50 +263,17 @@ def _gather(harvest: _Harvest, body: Body) -> None:
     if body.names is not None:
         link = body.names, body.blobs
         known = harvest.journal.get(body.names.seq, link)
-        harvest.journal[body.names.seq] = max(known, link, key=_fullness)
+        harvest.journal[body.names.seq] = max(known, link, key=fullness)
 
 
 def _packed(segment: Segment) -> _Packed:
     return _Packed(segment.start, segment.chain, pack_refs(segment.refs))
 
 
-def _fullness(link: _Link) -> int:
-    """Compaction may have taken from a record what no longer counts once the older copy is gone; until then it does."""
-    names, blobs = link
-    return len(names.edits) + len(blobs)
-
-
-def _committed(journal: dict[int, _Link], report: RebuildReport) -> Iterable[_Link]:
-    """Return the changes that were committed, oldest first."""
-    chain, at = [], max(journal, default=0)
-    while at:
-        if at not in journal:
-            below = max((seq for seq in journal if seq < at), default=0)
-            report.damaged.append(f"journal records {below + 1} to {at} are missing; changes of names in them are lost")
-            at = below
-            continue
-        chain.append(journal[at])
-        at = journal[at][0].previous
-    report.damaged += _denied(journal, {names.seq for names, _ in chain})
-    return reversed(chain)
-
-
-def _denied(journal: dict[int, _Link], chain: set[int]) -> list[str]:
-    """Find changes that were committed, since others name them as such, and that later ones know nothing of."""
-    denied = sorted({link[0].previous for seq, link in journal.items() if seq not in chain} & journal.keys() - chain)
-    if not denied:
-        return []
-    text = (
-        f"journal records {denied[0]} to {denied[-1]} were committed, but later ones step over them: "
-        "the store was used with an older index; what they name is not brought back"
-    )
-    return [text]
-
-
-def _replay(index: Index, chain: Sequence[_Link]) -> dict[int, bytes]:
+def _replay(index: Index, chain: Sequence[Link]) -> dict[int, bytes]:
     """Do again what the journal says; return the recipes of the blobs that some name holds, with their chains."""
 
-    def put(edit: Edit, link: _Link) -> None:
+    def put(edit: Edit, link: Link) -> None:
         names, blobs = link
         for blob in blobs:
             edit.put_blob(blob)

@@ -42,15 +42,60 @@ class Retained(NamedTuple):
     packs: tuple[PackRow, ...] = ()
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """A segment as an earlier copy has it, with where its chunks lie there."""
 
     segment: Segment
     rows: tuple[ChunkRow, ...]
 
 
-def retain(copy: Index, earlier: Index | None) -> Retained:
-    """Enter into the copy of an index what its store lost and an earlier copy has whole. Nobody else uses either.
+class Earlier:
+    """An earlier copy beside the copy of an index that is to take its place. Nobody else uses either.
+
+    Attributes:
+        index: of the earlier copy.
+        packs: those of its rows that are meant to stay.
+        needed: the packs of which something was entered.
+    """
+
+    def __init__(self, copy: Index, index: Index) -> None:
+        self.index, self._copy = index, copy
+        self.packs = {row.pack: row for row in index.read(_firm_packs)}
+        self.needed: set[int] = set()
+
+    def whole(self, digest: Digest) -> BlobEntry | None:
+        """Return a blob that can be read to its end there, as far as its index knows."""
+        blob = self.index.read(lambda view: view.blob(digest))
+        if blob is None or blob.inline is not None:
+            return blob
+        return blob if sum(piece.segment.raw for piece in self.pieces(blob)) == blob.size else None
+
+    def pieces(self, blob: BlobEntry) -> Iterator[Piece]:
+        """Yield a blob's segments in order, up to the first that is not whole."""
+        at = 0
+        while blob.inline is None and at < blob.size:
+            piece = self.index.read(lambda view, at=at: _piece(view, blob.recipe, at))  # type: ignore[misc]
+            if piece is None or any(row.extent.pack not in self.packs for row in piece.rows):
+                return
+            yield piece
+            at += piece.segment.raw
+
+    def put_back(self, now: BlobEntry, found: BlobEntry, doubted: Collection[int]) -> None:
+        """Let a blob be what it was there, in place of what the copy says of it; chunks in doubted packs as well."""
+        pieces = self.pieces(found)
+        while batch := list(islice(pieces, _SEGMENTS)):
+            self.needed |= self._copy.write(partial(_enter, pieces=batch, doubted=doubted))
+        self._copy.write(partial(_replace, now=now, found=found))
+
+    def name_packs(self, doubted: Collection[int]) -> tuple[PackRow, ...]:
+        """Enter the packs that are needed, and say anew what lies where in these, and in those doubted."""
+        rows = self._copy.write(partial(_name, rows=[self.packs[pack] for pack in sorted(self.needed)]))
+        _refresh_hints(self._copy, {row.pack for row in rows} | set(doubted))
+        return tuple(rows)
+
+
+def retain(copy: Index, earlier: Earlier | None) -> Retained:
+    """Enter into the copy of an index what its store lost and an earlier copy has whole.
 
     Raises:
         Damaged: a row is not what was written.
@@ -58,21 +103,16 @@ def retain(copy: Index, earlier: Index | None) -> Retained:
     """
     lost: list[Digest] = []
     kept: list[Digest] = []
-    there = [] if earlier is None else earlier.read(_firm_packs)
-    packs, needed = {row.pack for row in there}, set[int]()
     doubted = copy.read(_doubted)  # a mend that was ended has named nothing in them bad yet
     for blob in _lost(copy):
-        found = None if earlier is None else _whole(earlier, blob.digest, packs)
+        found = None if earlier is None else earlier.whole(blob.digest)
         if earlier is None or found is None:
             lost.append(blob.digest)
-            continue
-        for pieces in _batches(_pieces(earlier, found, packs)):
-            needed |= copy.write(partial(_enter, pieces=pieces, doubted=doubted))
-        copy.write(partial(_find, lost=blob, found=found))
-        kept.append(blob.digest)
-    rows = copy.write(partial(_name, rows=[row for row in there if row.pack in needed]))
-    _refresh_hints(copy, {row.pack for row in rows} | (doubted if kept else set()))
-    return Retained(tuple(lost), tuple(kept), tuple(rows))
+        else:
+            earlier.put_back(blob, found, doubted)
+            kept.append(blob.digest)
+    packs = () if earlier is None else earlier.name_packs(doubted if kept else ())
+    return Retained(tuple(lost), tuple(kept), packs)
 
 
 def _firm_packs(view: View) -> list[PackRow]:
@@ -90,40 +130,16 @@ def _lost(copy: Index) -> Iterator[BlobEntry]:
         yield from (blob for blob in blobs if copy.read(lambda view, blob=blob: view.is_held(blob.digest)))  # type: ignore[misc]
 
 
-def _whole(earlier: Index, digest: Digest, packs: Collection[int]) -> BlobEntry | None:
-    """Return a blob that can be read to its end in the earlier copy, as far as its index knows."""
-    blob = earlier.read(lambda view: view.blob(digest))
-    if blob is None or blob.inline is not None:
-        return blob
-    return blob if sum(piece.segment.raw for piece in _pieces(earlier, blob, packs)) == blob.size else None
-
-
-def _pieces(earlier: Index, blob: BlobEntry, packs: Collection[int]) -> Iterator[_Piece]:
-    """Yield a blob's segments in order, up to the first that is not whole."""
-    at = 0
-    while blob.inline is None and at < blob.size:
-        piece = earlier.read(lambda view, at=at: _piece(view, blob.recipe, at))  # type: ignore[misc]
-        if piece is None or any(row.extent.pack not in packs for row in piece.rows):
-            return
-        yield piece
-        at += piece.segment.raw
-
-
-def _piece(view: View, recipe: int, at: int) -> _Piece | None:
+def _piece(view: View, recipe: int, at: int) -> Piece | None:
     stretch = view.stretch(recipe, at)
     if stretch is None or stretch.start != at or not stretch.packed_refs:
         return None
     refs = stretch.refs
     rows = [row for row in map(view.chunk, refs) if row is not None and row.state is not ChunkState.BAD]
-    return _Piece(Segment(recipe, at, refs), tuple(rows)) if len(rows) == len(refs) else None
+    return Piece(Segment(recipe, at, refs), tuple(rows)) if len(rows) == len(refs) else None
 
 
-def _batches(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
-    while batch := list(islice(pieces, _SEGMENTS)):
-        yield batch
-
-
-def _enter(edit: Edit, pieces: Iterable[_Piece], doubted: Collection[int]) -> set[int]:
+def _enter(edit: Edit, pieces: Iterable[Piece], doubted: Collection[int]) -> set[int]:
     """Enter segments; of their chunks those that the store has nowhere for sure. Return the packs where these lie."""
     packs: set[int] = set()
     for segment, rows in pieces:
@@ -139,9 +155,9 @@ def _enter(edit: Edit, pieces: Iterable[_Piece], doubted: Collection[int]) -> se
     return packs
 
 
-def _find(edit: Edit, lost: BlobEntry, found: BlobEntry) -> None:
-    if lost.recipe not in (0, found.recipe):
-        edit.delete_recipe(lost.recipe)
+def _replace(edit: Edit, now: BlobEntry, found: BlobEntry) -> None:
+    if now.recipe not in (0, found.recipe):
+        edit.delete_recipe(now.recipe)
     edit.put_blob(found)
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from cas.audit import sufferers
 from cas.claims import end_on
 from cas.compact import close, is_quiet
 from cas.errors import Busy, Damaged, DiskFailed
@@ -27,6 +26,7 @@ from cas.moving import Move, change_over, forget, living_bodies, put_by
 from cas.records import Body, ChunkEntry, ChunkRef, Role, Segment, link
 from cas.restate import restate
 from cas.scan import extent_of, scan_pack, torn
+from cas.sufferers import sufferers
 from cas.tables import CHUNK_KEY, ChunkState, PackRow, PackState
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def salvage(parts: Parts, pack: int) -> list[Digest]:
 
 def _lose(parts: Parts, bad: Sequence[tuple[ChunkRef, Extent]]) -> list[Digest]:
     """Take the blobs that need one of these chunks out of those that are here; return which those are."""
-    whose = sufferers(parts, {CHUNK_KEY.pack(ref.key, ref.salt) for ref, _ in bad})
+    whose = sufferers(parts.index, {CHUNK_KEY.pack(ref.key, ref.salt) for ref, _ in bad})
     blobs = sorted({blob.digest: blob for some in whose.values() for blob in some}.items())
 
     def lose(edit: Edit, _draft: Draft, some: Sequence[tuple[Digest, BlobEntry]]) -> list[Digest]:

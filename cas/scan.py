@@ -181,9 +181,10 @@ def _record_at(data: PackBytes, offset: int, marker: bytes) -> Record | None:
 def _believe_chunks(body: Body, data: PackBytes) -> bool:
     """Leave out of a record the chunks that are not there; return whether all are."""
     listed = body.chunks
-    body.chunks = [
-        entry
-        for entry in listed
-        if xxhash.xxh3_64_intdigest(data.read(entry.offset, entry.offset + entry.stored)) == entry.checksum
-    ]
+    body.chunks = [entry for entry in listed if is_there(entry, data)]
     return len(body.chunks) == len(listed)
+
+
+def is_there(entry: ChunkEntry, data: PackBytes) -> bool:
+    """Whether a pack has the bytes that a record of it lists."""
+    return xxhash.xxh3_64_intdigest(data.read(entry.offset, entry.offset + entry.stored)) == entry.checksum

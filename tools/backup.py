@@ -24,6 +24,7 @@ from tools.settings import PLACE, Settings, SettingsCommand, with_settings
 from tools.units import human_size
 
 PUSH: Final = "push the same content again"
+_SUFFER: Final = ("lost", "kept", "spoilt", "spared")  # fields of a report that list blobs
 
 
 @click.command(cls=SettingsCommand)
@@ -34,8 +35,8 @@ def backup(settings: Settings, dest: Path, *, as_json: bool) -> None:
     """Copy the store to a folder, or bring the copy there up to date.
 
     Works beside a live server. Only what is not in DEST yet is copied. Ended at any point, DEST holds a whole
-    backup, the old or the new one; call it again to go on. What the store has lost by damage, and DEST has still,
-    stays there; exits 1 as long as anything is lost or damaged, and names it.
+    backup, the old or the new one; call it again to go on. What is damaged in the store or lost by that, and whole in
+    DEST, stays there; exits 1 as long as anything is lost or damaged, and names it.
 
     \b
     Examples:
@@ -46,7 +47,7 @@ def backup(settings: Settings, dest: Path, *, as_json: bool) -> None:
         give_way()
         report = store.backup(dest, progress)
         places = Whereabouts(store)
-        names = {digest: places.of_blob(digest) for digest in (*report.lost, *report.kept)}
+        names = {digest: places.of_blob(digest) for _, _, blobs in _sufferers(report, dest) for digest in blobs}
     show(report, f"backup of {settings.root} in {dest}", as_json=as_json, names=names, dest=dest)
 
 
@@ -79,12 +80,12 @@ def show(
         names: who needs what the store has lost.
         dest: where that may be had still.
     """
+    concerned = _sufferers(report, dest)
     if as_json:
-        missing = {
-            key: [{"blob": str(digest), "names": names[digest]} for digest in blobs]
-            for key, blobs in (("lost", report.lost), ("kept", report.kept))
+        told = {
+            key: [{"blob": str(digest), "names": names[digest]} for digest in getattr(report, key)] for key in _SUFFER
         }
-        click.echo(json.dumps(dataclasses.asdict(report) | missing, indent=2))
+        click.echo(json.dumps(dataclasses.asdict(report) | told, indent=2))
     else:
         click.echo(
             f"{what}: {report.packs:,} packs of {human_size(report.pack_bytes)} "
@@ -93,10 +94,20 @@ def show(
         )
         for line in report.damaged:
             click.echo(f"damaged: {line}")
-        remedies = {PUSH: report.lost, f"the backup has it: cas fsck --repair --from {dest}": report.kept}
-        for remedy, blobs in remedies.items():
+        for word, remedy, blobs in concerned:
             for digest in blobs:
                 whose = ", ".join(names[digest]) or "nothing that has a name"
-                click.echo(f"lost: blob {digest}, of {whose}; {remedy}")
-    if report.damaged or report.lost or report.kept:
+                click.echo(f"{word}: blob {digest}, of {whose}; {remedy}")
+    if report.damaged or any(blobs for _, _, blobs in concerned):
         raise click.exceptions.Exit(exits.FINDINGS)
+
+
+def _sufferers(report: CopyReport, dest: Path | None) -> list[tuple[str, str, list[Digest]]]:
+    """Return in what plight blobs are, what to do about it, and which those are."""
+    back = f"the backup has it: cas fsck --repair --from {dest}"
+    return [
+        ("lost", PUSH, report.lost),
+        ("lost", back, report.kept),
+        ("damaged", f"run cas fsck --repair, then {PUSH}", report.spoilt),
+        ("damaged", back, report.spared),
+    ]

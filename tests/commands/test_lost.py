@@ -69,6 +69,34 @@ def test_a_backup_says_what_is_lost_and_keeps_it(lossy: Lossy) -> None:
     assert run_cas("fsck", "--deep", "--root", lossy.backup).returncode == 0
 
 
+def test_a_backup_says_what_rotted_unnoticed_and_goes_on_having_it(server: StartServer, tmp_path: Path) -> None:
+    """Moved by a collection and rotten since, before anybody knew: which image, and what brings it back."""
+    running = server()
+    with closing(Client(running.url)) as client:
+        for layer in (noise(1 << 20, 7), LAYER):  # the first one of the tag is what the collection takes
+            digest = push_image(client, layer)
+    assert running.stop() == 0
+    backup, ours = tmp_path / "backup", ("--root", running.root)
+    assert run_cas("backup", backup, *ours).returncode == 0
+    assert run_cas("gc", "--grace", "0", "--untagged", *ours).returncode == 0
+    flip(max((running.root / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size), 1 << 20)
+    line = f"damaged: blob {digest}, of team/app:1.0; the backup has it: cas fsck --repair --from {backup}"
+    for _ in range(2):
+        ended = run_cas("backup", backup, *ours)
+        assert (ended.returncode, ended.stderr, ended.stdout.splitlines()[-1]) == (1, "", line)
+        assert run_cas("fsck", "--deep", "--root", backup).returncode == 0
+    told = json.loads(run_cas("backup", backup, *ours, "--json").stdout)
+    assert (told["spared"], told["spoilt"]) == ([{"blob": digest, "names": ["team/app:1.0"]}], [])
+    late = run_cas("backup", tmp_path / "late", *ours)
+    assert late.returncode == 1
+    assert late.stdout.endswith(
+        f"blob {digest}, of team/app:1.0; run cas fsck --repair, then push the same content again\n"
+    )
+    assert run_cas("fsck", "--repair", "--from", backup, *ours).returncode == 1
+    assert run_cas("fsck", "--deep", *ours).returncode == 0
+    assert run_cas("backup", backup, *ours).returncode == 0
+
+
 def test_a_backup_says_what_it_has_not_got_either(lossy: Lossy, tmp_path: Path) -> None:
     """One that was first made too late; nor has what is restored from it."""
     code, text = lossy.cas("backup", tmp_path / "late")

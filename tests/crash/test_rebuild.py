@@ -447,3 +447,32 @@ def test_a_journal_whose_newest_changes_are_gone_is_reported(tmp_path: Path) -> 
     assert any("are nowhere" in complaint for complaint in report.damaged)
     with Store.open(tmp_path) as store:
         assert [name.path for name, _ in store.scan("thing")] == ["a"]
+
+
+@pytest.mark.parametrize("rotten", ["old", "new"])
+def test_of_two_packs_that_tell_of_the_same_chunks_the_one_that_is_whole_is_believed(
+    rotten: str, tmp_path: Path
+) -> None:
+    """A compaction was ended before it removed what it had moved, and one of both copies rotted."""
+    data = {f"noise {n}": noise(100 * KIB, n) for n in range(3)}
+    with opened(tmp_path) as store:
+        for name, each in {"gone": noise(KIB * 50, 9), **data}.items():
+            push(store, name, each)
+        store.change(lambda names: names.delete(Name("thing", "gone")))
+        store.collect()
+        (old,) = packs_of(tmp_path, Role.DATA)
+
+        def end(step: str) -> None:
+            if step == "moved":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            store.compact(everything=True, progress=end)
+    (new,) = set(packs_of(tmp_path, Role.DATA)) - {old}
+    bad = {"old": old, "new": new}[rotten]
+    for record in scan_pack(int(bad.stem, 16), bad).records:
+        for chunk in record.body.chunks:
+            flip(bad, chunk.offset)
+    rebuild_index(tmp_path, SMALL, force=True)
+    with opened(tmp_path) as store:
+        assert {name: read(store, Digest.of(each)) for name, each in data.items()} == data
