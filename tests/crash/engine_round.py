@@ -268,12 +268,21 @@ class EngineRound:
     def _rot(self) -> None:
         """A pack rots, and whatever mends it ends anywhere: what was hit is named and nothing else is lost.
 
-        A backup goes on having all of it, and gives it back.
+        A backup goes on having all of it, and gives it back. So does one that is brought up to date before anybody
+        mends, with packs made since of what it had.
         """
-        contents = {Digest.of(data): data for data in self._promised.values()}
+        unnoticed = self._dice.random() < 0.5
+        if unnoticed:
+            self._push()
         assert not self._store.backup(self._copy).damaged
+        if unnoticed:  # what the backup has is moved, away from what nobody needs any more
+            self._delete()
+            self._collect()
+        contents = {Digest.of(data): data for data in self._promised.values()}
         named = rot(self._store, self._root, contents, self._dice, self._tally)
         self._spoilt = True
+        if unnoticed:
+            self._back_up_rot(contents)
         self._end(lambda: self._store.repair(Depth.DEEP))
         assert wrong(self._store, contents) <= named
         if self._dice.random() < 0.3:
@@ -298,6 +307,15 @@ class EngineRound:
         self._see_copy(contents)
         assert not self._store.backup(self._copy).kept
         self._tally.add(WORK, f"packs that rotted, mended from a backup{'' if lost else '; nothing was lost'}")
+
+    def _back_up_rot(self, contents: Contents) -> None:
+        self._end(lambda: self._store.backup(self._copy))
+        self._see_copy(contents)
+        copied = self._store.backup(self._copy)
+        assert (copied.lost, copied.kept, copied.spoilt) == ([], [], [])
+        self._see_copy(contents)
+        what = "; it spared some" if copied.spared else ""
+        self._tally.add(WORK, f"packs that rotted unnoticed before a backup{what}")
 
     def _recover(self) -> RepairReport:
         with Store.open(self._copy, SMALL, reading=True) as other:

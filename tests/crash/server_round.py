@@ -233,8 +233,15 @@ class ServerRound:
                 return
             self._end_alone("backup", self._copy, codes=(0,))
             self._see({"whole"})
+            if unnoticed := self._dice.random() < 0.5:  # what the backup has whole is moved, and then it rots
+                self._end_alone("gc", "--grace", "0", codes=(0, 1))
+                packs = self._data_packs()
             self._tally.add(DAMAGE, spoil(self._dice.choice(packs), self._dice))
-            if self._dice.random() < 0.5 and "cut short" in self._pulled():
+            if unnoticed:
+                self._perhaps_kill("backups", "backup", self._copy)
+                self._end_alone("backup", self._copy, codes=(0, 1))
+                self._tally.add(WORK, "backups of what rotted unnoticed")
+            elif self._dice.random() < 0.5 and "cut short" in self._pulled():
                 self._see_scrubbed()
             self._perhaps_kill("repairs", "fsck", "--repair")
             self._end_alone("fsck", "--repair", codes=(0, 1, 4))
