@@ -43,6 +43,7 @@ from cas.extent import FileRange
 from cas.finding import CHECKS, REPAIR, Depth, Finding, Scope
 from cas.hashing import Tap
 from cas.held import Held, Places
+from cas.identity import inspect_manifest, mend_manifest
 from cas.mirror import CopyReport
 from cas.names import Name, Record
 from cas.reader import Packed, Reader
@@ -117,6 +118,8 @@ __all__ = [
     "UploadState",
     "Usage",
     "inspect_index",
+    "inspect_manifest",
+    "mend_manifest",
     "rebuild_index",
     "restore",
 ]

@@ -154,7 +154,7 @@ def _beside_earlier(target: Layout, parts: Parts, work: Callable[[Index, Earlier
         Damaged: the index of that copy is; nobody knows what it would be to go on without it.
     """
     copy = Index(target.index_copy, parts.settings)
-    earlier = Index(target.index, parts.settings) if target.manifest.exists() else None
+    earlier = Index(target.index, parts.settings) if target.index_data.exists() else None
     try:
         return work(copy, None if earlier is None else Earlier(copy, earlier))
     except Damaged as error:
@@ -201,8 +201,9 @@ def _publish(source: Layout, target: Layout, moment: _Moment, disk: Disk) -> Non
     for folder in (target.index, target.root):
         disk.sync_folder(folder)
     shutil.rmtree(target.index_copy)
-    if not target.manifest.exists():
-        put_file(target.manifest, source.manifest.read_bytes(), disk)
+    ours = source.manifest.read_bytes()
+    if not target.manifest.exists() or target.manifest.read_bytes() != ours:
+        put_file(target.manifest, ours, disk)
 
 
 def _sync_index(target: Layout, disk: Disk) -> None:
@@ -301,7 +302,7 @@ def _diary_of_backup(target: Layout, store: str, parts: Parts) -> Diary:
     if diary.store != store:
         raise Occupied(f"{target.root} holds the backup of another store; choose another folder")
     diary.restores = False
-    if not target.manifest.exists():
+    if not target.index_data.exists():
         return diary
     change = _change_of(target, parts.settings)
     if change not in diary.changes:

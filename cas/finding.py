@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cas.names import Name
 
 CHECKS: Final = {  # name → the invariant it guards
+    "manifest": "I9",  # store.json is there, what was written, and says what packs and index say
     "rows": "I9",  # every row of the index is what was written
     "structure": "I9",  # the tables are whole: in order, and as long as they say
     "names": "I1",  # what a name holds is there, and known to be held

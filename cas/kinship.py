@@ -9,34 +9,38 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from cas.commit import JOURNAL_SEQ
-from cas.errors import IndexUnfit, NoSpace, PacksMissing, Unreadable
+from cas.errors import IndexUnfit, NoSpace, NotAStore, PacksMissing, Unreadable
 from cas.lease import survey
 from cas.mirror import Diary
 from cas.records import HEADER_SIZE, Role, decode_header
+from cas.root import remake
 from cas.scan import pack_paths, scan_pack
 from cas.tables import PackState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from cas.index import Edit, Index
     from cas.layout import Layout
+    from cas.records import Header
     from cas.root import Manifest
     from cas.tables import PackRow
     from cas.view import View
 
-_STORE: Final = "store"  # the index's note of whose it is
-_NOTED: Final = 8  # bytes of a store's id that fit there
+_NOTES: Final = ("store", "store_rest")  # the index's note of whose it is: counters, each of half an id
+_NOTED: Final = 8  # bytes of a store's id that fit into one
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What an index says: whose it is (0 if it does not), its last change of names, and its packs."""
+    """What an index says: whose it is (of an older version, half of it), its last change of names, and its packs."""
 
-    store: int
+    store: bytes
     change: int
     rows: dict[int, PackRow]
 
@@ -54,13 +58,15 @@ def hold_together(layout: Layout, manifest: Manifest, index: Index) -> int:
 
     Raises:
         IndexUnfit: it is another store's, or older than the packs. Nothing was changed.
+        NotAStore: it is `store.json` that is another store's.
         PacksMissing: not one of the packs is there.
         DiskFailed: it could not be noted.
     """
     files = dict(pack_paths(layout))  # before the rows: what a living process makes meanwhile has one
     known = index.read(_known)
-    own = int.from_bytes(manifest.id[:_NOTED], "little")
-    if known.store not in (0, own):
+    if not manifest.id.startswith(known.store):
+        if files and all(header.store.startswith(known.store) for header in headers(files)):
+            raise NotAStore(f"{layout.manifest} names another store than packs and index do; {remake(layout)}")
         raise _unfit(layout, "it is the index of another store")
     strangers = {pack: role for pack in files.keys() - known.rows.keys() if (role := _role(files[pack], manifest))}
     if not known.store and not known.rows and strangers:
@@ -72,18 +78,39 @@ def hold_together(layout: Layout, manifest: Manifest, index: Index) -> int:
         raise _unfit(
             layout, f"it is older than the packs: it ends with change {known.change}, and they show change {proven}"
         )
-    if not known.store:
+    if known.store != manifest.id:
         with suppress(NoSpace):  # the next opener notes it
-            index.write(lambda edit: _note(edit, own))
+            index.write(lambda edit: _note(edit, manifest.id))
     return newest
 
 
 def _known(view: View) -> _Known:
-    return _Known(view.number(_STORE), view.number(JOURNAL_SEQ), {row.pack: row for row in view.packs()})
+    return _Known(noted(view), view.number(JOURNAL_SEQ), {row.pack: row for row in view.packs()})
 
 
-def _note(edit: Edit, store: int) -> None:
-    edit.set_number(_STORE, store)
+def _note(edit: Edit, store: bytes) -> None:
+    for half, name in enumerate(_NOTES):
+        edit.set_number(name, int.from_bytes(store[half * _NOTED :][:_NOTED], "little"))
+
+
+def noted(view: View) -> bytes:
+    """Return the store that an index says it is of; an older version noted half of that, a new index nothing."""
+    halves = takewhile(bool, map(view.number, _NOTES))
+    return b"".join(number.to_bytes(_NOTED, "little") for number in halves)
+
+
+def headers(files: Mapping[int, Path]) -> Iterator[Header]:
+    """Yield the headers of packs, of those that can be read."""
+    for path in files.values():
+        header = _header(path)
+        if header is not None:
+            yield header
+
+
+def _header(path: Path) -> Header | None:
+    with suppress(OSError), path.open("rb") as file:  # a living process may just have removed it
+        return decode_header(file.read(HEADER_SIZE))
+    return None
 
 
 def _unfit(layout: Layout, why: str) -> IndexUnfit:
@@ -95,9 +122,7 @@ def _unfit(layout: Layout, why: str) -> IndexUnfit:
 
 def _role(path: Path, manifest: Manifest) -> Role | None:
     """Return what a pack of this store holds; None for what is none."""
-    header = None
-    with suppress(OSError), path.open("rb") as file:  # a living process may just have removed it
-        header = decode_header(file.read(HEADER_SIZE))
+    header = _header(path)
     return header.role if header is not None and header.store == manifest.id else None
 
 

@@ -39,6 +39,11 @@ class Layout:
         return self.root / "store.json"
 
     @property
+    def manifest_aside(self) -> Path:
+        """Where a damaged one is kept."""
+        return self.root / "quarantine" / "store.json"
+
+    @property
     def index(self) -> Path:
         """Folder of the LMDB environment."""
         return self.root / "index"

@@ -1,6 +1,7 @@
 """A folder as a store: making one, and refusing what is not one, with the reason and the remedy.
 
-Layer: L4. Knows `store.json` and what must lie beside it; opens neither index nor packs.
+Layer: L4. Knows `store.json` and what must lie beside it; opens neither index nor packs. A checksum is in it, over the
+other fields, whatever format they are of: no flipped bit makes it another store's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import pwd
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+import xxhash
 
 from cas.disk import Disk, is_full, leave_to_owner, write_file
 from cas.errors import (
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 FOLDER_MODE = 0o750  # what is in a store is nobody else's business: passwords' hashes, keys, private layers
 FORMAT = 1
 _ID_SIZE = 16  # bytes
+_FIELDS = {"format", "id", "profiles"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ def find(
             if reading:
                 leave_lock_file(layout)
             return layout, manifest
+        if has_remains(layout):
+            raise NotAStore(f"{layout.manifest} is missing; {remake(layout)}")
         if not create or not _is_blank(layout):
             raise NotAStore(
                 f"{root} is not a store (it has no store.json); give --root a store, or an empty or new folder"
@@ -118,9 +124,10 @@ def check_owner(layout: Layout) -> None:
     Raises:
         NotOwner: whoever serves it could not open what would be written.
     """
+    paths = [path for path in (layout.manifest, layout.packs) if path.exists()]  # of one that lost its manifest
     try:
-        owner = layout.manifest.stat().st_uid
-    except OSError:
+        owner = paths[0].stat().st_uid
+    except (OSError, IndexError):
         return
     if owner != os.geteuid():
         name, own = _user(owner), _user(os.geteuid())
@@ -213,6 +220,19 @@ def _has_packs(layout: Layout) -> bool:
     return any(path.is_file() for path in layout.packs.rglob("*"))
 
 
+def has_remains(layout: Layout) -> bool:
+    """Whether there was a store here, be its manifest there or not: that is written before an index or a pack."""
+    return layout.index_data.exists() or _has_packs(layout)
+
+
+def remake(layout: Layout) -> str:
+    """Return what helps where the manifest is damaged."""
+    return (
+        f"`cas fsck --repair --root {layout.root}` makes it anew if packs or index prove whose they are; "
+        "else restore it from a backup"
+    )
+
+
 def _make_folders(layout: Layout, disk: Disk) -> None:
     """Make what is missing, durably: a backup, or an operator who tidied up, may have dropped empty folders."""
     missing = [folder for folder in (layout.locks, *layout.pack_folders()) if not folder.is_dir()]
@@ -242,15 +262,27 @@ def _make(layout: Layout, disk: Disk) -> Manifest:
     try:
         layout.index.mkdir(FOLDER_MODE, exist_ok=True)
         disk.sync_folder(layout.root)
-        content: dict[str, Any] = {
-            "format": manifest.format,
-            "id": manifest.id.hex(),
-            "profiles": [asdict(PLAIN), asdict(PACKED)],
-        }
-        write_file(layout.manifest, json.dumps(content, indent=1).encode() + b"\n")
+        write_file(layout.manifest, encode_manifest(manifest))
     except OSError as error:
         raise _refusal(error, f"{layout.root} cannot be made a store", "choose another --root") from error
     return manifest
+
+
+def put_manifest(layout: Layout, manifest: Manifest, disk: Disk) -> None:
+    """Write `store.json` anew; what was there is kept aside. The caller holds the root's lock.
+
+    Raises:
+        NoSpace, RootReadOnly: see their texts.
+    """
+    aside = layout.manifest_aside
+    try:
+        if layout.manifest.exists():
+            aside.parent.mkdir(FOLDER_MODE, exist_ok=True)
+            layout.manifest.rename(aside)
+            disk.sync_folder(aside.parent)
+        write_file(layout.manifest, encode_manifest(manifest))
+    except OSError as error:
+        raise _refusal(error, f"{layout.manifest} cannot be made", "mend permissions or mount") from error
 
 
 def _refusal(error: OSError, what: str, remedy: str) -> CasError:
@@ -258,6 +290,16 @@ def _refusal(error: OSError, what: str, remedy: str) -> CasError:
     if is_full(error):
         return NoSpace(f"{what}: the disk is full ({error.strerror}); free some space and try again")
     return RootReadOnly(f"{what} ({error.strerror}); {remedy}")
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return what stands in `store.json`."""
+    content = {"format": manifest.format, "id": manifest.id.hex(), "profiles": [asdict(PLAIN), asdict(PACKED)]}
+    return json.dumps(content | {"sum": _sum(content)}, indent=1).encode() + b"\n"
+
+
+def _sum(content: dict[str, Any]) -> str:
+    return f"{xxhash.xxh3_64_intdigest(json.dumps(content, sort_keys=True).encode()):016x}"
 
 
 def read_manifest(layout: Layout) -> Manifest:
@@ -270,16 +312,30 @@ def read_manifest(layout: Layout) -> Manifest:
     try:
         content = json.loads(layout.manifest.read_bytes())
         number, store = int(content["format"]), bytes.fromhex(content["id"])
+        _prove(content)
     except FileNotFoundError:
         raise
     except PermissionError as error:
         raise RootReadOnly(f"{layout.manifest} cannot be read; mend its permissions") from error
     except OSError as error:
         raise Unreadable(f"{layout.manifest} cannot be read ({error.strerror}); look at the system's log") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise NotAStore(f"{layout.manifest} is not a store's manifest ({error}); restore it from a backup") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise NotAStore(f"{layout.manifest} is not a store's manifest ({error}); {remake(layout)}") from error
     if number > FORMAT:
         raise FormatTooNew(f"{layout.root} has store format {number}, this version knows up to {FORMAT}; upgrade cas")
     if number < 1 or len(store) != _ID_SIZE:
-        raise NotAStore(f"{layout.manifest} is not a store's manifest; restore it from a backup")
+        raise NotAStore(f"{layout.manifest} is not a store's manifest; {remake(layout)}")
     return Manifest(number, store)
+
+
+def _prove(content: dict[str, Any]) -> None:
+    """Hold a manifest against its checksum; one of an older version has none.
+
+    Raises:
+        ValueError: a bit was flipped.
+    """
+    told = content.pop("sum", None)
+    if told is None and content.keys() == _FIELDS:
+        return
+    if told != _sum(content):
+        raise ValueError("its checksum is another")

@@ -18,7 +18,21 @@ from typing import Any, Final
 import click
 
 from api.content.whereabouts import Whereabouts
-from cas import CasError, Damaged, Depth, Finding, IndexUnfit, RebuildReport, Scope, Store, inspect_index, rebuild_index
+from cas import (
+    CasError,
+    Damaged,
+    Depth,
+    Finding,
+    IndexUnfit,
+    NotAStore,
+    RebuildReport,
+    Scope,
+    Store,
+    inspect_index,
+    inspect_manifest,
+    mend_manifest,
+    rebuild_index,
+)
 from tools import exits
 from tools.fsck_report import Report
 from tools.pace import MB
@@ -170,6 +184,10 @@ def _end_with(parent: int) -> None:
 
 def _opened(work: Callable[[Store], int], settings: Settings, report: Report, *, reading: bool) -> int:
     try:
+        if finding := inspect_manifest(settings.root, settings.engine):
+            if reading or not _makes_manifest(settings):
+                return report.stop(finding)
+            report.mended(finding)
         if finding := inspect_index(settings.root, settings.engine, reading=reading):  # before opening changes anything
             return report.stop(finding)
         with Store.open(settings.root, settings.engine, reading=reading) as store, ticking(store):
@@ -180,6 +198,15 @@ def _opened(work: Callable[[Store], int], settings: Settings, report: Report, *,
     except CasError as error:
         click.echo(f"cas: {error}", err=True)
         return exits.COULD_NOT_RUN
+
+
+def _makes_manifest(settings: Settings) -> bool:
+    """Make `store.json` anew; say whether what is left of the store proves what has to be in it."""
+    try:
+        mend_manifest(settings.root, settings.engine)
+    except NotAStore:
+        return False
+    return True
 
 
 def _mend(settings: Settings, report: Report, source: Path | None, store: Store, *, dry_run: bool) -> int:

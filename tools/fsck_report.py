@@ -36,6 +36,7 @@ class Report:
         self._pace = None if bytes_per_s is None else Pace(bytes_per_s)
         self._bar: ProgressBar[int] | None = None
         self._read, self._began = 0, time.monotonic()
+        self._mended: list[Finding] = []
 
     def read(self, count: int) -> None:
         """Take notice of bytes that were read; wait where a rate was asked for."""
@@ -74,7 +75,8 @@ class Report:
         for finding in report.found:
             self._say(finding, places)
         left = () if dry_run else report.left
-        code = exits.OK if not report.found else exits.UNMENDED if left or dry_run else exits.MENDED
+        found = (*self._mended, *report.found)
+        code = exits.OK if not found else exits.UNMENDED if left or dry_run else exits.MENDED
         more = {
             "packs": [f"{pack:016x}" for pack in report.packs],
             "lost": [str(digest) for digest in report.lost],
@@ -83,10 +85,15 @@ class Report:
             "dry_run": dry_run,
             "exit": code,
         }
-        self._sum_up(report.found, more, _mended(report, len(left), dry_run=dry_run))
+        self._sum_up(found, more, _mended(report, len(found), len(left), dry_run=dry_run))
         for finding in () if self._json else left:
             click.echo(f"not mended: {finding.where}: {finding.what}; {finding.remedy}")
         return code
+
+    def mended(self, finding: Finding) -> None:
+        """Tell what had to be mended before a store could be opened; what is told of the rest comes later."""
+        self._say(finding, None)
+        self._mended.append(finding)
 
     def stop(self, finding: Finding) -> int:
         """Tell the finding that ends a check early, and return the exit code."""
@@ -134,10 +141,10 @@ def _line(said: dict[str, Any]) -> str:
     return f"{said['check']} ({said['invariant']}): {said['where']}: {said['what']}; {said['remedy']}{whose}"
 
 
-def _mended(report: RepairReport, left: int, *, dry_run: bool) -> str:
+def _mended(report: RepairReport, found: int, left: int, *, dry_run: bool) -> str:
     would = "would be " if dry_run else ""
     came = f"{len(report.recovered):,} blobs brought back, " if report.recovered else ""
     return (
-        f"repair: {len(report.found):,} findings; {len(report.packs):,} packs {would}set aside in quarantine/, {came}"
+        f"repair: {found:,} findings; {len(report.packs):,} packs {would}set aside in quarantine/, {came}"
         f"{len(report.lost):,} blobs {would}answered as missing until they are pushed again, {left:,} not mended"
     )

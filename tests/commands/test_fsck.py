@@ -243,6 +243,41 @@ def test_the_table_of_checks_in_the_manual_is_the_one_in_the_code() -> None:
     assert [name for name, _ in rows] == list(CHECKS)
 
 
+def test_a_manifest_that_is_gone_is_named_and_made_anew(root: Path) -> None:
+    """Whoever serves the store is told the command; a check names it, a repair mends it, and then all is well."""
+    before = (root / "store.json").read_bytes()
+    (root / "store.json").unlink()
+    for command in (("serve", "--bind", "127.0.0.1:0"), ("stats",), ("fsck", "--rebuild-index", "--force")):
+        ended = run_cas(*command, "--root", root)
+        assert ended.returncode == 66
+        assert f"cas fsck --repair --root {root}" in ended.stderr
+    line = "manifest (I9): store.json: it is missing; run cas fsck --repair, which makes it anew"
+    for flags in ([], ["--repair", "--dry-run"]):
+        ended = run_cas("fsck", *flags, "--root", root)
+        assert (ended.returncode, ended.stderr) == (4, "")
+        assert ended.stdout.startswith(line)
+    ended = run_cas("fsck", "--repair", "--root", root)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert ended.stdout.startswith(line)
+    assert "repair: 1 findings; " in ended.stdout
+    assert (root / "store.json").read_bytes() == before
+    assert run_cas("fsck", "--deep", "--root", root).returncode == 0
+
+
+def test_a_manifest_that_nothing_proves_is_not_made(root: Path) -> None:
+    """Neither index nor a pack's header is left: exit code 4, and what else would help."""
+    (root / "store.json").write_bytes(b"{")
+    shutil.rmtree(root / "index")
+    for path in (root / "packs").rglob("*.pack"):
+        flip(path, 20)
+    ended = run_cas("fsck", "--repair", "--json", "--root", root)
+    assert (ended.returncode, ended.stderr) == (4, "")
+    told = json.loads(ended.stdout.splitlines()[0])
+    assert told["check"] == "manifest"
+    assert told["remedy"].endswith("restore store.json from a backup")
+    assert (root / "store.json").read_bytes() == b"{"
+
+
 def test_an_index_cut_short_is_a_finding_and_no_crash(root: Path) -> None:
     """Even where touching a page that is gone ends a process by a signal."""
     with (root / "index" / "data.mdb").open("r+b") as file:

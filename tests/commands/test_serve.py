@@ -199,6 +199,7 @@ def test_a_store_of_a_newer_version_is_refused_with_both_versions(tmp_path: Path
     """The remedy is in the sentence."""
     manifest = make_store(tmp_path / "data") / "store.json"
     content = json.loads(manifest.read_text())
+    del content["sum"]
     manifest.write_text(json.dumps(content | {"format": content["format"] + 1}))
     told = refused("--bind", "127.0.0.1:0", cwd=tmp_path, code=76)
     assert f"format {content['format'] + 1}" in told

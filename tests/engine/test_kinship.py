@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import cas.backup
+import cas.index
 import cas.kinship
 import cas.store
 from cas import Digest, IndexUnfit, PacksMissing, Store, rebuild_index, restore
 from cas.commit import JOURNAL_SEQ
 from cas.layout import Layout
+from cas.root import read_manifest
 from cas.scan import pack_paths
 from tests.support.engine import KIB, SMALL, noise, opened, push, read
 from tests.support.processes import start_python
@@ -208,14 +211,19 @@ class TestAcceptances:
             path.write_bytes(data)
         assert names_in(tmp_path) == {"one"}
 
-    def test_an_index_from_before_indexes_noted_whose_they_are_is_taken_and_noted(self, tmp_path: Path) -> None:
-        """So that another one in its place is noticed from then on."""
+    @pytest.mark.parametrize("lacks", [("store", "store_rest"), ("store_rest",)])
+    def test_an_index_from_before_indexes_noted_whose_they_are_is_taken_and_noted(
+        self, lacks: tuple[str, ...], tmp_path: Path
+    ) -> None:
+        """Or noted half of it; so that another one in its place is noticed from then on."""
         make(tmp_path, "one")
         with opened(tmp_path) as store:
-            store._parts.index.write(lambda edit: edit.set_number("store", 0))
+            for name in lacks:
+                store._parts.index.write(partial(cas.index.Edit.set_number, name=name, value=0))
         assert names_in(tmp_path) == {"one"}
         with opened(tmp_path) as store:
-            assert store._parts.index.read(lambda view: view.number("store"))
+            own = read_manifest(Layout(tmp_path)).id
+            assert store._parts.index.read(cas.kinship.noted) == own
 
     def test_a_backup_that_was_cut_off_opens_as_the_earlier_one_and_stays_so(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

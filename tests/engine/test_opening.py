@@ -111,6 +111,7 @@ class TestRefusals:
         """The store of a newer version is never touched."""
         make(tmp_path)
         content = json.loads((tmp_path / "store.json").read_text())
+        del content["sum"]
         (tmp_path / "store.json").write_text(json.dumps(content | {"format": 7}))
         with pytest.raises(FormatTooNew, match="has store format 7, this version knows up to 1; upgrade cas"):
             Store.open(tmp_path)
@@ -123,7 +124,9 @@ class TestRefusals:
         """Whatever stands in store.json, the error says that it is that file, and what to do."""
         make(tmp_path)
         (tmp_path / "store.json").write_bytes(content)
-        with pytest.raises(NotAStore, match=r"store\.json is not a store's manifest.*restore it from a backup"):
+        with pytest.raises(
+            NotAStore, match=r"store\.json is not a store's manifest.*cas fsck --repair.*restore it from a backup"
+        ):
             Store.open(tmp_path, create=True)
 
     @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])
