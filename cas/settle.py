@@ -6,8 +6,11 @@ Layer: L7. Run by every opener and about once a minute by every process, under t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from cas.commit import JOURNAL_SEQ
+from cas.doubts import mark
+from cas.errors import Unreadable
 from cas.lease import bury, check_own, survey
 from cas.records import Role
 from cas.scan import scan_pack
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from cas.parts import Parts
     from cas.tables import PackRow
     from cas.view import View
+
+_BEYOND: Final = 1 << 32  # numbers stepped over: more than a pack, whose offsets have 32 bits, has records
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +43,15 @@ def settle(parts: Parts) -> None:
     alive, dead = survey(parts.layout, parts.owner)
     living = alive | {parts.owner}
     remains = parts.index.read(lambda view: _remains(view, living))
-    journals = (row for row in remains.packs if row.role is Role.JOURNAL)
-    highest = max((_highest_number(parts, row) for row in journals), default=0)
+    journals = [row.pack for row in remains.packs if row.role is Role.JOURNAL]
+    told = {pack: _highest_number(parts, pack) for pack in journals}
 
-    def close(edit: Edit, _draft: Draft) -> None:
-        parts.committer.reserve(highest)
+    def close(edit: Edit, draft: Draft) -> None:
+        unread = [pack for pack, highest in told.items() if highest is None]
+        top = edit.number(JOURNAL_SEQ) + _BEYOND if unread else 0
+        parts.committer.reserve(max([top, *(highest or 0 for highest in told.values())]))
         _close(edit, remains)
+        mark(edit, draft, unread)  # the scrub says which, and goes on saying so
 
     if remains.packs or remains.recipes or parts.committer.unsettled():
         parts.committer.run(close)
@@ -56,12 +64,19 @@ def _remains(view: View, living: set[bytes]) -> _Remains:
     return _Remains(packs, recipes)
 
 
-def _highest_number(parts: Parts, row: PackRow) -> int:
-    """A power cut may have lost the shared cell but not the journal: look past what was committed."""
-    path = parts.layout.pack(row.pack)
+def _highest_number(parts: Parts, pack: int) -> int | None:
+    """A power cut may have lost the shared cell but not the journal: look past what was committed.
+
+    What the disk refuses to read may be read again one day, and must not have a number then that came to mean something
+    else. The index has all that counts, so nobody has to wait for that day: None.
+    """
+    path = parts.layout.pack(pack)
     if not path.exists():
         return 0
-    records = scan_pack(row.pack, path).records
+    try:
+        records = scan_pack(pack, path).records
+    except Unreadable:
+        return None
     return max((record.body.names.seq for record in records if record.body.names is not None), default=0)
 
 

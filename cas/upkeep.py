@@ -120,11 +120,11 @@ class Upkeep:
             yield
 
     @contextmanager
-    def _alone(self, *, already: bool = False) -> Iterator[None]:
+    def _alone(self, *, already: bool = False, wait_s: float = 0.0) -> Iterator[None]:
         if already:
             yield
             return
-        with at_work(self._parts.layout), maintenance_lock(self._parts.layout):
+        with at_work(self._parts.layout), maintenance_lock(self._parts.layout, wait_s):
             yield
 
     def check(self, scope: Depth | Scope = Depth.QUICK, *, wait_s: float = 600.0) -> Iterator[Finding]:
@@ -163,6 +163,7 @@ class Upkeep:
         *,
         dry_run: bool = False,
         other: Callable[[Digest], Reader] | None = None,
+        wait_s: float = 600.0,
     ) -> RepairReport:
         """Mend what a check finds: set damaged packs aside, and answer what was lost with them as missing.
 
@@ -170,12 +171,13 @@ class Upkeep:
             scope: how much to look at.
             dry_run: change nothing, and say what would be done.
             other: `Store.reader` of another store, a backup say, from which lost blobs are brought back.
+            wait_s: how long a collection, a backup or whoever else mends is waited for.
 
         Raises:
-            InUse: a collection or backup is under way.
+            InUse: it did not end in that time.
             NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
         """
-        with self._alone():
+        with self._alone(wait_s=wait_s):
             return repair(self._parts, _scope(scope), self._healing.run, dry_run=dry_run, other=other)
 
     def scrub(

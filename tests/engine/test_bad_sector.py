@@ -13,6 +13,7 @@ import pytest
 from cas import Depth, Digest, Name, Store, Unreadable, rebuild_index
 from cas.records import HEADER_SIZE, Role
 from tests.support.engine import KIB, SMALL, noise, opened, packs_of, prose, push, read
+from tests.support.processes import run_to_its_death
 
 CONTENT = noise(500 * KIB)
 
@@ -102,6 +103,37 @@ def test_a_rebuild_ends_and_names_the_pack(tmp_path: Path, role: Role) -> None:
         rebuild_index(tmp_path, SMALL, force=True)
     with Store.open(tmp_path, SMALL) as store:
         assert not list(store.check(Depth.DEEP))
+
+
+# Dies after a change whose record is durable and whose commit never came; a power cut then takes its number's note.
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from cas import Name, Record
+from tests.support.engine import SMALL, opened, prose, push
+from tests.support.faults import before_commits
+with opened(Path(sys.argv[1])) as store:
+    push(store, "one", prose(90_000))
+    before_commits(store, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    store.change(lambda names: [names.put(Name("thing", f"never {n}"), Record(b"")) for n in range(9)])
+"""
+
+
+def test_a_journal_that_the_disk_refuses_keeps_nobody_out(tmp_path: Path) -> None:
+    """The index has what counts. What never counted never will, should the disk read it again one day (I2, I4)."""
+    run_to_its_death(DIES, tmp_path)
+    (path,) = packs_of(tmp_path, Role.JOURNAL)
+    (tmp_path / "locks" / "journal").write_bytes(bytes(8))
+    with refusing(path), opened(tmp_path) as store:
+        assert read(store, Digest.of(prose(90_000))) == prose(90_000)
+        push(store, "two", CONTENT)
+        assert {finding.check for finding in store.check()} == {"unreadable"}
+        assert store.stats().doubted == 1
+    with opened(tmp_path) as store:
+        assert list(store.check(Depth.DEEP)) == []
+    rebuild_index(tmp_path, SMALL, force=True)
+    with opened(tmp_path) as store:
+        assert {name.path for name, _ in store.scan("thing")} == {"one", "two"}
 
 
 def test_usage_names_the_pack(tmp_path: Path) -> None:

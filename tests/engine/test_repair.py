@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from cas import Busy, Depth, Digest, Missing, Name, Store, rebuild_index
+from cas import Busy, Depth, Digest, InUse, Missing, Name, RepairReport, Store, rebuild_index
+from cas.lease import OthersAtWork, maintenance_lock
 from cas.parts import Parts
 from cas.records import Role
 from cas.salvage import salvage
@@ -278,3 +281,21 @@ def test_a_deletion_that_was_damaged_is_said_once_more(tmp_path: Path) -> None:
     rebuild_index(tmp_path, SMALL)
     with opened(tmp_path) as store:
         assert differences(expected, dump(store)) == []
+
+
+def test_a_repair_waits_for_whoever_mends_already(root: Path) -> None:
+    """A scrub, a collection or a backup; when that takes too long it says so."""
+    with opened(root) as store:
+        spoil(root, 0.5)
+        done: list[RepairReport] = []
+        repairer = threading.Thread(target=lambda: done.append(store.repair()))
+        with closing(OthersAtWork(store._parts.layout)) as others:
+            with maintenance_lock(store._parts.layout):
+                with pytest.raises(InUse, match="try again when it is done"):
+                    store.repair(wait_s=0)
+                assert not others
+                repairer.start()
+                while not others:
+                    assert repairer.is_alive(), "it did not wait"
+            repairer.join()
+        assert [len(report.packs) for report in done] == [1]
