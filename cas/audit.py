@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import xxhash
 
 from cas.commit import JOURNAL_SEQ
-from cas.disk import refusals
+from cas.disk import file_size, refusals
 from cas.errors import CasError, Damaged, DiskFailed, Missing, Unreadable
 from cas.extent import Codec
 from cas.finding import DISK, PUSH, REPAIR, RESTATE, Depth, Finding
@@ -122,7 +122,7 @@ class Audit:
             self.read[row.pack] = int(self._parts.clock())
         try:
             with refusals(f"read {path.name}", Unreadable):
-                size = path.stat().st_size
+                size = file_size(path)
             if size < row.committed:
                 yield Finding("packs", f"it ends {row.committed - size} bytes early", where, REPAIR, pack=row.pack)
             if not size:

@@ -154,7 +154,7 @@ def _beside_earlier(target: Layout, parts: Parts, work: Callable[[Index, Earlier
         Damaged: the index of that copy is; nobody knows what it would be to go on without it.
     """
     copy = Index(target.index_copy, parts.settings)
-    earlier = Index(target.index, parts.settings) if target.index_data.exists() else None
+    earlier = Index(target.index, parts.settings) if target.index_data.is_file() else None
     try:
         return work(copy, None if earlier is None else Earlier(copy, earlier))
     except Damaged as error:
@@ -269,6 +269,9 @@ def _copying(target: Layout) -> Iterator[None]:
     others = {path.name for path in target.root.iterdir()} - _TOLERATED
     if others and target.diary.name not in others:
         raise Occupied(f"{target.root} is not empty and no backup; choose an empty or new folder")
+    for path in (target.packs, target.index, target.index_copy, target.locks):
+        if os.path.lexists(path) and not path.is_dir():
+            raise Occupied(f"{path} is no folder, as it would be in a backup; move it away, or choose another folder")
     with _reachable(target.root):
         fd = try_lock(target.copy_lock, create=True)
     if fd is None:
@@ -302,7 +305,7 @@ def _diary_of_backup(target: Layout, store: str, parts: Parts) -> Diary:
     if diary.store != store:
         raise Occupied(f"{target.root} holds the backup of another store; choose another folder")
     diary.restores = False
-    if not target.index_data.exists():
+    if not target.index_data.is_file():
         return diary
     change = _change_of(target, parts.settings)
     if change not in diary.changes:
@@ -318,7 +321,7 @@ def _diary_of_backup(target: Layout, store: str, parts: Parts) -> Diary:
 
 def _finished_backup(source: Layout) -> str:
     """Return whose backup, or whose folder, this is."""
-    if not source.manifest.exists() or not source.index_data.exists():
+    if not source.manifest.exists() or not source.index_data.is_file():
         raise NotAStore(f"{source.root} holds no finished backup (it needs a store.json and an index/data.mdb)")
     return read_manifest(source).id.hex()
 

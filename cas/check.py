@@ -85,7 +85,7 @@ def inspect_index(root: Path, settings: EngineSettings, *, reading: bool = False
         leave_lock_file(layout)
     else:
         check_owner(layout)
-    if not layout.index_data.exists():
+    if not layout.index_data.is_file():  # whoever opens the store says so
         return None
     with visiting(layout, Disk().random(OWNER_SIZE), settings.write_wait_s):
         what = inspect(layout.index, TABLES, max_readers=settings.max_readers)

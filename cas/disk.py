@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import stat
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _TOO_MANY = {errno.EMFILE, errno.ENFILE}
+NO_FOLDER = "what has this name, or one above it, is no folder; move that away, or mount the disk that it leads to"
 _IOV_MAX = 1024  # Linux's limit of buffers in one pwritev
 _WRITE = 2  # SYNC_FILE_RANGE_WRITE, see sync_file_range(2)
 _libc = ctypes.CDLL(None)
@@ -59,11 +61,11 @@ class Disk:
         """Open a file for reading.
 
         Raises:
-            FileNotFoundError: it is gone; the caller knows what that means.
+            FileNotFoundError: it is gone, or none; the caller knows what that means.
             Unreadable: any other refusal.
         """
         with refusals(f"open {path.name}", Unreadable):
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return open_file(path)
 
     def open_write(self, path: Path) -> int:
         """Open a file for writing on where it is to grow.
@@ -221,8 +223,8 @@ class Disk:
 
     def free_bytes(self, path: Path) -> tuple[int, int]:
         """Return `(free, whole)` bytes of the filesystem that holds `path`."""
-        stat = os.statvfs(path)
-        return stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
     def check_room(self, path: Path, size: int, reserve: Callable[[int], int]) -> None:
         """Refuse what would add `size` bytes where only the part is left that is kept for deletes.
@@ -319,6 +321,54 @@ def open_or_make(path: Path) -> int:
     with suppress(FileNotFoundError):
         return os.open(path, _OPEN)
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def open_file(path: Path) -> int:
+    """Open a file for reading, and nothing else that may have its name: a pipe would let one wait for ever.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: the system refused.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        _demand_file(path, os.fstat(fd))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def file_size(path: Path) -> int:
+    """Return a file's length in bytes.
+
+    Raises:
+        FileNotFoundError: there is none, whatever else has its name.
+        OSError: the system refused.
+    """
+    found = path.stat()
+    _demand_file(path, found)
+    return found.st_size
+
+
+def _demand_file(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise FileNotFoundError(errno.ENOENT, "something else has the name of this file", str(path))
+
+
+def make_folder(path: Path, mode: int) -> None:
+    """Make a folder if it is not there.
+
+    Raises:
+        NoSpace, DiskFailed: it cannot be made; something else has its name.
+    """
+    try:
+        path.mkdir(mode, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DiskFailed(f"{path} cannot be made: {NO_FOLDER}") from error
+    except OSError as error:
+        with refusals(f"make {path}"):
+            raise error from None
 
 
 def leave_to_owner(path: Path, fd: int) -> None:

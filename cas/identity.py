@@ -118,7 +118,7 @@ def _identity(layout: Layout, settings: EngineSettings) -> bytes:
 
 def _index_says(layout: Layout, settings: EngineSettings) -> bytes:
     """Return what the index notes of its store; nothing where there is none, or a damaged one."""
-    if not layout.index_data.exists():
+    if not layout.index_data.is_file():
         return b""
     with suppress(CasError):
         if inspect_index(layout.root, settings, reading=True) is None:

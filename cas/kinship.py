@@ -16,6 +16,7 @@ from cas.commit import JOURNAL_SEQ
 from cas.errors import IndexUnfit, NoSpace, NotAStore, PacksMissing, Unreadable
 from cas.lease import survey
 from cas.mirror import Diary
+from cas.packbytes import PackBytes
 from cas.records import HEADER_SIZE, Role, decode_header
 from cas.root import remake
 from cas.scan import pack_paths, scan_pack
@@ -108,8 +109,8 @@ def headers(files: Mapping[int, Path]) -> Iterator[Header]:
 
 
 def _header(path: Path) -> Header | None:
-    with suppress(OSError), path.open("rb") as file:  # a living process may just have removed it
-        return decode_header(file.read(HEADER_SIZE))
+    with suppress(OSError, Unreadable), PackBytes(path) as data:  # a living process may just have removed it
+        return decode_header(data.read(0, HEADER_SIZE))
     return None
 
 

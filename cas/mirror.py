@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 import xxhash
 
+from cas.disk import file_size, make_folder
 from cas.errors import Damaged, DiskFailed, NoSpace, Occupied
 from cas.extent import Codec
 from cas.proof import doubtful
@@ -123,6 +124,8 @@ class Diary:
         Raises:
             Occupied: it has one that this version does not understand.
         """
+        if path.exists() and not path.is_file():
+            raise Occupied(f"{path} is no file; move it away, or choose another folder")
         try:
             found = cls(**json.loads(path.read_bytes()))
         except FileNotFoundError:
@@ -197,7 +200,7 @@ class Mirror:
         """Count packs that are in this folder alone, and are to stay."""
         for row in rows:
             path = self.target.pack(row.pack)
-            if not path.exists():
+            if not path.is_file():
                 report.damaged.append(f"pack {row.pack:016x} is missing in the copy, which alone had it")
                 continue
             report.packs += 1
@@ -213,7 +216,7 @@ class Mirror:
 
     def _piece(self, row: PackRow) -> _Piece:
         path, want = self.target.pack(row.pack), row.committed
-        have = path.stat().st_size if path.exists() else 0
+        have = path.stat().st_size if path.is_file() else 0
         have = min(self.diary.growing.get(path.name, have), have)
         return _Piece(row, have if HEADER_SIZE <= have <= want else 0, want)
 
@@ -284,7 +287,7 @@ class Mirror:
             self.disk.close(source)
 
     def _write(self, source: int, piece: _Piece, path: Path) -> None:
-        path.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+        make_folder(path.parent, FOLDER_MODE)
         if not piece.have:
             self.disk.unlink(path)
         target = self.disk.open_write(path) if piece.have else self.disk.create(path)
@@ -323,7 +326,7 @@ def rot(path: Path, row: PackRow, disk: Disk) -> Rot:
         FileNotFoundError: there is no such file.
         Unreadable: the disk refused.
     """
-    size = path.stat().st_size
+    size = file_size(path)
     if size < row.committed or size < HEADER_SIZE:
         return Rot(row.pack, (f" ends at byte {size} instead of {row.committed}",))
     scan = scan_pack(row.pack, path, proves=False)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from cas.disk import make_folder
 from cas.doomed import Doomed
 from cas.errors import Damaged
 from cas.finding import REPAIR
@@ -145,9 +146,13 @@ def set_aside(parts: Parts, pack: int) -> None:
 
 
 def put_by(parts: Parts, pack: int) -> None:
-    """Move a pack's file to where nobody reads it, nor removes it; one that is gone is no matter."""
+    """Move a pack's file to where nobody reads it, nor removes it; one that is gone is no matter.
+
+    Raises:
+        DiskFailed: there is no such place.
+    """
     target = parts.layout.quarantined(pack)
-    target.parent.mkdir(FOLDER_MODE, exist_ok=True)
+    make_folder(target.parent, FOLDER_MODE)
     path = parts.layout.pack(pack)
     with contextlib.suppress(FileNotFoundError):
         parts.disk.rename(path, target)

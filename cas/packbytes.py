@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, Self, final
 
-from cas.disk import refusals
+from cas.disk import open_file, refusals
 from cas.errors import Unreadable
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class PackBytes:
         """
         self._verb = f"read {path.name}"
         with refusals(self._verb, Unreadable):
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = open_file(path)
         self._size = os.fstat(self._fd).st_size
         self._window, self._at = b"", 0  # what was searched last, and where it begins
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -119,7 +120,7 @@ def rebuild_index(
         alive = present(layout)
         if alive:
             raise InUse(f"{root} is in use by {len(alive)} process(es); stop the server first")
-        is_there = layout.index_data.exists()
+        is_there = layout.index_data.is_file()
         if is_there and not force:
             raise IndexPresent(f"{layout.index} is there already; --force moves it aside once there is a new one")
         shutil.rmtree(layout.index_unfinished, ignore_errors=True)
@@ -137,10 +138,11 @@ def rebuild_index(
 
 
 def _put_in_place(layout: Layout, disk: Disk) -> None:
-    """Let the new index, which is whole, take the place of what is there; an old index is kept."""
-    if layout.index_data.exists():
+    """Let the new index, which is whole, take the place of what is there; an old index is kept, and so is no folder."""
+    if layout.index_data.exists() or not layout.index.is_dir():
         aside = map(layout.old_index, itertools.count(1))
-        disk.rename(layout.index, next(path for path in aside if not path.exists()))
+        with suppress(FileNotFoundError):
+            disk.rename(layout.index, next(path for path in aside if not path.exists()))
     shutil.rmtree(layout.index, ignore_errors=True)  # an index without data is none
     disk.rename(layout.index_unfinished, layout.index)
     disk.sync_folder(layout.root)
@@ -189,8 +191,12 @@ def _lost_tail(layout: Layout, top: int) -> list[str]:
 
 def _headers(layout: Layout, report: RebuildReport) -> Iterator[tuple[Header, tuple[int, Path]]]:
     for pack, path in pack_paths(layout):
-        with PackBytes(path) as data:
-            header = decode_header(data.read(0, HEADER_SIZE))
+        try:
+            with PackBytes(path) as data:
+                header = decode_header(data.read(0, HEADER_SIZE))
+        except FileNotFoundError:
+            report.damaged.append(f"pack {pack:016x} is no file, though something has its name")
+            continue
         if header is None:
             report.damaged += [f"pack {pack:016x} has a damaged header"] * bool(scan_pack(pack, path).complaints)
         else:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from cas.disk import Disk, is_full, leave_to_owner, write_file
+from cas.disk import NO_FOLDER, Disk, is_full, leave_to_owner, write_file
 from cas.errors import (
     CasError,
     FormatTooNew,
@@ -170,9 +170,9 @@ def check_index(layout: Layout) -> bool:
     Raises:
         IndexMissing: this store had an index.
     """
-    if layout.index_data.exists():
+    if layout.index_data.is_file():
         return True
-    if layout.index.is_dir() and not _has_packs(layout):
+    if layout.index.is_dir() and not layout.index_data.exists() and not _has_packs(layout):
         return False
     raise IndexMissing(
         f"the index of {layout.root} is missing; "
@@ -289,6 +289,8 @@ def _refusal(error: OSError, what: str, remedy: str) -> CasError:
     """Say what the system refuses; room that lacks is another matter than a right."""
     if is_full(error):
         return NoSpace(f"{what}: the disk is full ({error.strerror}); free some space and try again")
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return RootReadOnly(f"{what}: {NO_FOLDER}")
     return RootReadOnly(f"{what} ({error.strerror}); {remedy}")
 
 
@@ -309,6 +311,8 @@ def read_manifest(layout: Layout) -> Manifest:
         NotAStore, FormatTooNew, RootReadOnly, Unreadable: see their texts.
         FileNotFoundError: there is none.
     """
+    if layout.manifest.exists() and not layout.manifest.is_file():  # a pipe would let us wait for ever
+        raise Unreadable(f"{layout.manifest} cannot be read (it is no file); move it away, then {remake(layout)}")
     try:
         content = json.loads(layout.manifest.read_bytes())
         number, store = int(content["format"]), bytes.fromhex(content["id"])
