@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final
 import xxhash
 
 from cas.commit import JOURNAL_SEQ
-from cas.disk import file_size, refusals
+from cas.disk import refusals
 from cas.errors import CasError, Damaged, DiskFailed, Missing, Unreadable
 from cas.extent import Codec
+from cas.files import file_size
 from cas.finding import DISK, PUSH, REPAIR, RESTATE, Depth, Finding
 from cas.names import Name
 from cas.proof import doubtful

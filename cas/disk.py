@@ -10,13 +10,13 @@ import ctypes
 import errno
 import fcntl
 import os
-import stat
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cas.errors import DiskFailed, Forbidden, NoSpace, Unreadable
+from cas.files import NO_FOLDER, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _TOO_MANY = {errno.EMFILE, errno.ENFILE}
-NO_FOLDER = "what has this name, or one above it, is no folder; move that away, or mount the disk that it leads to"
 _IOV_MAX = 1024  # Linux's limit of buffers in one pwritev
 _WRITE = 2  # SYNC_FILE_RANGE_WRITE, see sync_file_range(2)
 _libc = ctypes.CDLL(None)
@@ -321,39 +320,6 @@ def open_or_make(path: Path) -> int:
     with suppress(FileNotFoundError):
         return os.open(path, _OPEN)
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-
-
-def open_file(path: Path) -> int:
-    """Open a file for reading, and nothing else that may have its name: a pipe would let one wait for ever.
-
-    Raises:
-        FileNotFoundError: there is none.
-        OSError: the system refused.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        _demand_file(path, os.fstat(fd))
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def file_size(path: Path) -> int:
-    """Return a file's length in bytes.
-
-    Raises:
-        FileNotFoundError: there is none, whatever else has its name.
-        OSError: the system refused.
-    """
-    found = path.stat()
-    _demand_file(path, found)
-    return found.st_size
-
-
-def _demand_file(path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise FileNotFoundError(errno.ENOENT, "something else has the name of this file", str(path))
 
 
 def make_folder(path: Path, mode: int) -> None:

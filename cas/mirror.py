@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Self
 
 import xxhash
 
-from cas.disk import file_size, make_folder
+from cas.disk import make_folder
 from cas.errors import Damaged, DiskFailed, NoSpace, Occupied
 from cas.extent import Codec
+from cas.files import file_size
 from cas.proof import doubtful
 from cas.records import HEADER_SIZE
 from cas.root import FOLDER_MODE

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, Self, final
 
-from cas.disk import open_file, refusals
+from cas.disk import refusals
 from cas.errors import Unreadable
+from cas.files import open_file
 
 if TYPE_CHECKING:
     from pathlib import Path

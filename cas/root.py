@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from cas.disk import NO_FOLDER, Disk, is_full, leave_to_owner, write_file
+from cas.disk import Disk, is_full, leave_to_owner, write_file
 from cas.errors import (
     CasError,
     FormatTooNew,
@@ -27,6 +27,7 @@ from cas.errors import (
     Unreadable,
     UnsafeFilesystem,
 )
+from cas.files import NO_FOLDER
 from cas.layout import Layout
 from cas.lease import present
 from cas.locks import lock_folder, open_shared
@@ -95,13 +96,22 @@ def find(
             if reading:
                 leave_lock_file(layout)
             return layout, manifest
-        if has_remains(layout):
-            raise NotAStore(f"{layout.manifest} is missing; {remake(layout)}")
-        if not create or not _is_blank(layout):
-            raise NotAStore(
-                f"{root} is not a store (it has no store.json); give --root a store, or an empty or new folder"
-            )
+        _demand_blank(layout, create=create)
         return layout, _make(layout, disk)
+
+
+def _demand_blank(layout: Layout, *, create: bool) -> None:
+    """Refuse a folder without a manifest, unless a store is to be made there and can be.
+
+    Raises:
+        NotAStore: it holds something else, or what is left of a store.
+    """
+    if has_remains(layout):
+        raise NotAStore(f"{layout.manifest} is missing; {remake(layout)}")
+    if not create or not _is_blank(layout):
+        raise NotAStore(
+            f"{layout.root} is not a store (it has no store.json); give --root a store, or an empty or new folder"
+        )
 
 
 def check_filesystem(root: Path, filesystem: Callable[[Path], str] = filesystem_type) -> None:
