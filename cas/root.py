@@ -134,10 +134,10 @@ def check_owner(layout: Layout) -> None:
     Raises:
         NotOwner: whoever serves it could not open what would be written.
     """
-    paths = [path for path in (layout.manifest, layout.packs) if path.exists()]  # of one that lost its manifest
-    try:
-        owner = paths[0].stat().st_uid
-    except (OSError, IndexError):
+    owner = _owner(layout.manifest)
+    if owner is None:  # lost, perhaps
+        owner = _owner(layout.packs)
+    if owner is None:
         return
     if owner != os.geteuid():
         name, own = _user(owner), _user(os.geteuid())
@@ -145,6 +145,12 @@ def check_owner(layout: Layout) -> None:
             f"the store at {layout.root} belongs to {name}, who could not use what {own} would write there; "
             f"{_remedy(owner, layout.root)}"
         )
+
+
+def _owner(path: Path) -> int | None:
+    with suppress(OSError):
+        return path.stat().st_uid
+    return None
 
 
 def leave_lock_file(layout: Layout) -> None:
