@@ -1,7 +1,8 @@
 """Who is alive: each process holds a kernel lock on a file of its own, which the kernel drops however it ends.
 
 Layer: L3. No clock, no process id, no heartbeat (I7). Every caller holds the root folder's lock, so that nobody sees a
-lease between its creation and its lock.
+lease between its creation and its lock. Files can be removed under those who have them open, so each process is seen a
+second time: it shares a byte of the folder of all packs, which nobody can do without.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from cas.environment import is_open_here
 from cas.errors import CasError, DiskFailed, InUse, NoSpace
-from cas.locks import is_byte_locked, lock_folder, open_shared, removed, share_byte, try_lock
+from cas.locks import is_byte_locked, lock_folder, locked_bytes, open_shared, removed, share_byte, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,12 +32,44 @@ class Lease:
         self.owner, self._layout = owner, layout
         fd = try_lock(layout.lease(owner), create=True)
         assert fd is not None, "an owner's id is random and new"
-        self._fd = fd
+        self._fd, self._place = fd, _stand(layout, owner)  # in this order: who stands without a lease lost it
 
     def release(self) -> None:
         """End the lease of a process that leaves nothing behind."""
+        if self._place is not None:
+            os.close(self._place)
         self._layout.lease(self.owner).unlink(missing_ok=True)
         os.close(self._fd)
+
+
+def _stand(layout: Layout, owner: bytes) -> int | None:
+    """Share an owner's byte of the folder of all packs; where a filesystem has no such thing, go on without."""
+    with suppress(OSError):
+        fd = os.open(layout.packs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            share_byte(fd, place(owner))
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+    return None
+
+
+def place(owner: bytes) -> int:
+    """Return which byte of the folder of all packs an owner shares."""
+    return int.from_bytes(owner[:8], "big") >> 2  # offsets in files have a sign
+
+
+def standing(layout: Layout) -> set[int]:
+    """Return the bytes that are shared by all who have the store open, whatever became of their leases."""
+    try:
+        fd = os.open(layout.packs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return set()
+    try:
+        return locked_bytes(fd)
+    finally:
+        os.close(fd)
 
 
 @contextmanager
@@ -108,12 +140,11 @@ def survey(layout: Layout, own: bytes) -> tuple[set[bytes], set[bytes]]:
     """Return the owners `(alive, dead)` other than `own`."""
     alive: set[bytes] = set()
     dead: set[bytes] = set()
-    for path in layout.locks.iterdir():
-        owner = _owner(path.name)
-        if owner is None or owner == own:
+    for owner in _leases(layout):
+        if owner == own:
             continue
         try:
-            fd = try_lock(path)
+            fd = try_lock(layout.lease(owner))
         except FileNotFoundError:
             continue
         (alive if fd is None else dead).add(owner)
@@ -123,7 +154,7 @@ def survey(layout: Layout, own: bytes) -> tuple[set[bytes], set[bytes]]:
 
 
 def present(layout: Layout) -> set[bytes]:
-    """Return the owners of all who have a store open. Nobody has its index open without a lease.
+    """Return the owners of all who have a store open.
 
     Raises:
         InUse: some have whose leases were removed, or the lock file of the index. They go on with files that have no
@@ -134,7 +165,7 @@ def present(layout: Layout) -> set[bytes]:
         alive = survey(layout, b"")[0] if layout.locks.is_dir() else set[bytes]()
         if alive and not layout.index_lock.exists():  # it is there before a lease is, so nobody made it meanwhile
             raise InUse(removed(layout.index_lock))
-        if alive or not _is_index_open(layout):
+        if standing(layout) <= {place(owner) for owner in _leases(layout)}:
             return alive
         if time.monotonic() >= deadline:
             raise InUse(removed(layout.locks))
@@ -151,24 +182,19 @@ def check_own(layout: Layout, own: bytes) -> None:
         raise DiskFailed(removed(layout.locks))
 
 
-def _is_index_open(layout: Layout) -> bool:
-    """Tell whether another process has the index open: LMDB keeps the first byte of its lock file for as long."""
-    if is_open_here(layout.index):
-        return False
-    try:
-        fd = os.open(layout.index_lock, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False  # there is none, or LMDB will say more
-    try:
-        return is_byte_locked(fd, 0)
-    finally:
-        os.close(fd)
-
-
 def bury(layout: Layout, dead: set[bytes]) -> None:
     """Remove the leases of processes whose remains were put in order."""
     for owner in dead:
         layout.lease(owner).unlink(missing_ok=True)
+
+
+def _leases(layout: Layout) -> list[bytes]:
+    """Return the owners of all leases that are there, held or not."""
+    try:
+        owners = [_owner(path.name) for path in layout.locks.iterdir()]
+    except FileNotFoundError:
+        return []
+    return [owner for owner in owners if owner is not None]
 
 
 def _owner(filename: str) -> bytes | None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LOCK_POLL_S = 0.02
+_LOCK = "hhqqi0q"  # struct flock, see fcntl(2)
+_ALL = 1 << 62  # beyond every byte that anybody locks
 
 
 @contextmanager
@@ -127,6 +129,20 @@ def is_byte_locked(fd: int, offset: int) -> bool:
     return bool(struct.unpack_from("h", found)[0] != fcntl.F_UNLCK)
 
 
+def locked_bytes(fd: int) -> set[int]:
+    """Return the bytes, each locked by itself, that are locked through any other descriptor, without locking them."""
+    found, stretches = set[int](), [(0, _ALL)]
+    while stretches:
+        start, stop = stretches.pop()
+        if start < stop:
+            lock = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _byte_lock(fcntl.F_WRLCK, start, stop - start))
+            kind, _, at, _, _ = struct.unpack(_LOCK, lock)
+            if kind != fcntl.F_UNLCK:  # one of them, and not always the first
+                found.add(at)
+                stretches += [(start, at), (at + 1, stop)]
+    return found
+
+
 def unlock_byte(fd: int, offset: int) -> None:
     """Let go of one byte."""
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _byte_lock(fcntl.F_UNLCK, offset, 1))
@@ -141,4 +157,4 @@ def removed(what: object) -> str:
 
 
 def _byte_lock(kind: int, offset: int, count: int) -> bytes:
-    return struct.pack("hhqqi0q", kind, os.SEEK_SET, offset, count, 0)
+    return struct.pack(_LOCK, kind, os.SEEK_SET, offset, count, 0)

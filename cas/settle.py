@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Final
 from cas.commit import JOURNAL_SEQ
 from cas.doubts import mark
 from cas.errors import Unreadable
-from cas.lease import bury, check_own, survey
+from cas.lease import bury, check_own, place, standing, survey
 from cas.records import Role
 from cas.scan import scan_pack
 from cas.tables import PackState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cas.commit import Draft
     from cas.index import Edit
     from cas.parts import Parts
@@ -41,8 +43,12 @@ def settle(parts: Parts) -> None:
     """
     check_own(parts.layout, parts.owner)
     alive, dead = survey(parts.layout, parts.owner)
-    living = alive | {parts.owner}
-    remains = parts.index.read(lambda view: _remains(view, living))
+    places = standing(parts.layout)  # after the leases: of those, some may have ended since
+
+    def lives(owner: bytes) -> bool:
+        return owner in alive or owner == parts.owner or place(owner) in places
+
+    remains = parts.index.read(lambda view: _remains(view, lives))
     journals = [row.pack for row in remains.packs if row.role is Role.JOURNAL]
     told = {pack: _highest_number(parts, pack) for pack in journals}
 
@@ -55,12 +61,12 @@ def settle(parts: Parts) -> None:
 
     if remains.packs or remains.recipes or parts.committer.unsettled():
         parts.committer.run(close)
-    bury(parts.layout, dead)
+    bury(parts.layout, {owner for owner in dead if not lives(owner)})
 
 
-def _remains(view: View, living: set[bytes]) -> _Remains:
-    packs = [row for row in view.packs() if row.state is PackState.OPEN and row.owner not in living]
-    recipes = [recipe for recipe, owner in view.uploads() if owner not in living]
+def _remains(view: View, lives: Callable[[bytes], bool]) -> _Remains:
+    packs = [row for row in view.packs() if row.state is PackState.OPEN and not lives(row.owner)]
+    recipes = [recipe for recipe, owner in view.uploads() if not lives(owner)]
     return _Remains(packs, recipes)
 
 

@@ -47,11 +47,24 @@ from cas.layout import Layout
 from cas.lease import survey
 from cas.locks import lock_folder
 from cas.mounts import filesystem_type
+from cas.tables import PackState
 from tests.support.dump import leftovers
 from tests.support.engine import KIB, MIB, SMALL, noise, opened, push, read
-from tests.support.processes import can_mount, run_python
+from tests.support.processes import can_mount, run_python, start_python
 
 OTHER = bytes(range(16))  # a process that is not there
+
+NEWCOMER = """
+import sys
+from pathlib import Path
+from cas import EngineSettings, InUse, Store, inspect_index, rebuild_index
+def inspect(root): inspect_index(root, EngineSettings(), reading=True)
+root = Path(sys.argv[1])
+try:
+    Store.open(root)
+except InUse as error:
+    print(error)
+"""
 
 
 def make(root: Path) -> None:
@@ -258,33 +271,26 @@ except RootReadOnly as error:
         with pytest.raises(IndexPresent, match="is there already"):
             rebuild_index(tmp_path, SMALL)
 
-    @pytest.mark.parametrize("gone", ["index/lock.mdb", "locks", "locks/*"])
+    @pytest.mark.parametrize(
+        "gone", [["index/lock.mdb"], ["locks"], ["locks/*"], ["locks", "index/lock.mdb"]], ids=" ".join
+    )
     @pytest.mark.parametrize(
         "come",
         ["Store.open(root)", "Store.open(root, reading=True)", "inspect(root)", "rebuild_index(root, force=True)"],
     )
     def test_a_store_whose_locks_went_under_others_is_refused_to_newcomers(
-        self, come: str, gone: str, tmp_path: Path
+        self, come: str, gone: list[str], tmp_path: Path
     ) -> None:
         """They would make some of their own, wait for nobody, and write over or take what others rely on."""
-        script = f"""
-import sys
-from pathlib import Path
-from cas import EngineSettings, InUse, Store, inspect_index, rebuild_index
-def inspect(root): inspect_index(root, EngineSettings(), reading=True)
-root = Path(sys.argv[1])
-try:
-    {come}
-except InUse as error:
-    print(error)
-"""
+        script = NEWCOMER.replace("Store.open(root)", come)
         with opened(tmp_path) as store:
             digest = push(store, "kept", noise(200 * KIB))
-            remove(tmp_path, gone)
+            for what in gone:
+                remove(tmp_path, what)
             told = run_python(script, tmp_path).stdout
-            assert f"{tmp_path / gone.removesuffix('/*')} was removed while the store is open" in told
+            assert f"{tmp_path / gone[0].removesuffix('/*')} was removed while the store is open" in told
             assert "stop them all" in told
-            assert not list(tmp_path.glob(gone))
+            assert [path for what in gone for path in tmp_path.glob(what)] == []
             assert read(store, digest) == noise(200 * KIB)
         assert run_python(script, tmp_path).stdout == ""
 
@@ -306,6 +312,42 @@ except InUse as error:
         with Store.open(tmp_path, SMALL) as store:
             assert leftovers(store) == []
             assert read(store, push(store, "new", noise(200 * KIB, 1))) == noise(200 * KIB, 1)
+
+    def test_who_lost_its_lease_alone_is_not_taken_for_dead(self, tmp_path: Path) -> None:
+        """Say, since it is the older one, and somebody tidies up by age: its packs stay open and its uploads go on."""
+        script = """
+import sys
+from pathlib import Path
+from cas import Store
+from tests.support.engine import KIB, SMALL, prose
+with Store.open(Path(sys.argv[1]), SMALL) as store, store.upload() as upload:
+    upload.write(prose(600 * KIB))
+    upload._runs.settle()
+    print(flush=True)
+    sys.stdin.readline()
+    upload.write(prose(600 * KIB, 1))
+    upload.finish()
+    print("finished", flush=True)
+"""
+        make(tmp_path)
+        with start_python(script, tmp_path) as older, Store.open(tmp_path, SMALL) as store:
+            assert older.stdin is not None
+            assert older.stdout is not None
+            older.stdout.readline()
+            (lease,) = survey(Layout(tmp_path), store._parts.owner)[0]
+            rows = store._parts.index.read(lambda view: (view.packs(), view.uploads()))
+            assert lease in {row.owner for row in rows[0] if row.state is PackState.OPEN}
+            assert lease in {owner for _, owner in rows[1]}
+            Layout(tmp_path).lease(lease).unlink()
+            store.tick()
+            assert store._parts.index.read(lambda view: (view.packs(), view.uploads())) == rows
+            told = run_python(NEWCOMER, tmp_path).stdout
+            assert "locks was removed while the store is open" in told
+            older.stdin.write("\n")
+            older.stdin.flush()
+            assert older.stdout.readline() == "finished\n"
+        with Store.open(tmp_path, SMALL) as store:
+            assert leftovers(store) == []
 
     def test_who_only_looks_at_the_pages_of_an_index_is_seen(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
