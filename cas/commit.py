@@ -133,7 +133,8 @@ class Committer:
         self._packs: PackPool | None = None
         self._journal: PackWriter | None = None
         self._waiting: deque[Job] = deque()
-        self._wake = threading.Condition()
+        self._mutex = threading.Lock()  # by itself: Python cannot be interrupted between its taking and its `with`
+        self._wake = threading.Condition(self._mutex)
         self._committing: int | None = None  # the thread that is
         self._closing = self._is_broken = False
         self._failures = 0
@@ -160,7 +161,7 @@ class Committer:
             ReadOnly, Closed: no work is taken any more.
         """
         job = Job(run)
-        with self._wake:
+        with self._mutex:
             self._queue(job)
         return job
 
@@ -185,7 +186,7 @@ class Committer:
 
     def _begin_or_queue(self, job: Job, me: int) -> bool:
         """Be the one who commits, if nobody is and nobody waits; else queue the job. Tell which."""
-        with self._wake:
+        with self._mutex:
             # Only without waiting: a thread that waits for the index cannot give up, the one that waits for a job can.
             if self._closing or self.read_only or self._waiting or self._committing or not self._cell.lock_now():
                 self._queue(job)
@@ -205,7 +206,7 @@ class Committer:
     def _make_way(self) -> None:
         """Let others commit."""
         self._cell.unlock()
-        with self._wake:
+        with self._mutex:
             self._committing = None
             self._wake.notify()
 
@@ -223,7 +224,7 @@ class Committer:
 
     def close(self) -> None:
         """Finish what waits, then stop and give the journal pack back."""
-        with self._wake:
+        with self._mutex:
             self._closing = True
             self._wake.notify()
         self._thread.join()
@@ -235,7 +236,8 @@ class Committer:
             jobs = self._take()
             self._cell.lock()
             if jobs:
-                self._work(jobs)
+                with contextlib.suppress(BaseException):  # everybody was told
+                    self._work(jobs)
             elif not self._is_broken:
                 self._drop_journal()  # from here its sealing can still be entered into the index
             is_over = self._is_broken or not jobs
@@ -243,7 +245,7 @@ class Committer:
 
     def _take(self) -> list[Job]:
         """Wait for work, and for whoever is committing; be the one who commits. No work: there will be none."""
-        with self._wake:
+        with self._mutex:
             while self._committing or not (self._waiting or self._closing):
                 self._wake.wait()
             self._committing = threading.get_ident()
@@ -261,8 +263,9 @@ class Committer:
             self._fail(jobs, error)
         except Exception as error:  # noqa: BLE001 - a bug of ours must reach the waiting callers, not end the thread
             self._fail(jobs, DiskFailed(f"the commit failed unexpectedly ({error!r}); try again"))
-        except BaseException as error:  # noqa: BLE001 - whoever commits is being ended, so nobody may go on waiting
+        except BaseException as error:  # whoever commits is being ended, so nobody may go on waiting
             self._abandon(jobs, error)
+            raise
 
     def _commit(self, jobs: Sequence[Job]) -> None:
         while True:
@@ -277,7 +280,7 @@ class Committer:
                 self._journal = self._packs.take(Role.JOURNAL)
         for job in jobs[:done]:
             job.settle()
-        with self._wake:
+        with self._mutex:
             self._waiting.extendleft(reversed(jobs[done:]))
         if self._journal is not None and self._journal.end >= self._settings.pack_bytes:
             self._drop_journal()
@@ -310,21 +313,21 @@ class Committer:
         edit.put_pack(PackRow(self._journal.pack, PackState.OPEN, Role.JOURNAL, self._owner, end))
 
     def _fail(self, jobs: Sequence[Job], error: CasError) -> None:
-        if self._journal is not None:
-            self._journal.roll_back(self._journal.synced)
-            if self._journal.poisoned:
-                self._drop_journal()
-        for job in jobs:
-            job.future.set_exception(error)
+        try:
+            if self._journal is not None:
+                self._journal.roll_back(self._journal.synced)
+                if self._journal.poisoned:
+                    self._drop_journal()
+        finally:
+            _tell(jobs, error)
         with contextlib.suppress(CasError):  # else the next group, or the next opener, steps over the lost number
             self._commit(())
 
     def _abandon(self, jobs: Sequence[Job], error: BaseException) -> None:
-        with self._wake:
+        with self._mutex:
             self._closing = self._is_broken = True
             left, self._waiting = (*jobs, *self._waiting), deque()
-        for job in left:
-            job.future.set_exception(error)
+        _tell(left, error)
 
     def forget_unlinked(self) -> None:
         """Close the journal if it was removed after it had been closed in our place: only then is its space free."""
@@ -342,3 +345,10 @@ class Committer:
         journal, self._journal = self._journal, None
         if journal is not None and self._packs is not None:
             self._packs.give_back(journal)
+
+
+def _tell(jobs: Sequence[Job], error: BaseException) -> None:
+    """Tell callers who do not know yet what came of their work that it failed."""
+    for job in jobs:
+        if not job.future.done():
+            job.future.set_exception(error)

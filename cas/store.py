@@ -176,7 +176,7 @@ class Store(Upkeep):
                 with contextlib.suppress(NoSpace):  # what is there can be read; a later tick, or change, settles
                     store._step_over(newest)
                     settle(store._parts)
-            except BaseException:
+            except Exception:
                 store.close()
                 raise
         return store
@@ -211,8 +211,12 @@ class Store(Upkeep):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
-        self.close()
+        """Close, unless by Ctrl-C: that may come within any step, so what others wait for may never be given back.
+
+        The process is to end then; what it leaves is what one that was killed leaves, and is put in order as that is.
+        """
+        if kind is not KeyboardInterrupt:
+            self.close()
 
     def upload(self, *, algorithm: str = "sha256", taps: Sequence[Tap] = ()) -> Upload:
         """Begin to take a blob's bytes, all of them in one go.

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cas import Busy, Closed, Digest, InvalidName, Missing, Name, Names, Record, Store
 from cas.disk import Cell, Disk
 from tests.support.engine import KIB, SMALL, noise, opened, push, stage, wait_for_jobs
+from tests.support.processes import run_python
 
 paths = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.text("ab/", max_size=4)
 
@@ -239,6 +240,37 @@ class TestManyChanges:
             store.change(lambda names: names.put(Name("thing", "after"), Record(b"")))
             assert [name.path for name, _ in store.scan("thing")] == ["after", "before"]
             other.close()
+
+    @pytest.mark.parametrize("step", ["commit.Job.settle", "disk.Cell.unlock", "gate.Gate.leave"])
+    def test_a_process_interrupted_within_any_step_ends(self, step: str, tmp_path: Path) -> None:
+        """By what interrupted it, with nothing left to wait for: Ctrl-C comes to whoever commits in the main thread."""
+        script = f"""
+import sys
+from pathlib import Path
+from cas import Name, Record, Store, commit, disk, gate
+from tests.support.engine import SMALL
+step = {step}
+
+def interrupted(*arguments):
+    step(*arguments)
+    raise KeyboardInterrupt
+
+def run():
+    global store
+    with Store.open(Path(sys.argv[1]), SMALL, create=True) as store:
+        store.change(lambda names: names.put(Name("thing", "before"), Record(b"")))
+        {step} = interrupted
+        store.change(lambda names: names.put(Name("thing", "after"), Record(b"")))
+
+try:
+    run()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+        assert run_python(script, tmp_path).stdout == "interrupted\n"
+        with opened(tmp_path) as store:
+            assert store.get(Name("thing", "before")) is not None
+            store.change(lambda names: names.put(Name("thing", "later"), Record(b"")))
 
     def test_a_change_of_nothing_writes_nothing(self, tmp_path: Path) -> None:
         """Asking under the write lock costs no journal record."""
