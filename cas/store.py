@@ -211,10 +211,7 @@ class Store(Upkeep):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close, unless by Ctrl-C: that may come within any step, so what others wait for may never be given back.
-
-        The process is to end then; what it leaves is what one that was killed leaves, and is put in order as that is.
-        """
+        """Close; by Ctrl-C, leave all as one that is killed does: it may have come within any step that others wait for."""
         if kind is not KeyboardInterrupt:
             self.close()
 
