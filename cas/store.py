@@ -211,7 +211,7 @@ class Store(Upkeep):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close; by Ctrl-C, leave all as one that is killed does: it may have come within any step that others wait for."""
+        """Close; by Ctrl-C, leave all as it is, as if killed: it may have come within any step that others wait for."""
         if kind is not KeyboardInterrupt:
             self.close()
 
