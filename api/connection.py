@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio.sslproto import SSLProtocolState
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast, final
@@ -209,8 +210,11 @@ class Connection(TCPServer):
         async with self.send_lock:
             try:
                 if isinstance(data, RawData) and (self.is_tls or len(data.data) < _LONG_BYTES):
-                    sent.writes += 1
-                    self.writer.write(data.data)
+                    if self._is_deaf():
+                        return False
+                    if not self.writer.transport.is_closing():  # else it is thrown away, with a line in the log
+                        sent.writes += 1
+                        self.writer.write(data.data)
                     if self._is_full():
                         await self._drain()
                 elif isinstance(data, RawData):
@@ -228,6 +232,15 @@ class Connection(TCPServer):
                 log.error("An answer was cut short: %s", error)  # noqa: TRY400 - the sentence says it all
                 return False
             return True
+
+    def _is_deaf(self) -> bool:
+        """Tell whether a TLS peer left and nobody was told yet: asyncio tells no writer, but the log at each write."""
+        tls: Any = self.writer.transport
+        if not self.is_tls or tls.is_closing():
+            return False
+        layer = tls._ssl_protocol  # noqa: SLF001 - nobody else knows
+        wire, state = layer._transport, layer._state  # noqa: SLF001
+        return wire is None or wire.is_closing() or state is not SSLProtocolState.WRAPPED
 
     def _is_full(self) -> bool:
         """Tell whether something is left to be sent, or nothing can be any more."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import h2.config
 import h2.connection
 import h2.events
@@ -13,8 +15,8 @@ from tests.wire.harness import Running
 class Peer:
     """A client that sends what it is told to, proper or not."""
 
-    def __init__(self, running: Running, window: int = 65_535) -> None:
-        self.sock = running.connect()
+    def __init__(self, running: Running, window: int = 65_535, sock: socket.socket | None = None) -> None:
+        self.sock = sock or running.connect()
         config = h2.config.H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
         self.speech = h2.connection.H2Connection(config)
         initial = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window}

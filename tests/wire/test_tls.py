@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import http.client
 import json
 import shutil
 import socket
 import ssl
+import struct
 import threading
 from pathlib import Path
 
@@ -15,14 +17,16 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from h2.events import DataReceived
 from starlette.types import Receive, Scope, Send
 
-from api.config import HttpSettings
+from api.config import KIB, HttpSettings
 from api.connection import Connection
 from api.tls import BadCertificate, Certificate, Files, complaint, load
 from tests.support.certificates import loopback_authority
 from tests.wire.blobs import trusting
 from tests.wire.harness import PATIENCE_S, Running, ask, count, open_descriptors, read_all, serving
+from tests.wire.http2peer import Peer
 
 
 def pair(folder: Path) -> Files:
@@ -293,3 +297,37 @@ def test_the_end_of_an_answer_over_tls_comes_however_slowly_it_is_taken(
         peer.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert closing.wait(PATIENCE_S)
         assert read_all(peer).endswith(body)
+
+
+@pytest.mark.parametrize("farewell", [True, False])
+def test_a_client_that_vanishes_from_its_answers_is_no_news(
+    farewell: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With or without a word: whoever answers learns of it, and not the log, once for each frame."""
+    left: list[int] = []
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(40):
+                await send({"type": "http.response.body", "body": bytes(512 * KIB), "more_body": True})
+            left.append(1)
+
+    certificate, context = Certificate(pair(tmp_path / "a")), trusting()
+    context.set_alpn_protocols(["h2"])
+    with serving(answer, tls=certificate.context) as running:
+        for _ in range(3):
+            peer = Peer(running, 1 << 30, context.wrap_socket(running.connect()))
+            peer.speech.increment_flow_control_window(1 << 30)
+            streams = [peer.request(ends=True) for _ in range(4)]
+            peer.flush()
+            for stream in streams:
+                peer.read_until(DataReceived, stream)
+            if farewell:
+                peer.sock.setblocking(False)
+                with contextlib.suppress(ssl.SSLError, BlockingIOError):
+                    peer.sock.unwrap()  # type: ignore[attr-defined]
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.sock.close()
+    assert len(left) == 12
+    assert [record.getMessage() for record in caplog.records if record.levelname != "DEBUG"] == []
