@@ -33,6 +33,7 @@ class Ahead:
     def __init__(self, plan: Iterator[FileRange | Packed | bytes], threads: Threads) -> None:
         self._plan, self._threads = plan, threads
         self._waiting: deque[FileRange | bytes | Begun[bytes]] = deque()
+        self._begin_next = threads.begin  # of what may be all there is
 
     async def pieces(self) -> AsyncGenerator[FileRange | bytes, None]:
         """Yield each piece when it is ready; however this ends, no thread is at work for it afterwards.
@@ -63,7 +64,8 @@ class Ahead:
             raise failed
 
     def _begin(self, piece: FileRange | Packed | bytes) -> None:
-        self._waiting.append(self._threads.begin(_joined, piece) if isinstance(piece, Packed) else piece)
+        self._waiting.append(self._begin_next(_joined, piece) if isinstance(piece, Packed) else piece)
+        self._begin_next = self._threads.begin_long
 
     def _is_next_due(self) -> bool:
         """Tell whether the next piece has to be used before another one is begun, or costs nothing to wait for."""

@@ -91,7 +91,7 @@ class Relay:
         self._room = _ROUND_BYTES // self.active
         outlet.renew()
         hands = 2 if outlet.is_quick and self.active <= _FEW_ANSWERS else 1
-        begun = [self._threads.begin(self._work, outlet) for _ in range(hands)]
+        begun = [self._threads.begin_long(self._work, outlet) for _ in range(hands)]
         try:
             for each in begun:
                 await each.result()

@@ -10,10 +10,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Generic, Protocol, TypeVar, TypeVarTuple, final
+from typing import Final, Generic, Protocol, TypeVar, TypeVarTuple, final
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+# Threads for what is long: two for each answer while those are few, and more would only be in the loop's way.
+_LONG: Final = 8
 
 
 class Run(Protocol):
@@ -24,10 +26,11 @@ class Run(Protocol):
 
 @final
 class Threads:
-    """A bounded pool for the blocking calls of one application."""
+    """A bounded pool for the blocking calls of one application, and a smaller one for what consists of many of them."""
 
     def __init__(self, most: int, name: str = "engine") -> None:
         self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
+        self._long = ThreadPoolExecutor(min(most, _LONG), thread_name_prefix=f"{name}-long")
 
     async def run(self, step: Callable[[*Ts], T], /, *args: *Ts) -> T:
         """Run step(*args) in a thread.
@@ -40,6 +43,10 @@ class Threads:
     def begin(self, step: Callable[[*Ts], T], /, *args: *Ts) -> Begun[T]:
         """Begin step(*args) in a thread; the caller goes on, and sees to its end."""
         return Begun(self._pool.submit(step, *args))
+
+    def begin_long(self, step: Callable[[*Ts], T], /, *args: *Ts) -> Begun[T]:
+        """Begin one of the many steps of something long: it waits for others like it, and nothing short for it."""
+        return Begun(self._long.submit(step, *args))
 
     async def batches(self, items: Iterator[T], full: Callable[[list[T]], bool]) -> AsyncGenerator[list[T], None]:
         """Iterate over a blocking iterator a batch at a time: a batch ends when full(batch) says so.
@@ -60,6 +67,7 @@ class Threads:
     def close(self) -> None:
         """End the threads; steps under way are waited for."""
         self._pool.shutdown()
+        self._long.shutdown()
 
 
 @final

@@ -70,6 +70,20 @@ def test_a_call_cancelled_before_its_turn_never_runs() -> None:
     assert not ran.is_set()
 
 
+def test_nothing_short_waits_for_what_is_long() -> None:
+    """However many steps of that have begun."""
+    pool, go = Threads(1), threading.Event()
+
+    async def scenario() -> None:
+        long = [pool.begin_long(go.wait, PATIENCE_S) for _ in range(20)]
+        assert await asyncio.wait_for(pool.run(lambda: "short"), PATIENCE_S) == "short"
+        go.set()
+        assert [await each.result() for each in long] == [True] * 20
+
+    asyncio.run(scenario())
+    pool.close()
+
+
 def test_batches_carry_everything_and_then_the_error(threads: Threads) -> None:
     """In order, and nothing that came before an error is lost."""
 

@@ -35,6 +35,7 @@ class Source:
         path.write_bytes(self.data)
         self.fd = os.open(path, os.O_RDONLY)
         self.begun = self.over = 0
+        self.threads: list[str] = []  # in which it was made ready
         self.lock, self.go, self.started = threading.Lock(), threading.Event(), threading.Event()
         self.go.set()
 
@@ -42,6 +43,7 @@ class Source:
         def load() -> list[memoryview]:
             with self.lock:
                 self.begun += 1
+                self.threads.append(threading.current_thread().name)
             self.started.set()
             assert self.go.wait(PATIENCE_S)
             middle = (start + stop) // 2  # as two frames
@@ -137,6 +139,16 @@ def relay(source: Source, plan: Iterator[Piece], client: Client, use: Use = to_i
     before = Relay.active
     asyncio.run(main())
     assert Relay.active == before
+
+
+def test_what_follows_the_first_piece_is_in_the_way_of_nothing_short(source: Source, client: Client) -> None:
+    """Of a short answer that piece is all."""
+    client.may_take.set()
+    relay(source, cut(source, lambda: 100 * KIB, source.packed), client)
+    first, *others = source.threads
+    assert "long" not in first
+    assert others
+    assert all("long" in each for each in others)
 
 
 @pytest.mark.parametrize("most", [1 << 20, 3000])
