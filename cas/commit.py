@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from cas.disk import Cell
 from cas.errors import Busy, CasError, Closed, DiskFailed, ReadOnly
+from cas.lease import check_own
 from cas.records import Body, NameChanges, NameEdit, Role
 from cas.tables import PackRow, PackState
 
@@ -128,7 +129,7 @@ class Committer:
     """
 
     def __init__(self, index: Index, layout: Layout, settings: EngineSettings, owner: bytes) -> None:
-        self._index, self._settings, self._owner = index, settings, owner
+        self._index, self._layout, self._settings, self._owner = index, layout, settings, owner
         self._cell = Cell(layout.journal_cell)
         self._packs: PackPool | None = None
         self._journal: PackWriter | None = None
@@ -159,9 +160,11 @@ class Committer:
 
         Raises:
             ReadOnly, Closed: no work is taken any more.
+            DiskFailed: nor is it while others cannot see this process, or see another store in this one's place.
         """
         job = Job(run)
         with self._mutex:
+            self._check()
             self._queue(job)
         return job
 
@@ -169,7 +172,7 @@ class Committer:
         """Do work durably and return its result; within a commit, as part of the index alone and at once.
 
         Raises:
-            ReadOnly, Closed: no work is taken any more.
+            ReadOnly, Closed, DiskFailed: as for `submit`.
             Busy, Exception: as for `Job.wait`.
         """
         me = threading.get_ident()
@@ -187,18 +190,22 @@ class Committer:
     def _begin_or_queue(self, job: Job, me: int) -> bool:
         """Be the one who commits, if nobody is and nobody waits; else queue the job. Tell which."""
         with self._mutex:
+            self._check()
             # Only without waiting: a thread that waits for the index cannot give up, the one that waits for a job can.
-            if self._closing or self.read_only or self._waiting or self._committing or not self._cell.lock_now():
+            if self._waiting or self._committing or not self._cell.lock_now():
                 self._queue(job)
                 return False
             self._committing = me
             return True
 
-    def _queue(self, job: Job) -> None:
+    def _check(self) -> None:
         if self.read_only:
             raise ReadOnly("the disk failed twice, so the store takes no more writes; check the disk, then restart")
         if self._closing:
             raise Closed("this store was closed; open it anew")
+        check_own(self._layout, self._owner)
+
+    def _queue(self, job: Job) -> None:
         self._waiting.append(job)
         if self._committing is None:
             self._wake.notify()

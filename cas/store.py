@@ -176,8 +176,8 @@ class Store(Upkeep):
                 with contextlib.suppress(NoSpace):  # what is there can be read; a later tick, or change, settles
                     store._step_over(newest)
                     settle(store._parts)
-            except Exception:
-                store.close()
+            except BaseException as error:
+                store.__exit__(type(error), error, None)
                 raise
         return store
 
