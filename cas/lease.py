@@ -179,7 +179,7 @@ def check_own(layout: Layout, own: bytes) -> None:
         DiskFailed: its lease was removed.
     """
     if not layout.lease(own).exists():
-        raise DiskFailed(removed(layout.locks))
+        raise DiskFailed(removed(layout.locks.name))  # clients are told, who need not know where
 
 
 def bury(layout: Layout, dead: set[bytes]) -> None:

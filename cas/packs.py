@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from cas.direct import BLOCK
+from cas.disk import open_or_make, refusals
 from cas.errors import CasError, DiskFailed, NoSpace
 from cas.locks import lock_byte, removed
 from cas.records import HEADER_SIZE, Body, Header, Role, encode_footer, encode_header, encode_record
@@ -326,11 +327,18 @@ class PackPool:
         if role is Role.JOURNAL:
             return
         fd = lock_pack(self._layout, pack)
-        if fd is None and not self._layout.locks.is_dir():
-            raise DiskFailed(removed(self._layout.locks.name))
         if fd is None:
-            raise DiskFailed(f"pack {pack:016x} cannot be locked; look at the limit of open files, then try again")
+            self._refuse(pack)
         self._guards[pack] = fd
+
+    def _refuse(self, pack: int) -> NoReturn:
+        """Say why a pack's byte was not to be had."""
+        try:
+            with refusals("lock a pack"):
+                os.close(open_or_make(self._layout.pack_locks))
+        except FileNotFoundError:
+            raise DiskFailed(removed(self._layout.locks.name)) from None
+        raise DiskFailed(f"pack {pack:016x} is locked by another process; try again")
 
     def _let_go(self, pack: int) -> None:
         fd = self._guards.pop(pack, -1)

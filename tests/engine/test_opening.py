@@ -22,10 +22,13 @@ import pytest
 
 import cas.check
 import cas.disk
+import cas.locks
+import cas.packs
 import cas.root
 import cas.store
 from cas import (
     DiskFailed,
+    Forbidden,
     FormatTooNew,
     IndexMissing,
     IndexPresent,
@@ -301,18 +304,29 @@ except RootReadOnly as error:
             store._parts.index.write(lambda edit: edit.put_upload(7, OTHER))
             remove(tmp_path, "locks")
             for size in (200 * KIB, 1):  # the latter goes into a journal that is open
-                with pytest.raises(DiskFailed, match=r"locks was removed while .* stop them all .*, then start anew$"):
+                with pytest.raises(DiskFailed, match=r"^locks was removed while .* stop them all .*, then start anew$"):
                     push(store, "new", noise(size, 1))
             with pytest.raises(DiskFailed, match="locks was removed while"):
                 store.is_scrub_due(float("inf"))
             (tmp_path / "locks").mkdir()
-            with pytest.raises(DiskFailed, match="locks was removed while"):
+            with pytest.raises(DiskFailed, match=r"^locks was removed while"):
                 store.tick()
             assert store._parts.index.read(lambda view: view.uploads()) == [(7, OTHER)]
             assert read(store, digest) == noise(200 * KIB)
         with Store.open(tmp_path, SMALL) as store:
             assert leftovers(store) == []
             assert read(store, push(store, "new", noise(200 * KIB, 1))) == noise(200 * KIB, 1)
+
+    def test_a_push_to_what_became_read_only_is_told_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As kernels make a filesystem that has an error: not that there are too many open files."""
+        refused = partial(raises, OSError(errno.EROFS, os.strerror(errno.EROFS)))
+        with opened(tmp_path) as store:
+            for module in (cas.locks, cas.packs):
+                monkeypatch.setattr(module, "open_or_make", refused)
+            with pytest.raises(Forbidden, match=r"^cannot lock a pack: Read-only file system; mend owner, permissions"):
+                push(store, "new", noise(200 * KIB))
+            monkeypatch.undo()
+            assert read(store, push(store, "new", noise(200 * KIB))) == noise(200 * KIB)
 
     def test_who_has_a_store_open_that_was_moved_away_writes_to_none_in_its_place(self, tmp_path: Path) -> None:
         """Say, an older one was restored there: neither what it acknowledges then, nor where its packs would lie."""
@@ -326,7 +340,7 @@ except RootReadOnly as error:
             (tmp_path / "older").rename(root)
             before = pack_sizes(root)
             for size in (200 * KIB, 1):
-                with pytest.raises(DiskFailed, match="locks was removed while"):
+                with pytest.raises(DiskFailed, match=r"^locks was removed while"):
                     push(store, "after", noise(size, 2))
         assert pack_sizes(root) == before
         with opened(root) as store:
