@@ -14,8 +14,10 @@ from typing import Final, Generic, Protocol, TypeVar, TypeVarTuple, final
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-# Threads for what is long: two for each answer while those are few, and more would only be in the loop's way.
+# Threads for long answers: two for each while those are few, and more would only be in the loop's way.
 _LONG: Final = 8
+# Threads for bodies on their way in: some hash and cut, which takes cores, and others wait for a sync, which does not.
+_BODIES: Final = 16
 
 
 class Run(Protocol):
@@ -26,11 +28,12 @@ class Run(Protocol):
 
 @final
 class Threads:
-    """A bounded pool for the blocking calls of one application, and a smaller one for what consists of many of them."""
+    """Bounded pools for the blocking calls of one application: what is short waits for nothing that is long."""
 
     def __init__(self, most: int, name: str = "engine") -> None:
         self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
         self._long = ThreadPoolExecutor(min(most, _LONG), thread_name_prefix=f"{name}-long")
+        self._bodies = ThreadPoolExecutor(min(most, _BODIES), thread_name_prefix=f"{name}-body")
 
     async def run(self, step: Callable[[*Ts], T], /, *args: *Ts) -> T:
         """Run step(*args) in a thread.
@@ -40,12 +43,16 @@ class Threads:
         """
         return await self.begin(step, *args).result()
 
+    async def run_body(self, step: Callable[[*Ts], T], /, *args: *Ts) -> T:
+        """Do as `run` does with one of the steps by which a body is taken."""
+        return await Begun(self._bodies.submit(step, *args)).result()
+
     def begin(self, step: Callable[[*Ts], T], /, *args: *Ts) -> Begun[T]:
         """Begin step(*args) in a thread; the caller goes on, and sees to its end."""
         return Begun(self._pool.submit(step, *args))
 
     def begin_long(self, step: Callable[[*Ts], T], /, *args: *Ts) -> Begun[T]:
-        """Begin one of the many steps of something long: it waits for others like it, and nothing short for it."""
+        """Do as `begin` does with one of the many steps of a long answer."""
         return Begun(self._long.submit(step, *args))
 
     async def batches(self, items: Iterator[T], full: Callable[[list[T]], bool]) -> AsyncGenerator[list[T], None]:
@@ -66,8 +73,8 @@ class Threads:
 
     def close(self) -> None:
         """End the threads; steps under way are waited for."""
-        self._pool.shutdown()
-        self._long.shutdown()
+        for pool in (self._pool, self._long, self._bodies):
+            pool.shutdown()
 
 
 @final

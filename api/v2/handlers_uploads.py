@@ -151,7 +151,7 @@ async def _receive(call: Call, arrival: Arrival, chunk: Chunk | None, then: Call
                 call.request.receive,
                 arrival.begin,
                 limit_bytes=most,
-                run=run,
+                run=call.registry.threads.run_body,
                 announced_bytes=announced,
                 lend=call.lender,
                 then=end,

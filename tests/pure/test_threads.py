@@ -71,14 +71,16 @@ def test_a_call_cancelled_before_its_turn_never_runs() -> None:
 
 
 def test_nothing_short_waits_for_what_is_long() -> None:
-    """However many steps of that have begun."""
+    """However many steps of answers and of bodies have begun; nor do those wait for each other."""
     pool, go = Threads(1), threading.Event()
 
     async def scenario() -> None:
         long = [pool.begin_long(go.wait, PATIENCE_S) for _ in range(20)]
+        assert await asyncio.wait_for(pool.run_body(lambda: "body"), PATIENCE_S) == "body"
+        bodies = [asyncio.create_task(pool.run_body(go.wait, PATIENCE_S)) for _ in range(20)]
         assert await asyncio.wait_for(pool.run(lambda: "short"), PATIENCE_S) == "short"
         go.set()
-        assert [await each.result() for each in long] == [True] * 20
+        assert [await each.result() for each in long] == await asyncio.gather(*bodies) == [True] * 20
 
     asyncio.run(scenario())
     pool.close()

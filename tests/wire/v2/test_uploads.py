@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from cas import Upload
 from tests.support.engine import noise
 from tests.wire.v2.pushing import Client, Pushed, code, held, new_repository, pushing, sha256, sha512
 
@@ -113,6 +115,25 @@ class TestForms:
         answers.append(client.put(both, wrong, data[1:], Content_Range=span(len(data[:1]), data[1:])))
         assert [(answer.status_code, code(answer)) for answer in answers] == [(400, "DIGEST_INVALID")] * 5
         assert {client.blob(repository, digest).status_code for digest in (wrong, hash_(data))} == {404}
+
+
+def test_a_body_is_in_the_way_of_nothing_short(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever way its bytes come: what takes them has threads of its own."""
+    threads: list[str] = []
+
+    def noted(step: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object) -> object:
+            threads.append(threading.current_thread().name)
+            return step(*arguments)
+
+        return run
+
+    for name in ("draw", "write"):
+        monkeypatch.setattr(Upload, name, noted(getattr(Upload, name)))
+    data = noise(3 << 20)
+    assert client.push(new_repository(), data) == sha256(data)
+    assert threads
+    assert all("body" in each for each in threads)
 
 
 @pytest.mark.parametrize("http2", [False, True], ids=["h1", "h2"])
