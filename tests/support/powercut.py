@@ -191,4 +191,6 @@ def pull_the_plug(store: Store, disk: ForgetfulDisk) -> None:
     parts.pins.close()
     parts.index.close()
     os.close(store._lease._fd)
+    if store._lease._place is not None:
+        os.close(store._lease._place)
     disk.cut()
