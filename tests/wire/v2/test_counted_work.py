@@ -76,13 +76,19 @@ def cost(client: Client, work: Callable[[], httpx2.Response], status: int = 200)
 @contextmanager
 def counted_crossings() -> Iterator[list[str]]:
     """Name the steps that the event loop has threads do, of every application of this process, until left."""
-    names, run = list[str](), Threads.run
+    names = list[str]()
 
-    async def counting(self: Threads, step: Callable[..., Any], *args: Any) -> Any:
-        names.append(step.__name__)
-        return await run(self, step, *args)
+    def counting(run: Callable[..., Any]) -> Callable[..., Any]:
+        async def counted(self: Threads, step: Callable[..., Any], *args: Any) -> Any:
+            names.append(step.__name__)
+            return await run(self, step, *args)
 
-    with patch.object(Threads, "run", counting):
+        return counted
+
+    with (
+        patch.object(Threads, "run", counting(Threads.run)),
+        patch.object(Threads, "run_body", counting(Threads.run_body)),
+    ):
         yield names
 
 
@@ -103,13 +109,13 @@ def test_what_is_kept_compressed_goes_from_the_thread_that_decodes_it_to_the_soc
     size = 32 * MIB
     with closing(registry.client()) as client:
         digest = client.push(repository := new_repository(), new_data(size // 2).hex().encode())
-        before, begin, begun = asdict(sent), Threads.begin, list[str]()
+        before, begin, begun = asdict(sent), Threads.begin_long, list[str]()
 
         def counting(self: Threads, step: Callable[..., Any], *args: Any) -> Any:
             begun.append(step.__name__)
             return begin(self, step, *args)
 
-        with patch.object(Threads, "begin", counting), patch.object(Ahead, "pieces", None):
+        with patch.object(Threads, "begin_long", counting), patch.object(Ahead, "pieces", None):
             pulled(registry.server.address, f"/v2/{repository}/blobs/{digest}", size)
     moved = {name: count - before[name] for name, count in asdict(sent).items()}
     assert (moved["body_bytes"], moved["sendfile_bytes"]) == (size, 0)
