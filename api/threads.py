@@ -18,6 +18,8 @@ Ts = TypeVarTuple("Ts")
 _LONG: Final = 8
 # Threads for bodies on their way in: some hash and cut, which takes cores, and others wait for a sync, which does not.
 _BODIES: Final = 16
+# Bytes of a body that is as short as other requests: it is one step, most of which waits for the disk.
+_SHORT_BODY_BYTES: Final = 64 * 1024
 
 
 class Run(Protocol):
@@ -42,6 +44,13 @@ class Threads:
         up after it then holds the step's objects alone.
         """
         return await self.begin(step, *args).result()
+
+    def for_body(self, size: int | None) -> Run:
+        """Return what runs the steps by which a body of so many bytes is taken, or of nobody knows how many.
+
+        An empty one ends an upload that other requests brought, which is as long as that was.
+        """
+        return self.run if size and size <= _SHORT_BODY_BYTES else self.run_body
 
     async def run_body(self, step: Callable[[*Ts], T], /, *args: *Ts) -> T:
         """Do as `run` does with one of the steps by which a body is taken."""

@@ -110,7 +110,7 @@ async def put_layer(call: Call) -> ASGIApp:
             call.request.receive,
             lambda: layer.upload,
             limit_bytes=limit,
-            run=registry.threads.run_body,
+            run=registry.threads.for_body(call.announced_bytes),
             announced_bytes=call.announced_bytes,
             lend=call.lender,
             then=lambda _: None,

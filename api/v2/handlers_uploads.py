@@ -151,7 +151,7 @@ async def _receive(call: Call, arrival: Arrival, chunk: Chunk | None, then: Call
                 call.request.receive,
                 arrival.begin,
                 limit_bytes=most,
-                run=call.registry.threads.run_body,
+                run=call.registry.threads.for_body(announced),
                 announced_bytes=announced,
                 lend=call.lender,
                 then=end,
