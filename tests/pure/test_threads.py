@@ -87,7 +87,7 @@ def test_nothing_short_waits_for_what_is_long() -> None:
 
 
 def test_a_body_is_as_long_as_what_it_ends(threads: Threads) -> None:
-    """One of few bytes waits for nothing long; one of many does, one of unknown length, and the empty one at the end."""
+    """One of few bytes waits for nothing long; one of many does, one of unknown length, and the last, empty one."""
     assert [threads.for_body(size) for size in (1, 64 * 1024)] == [threads.run] * 2
     assert [threads.for_body(size) for size in (None, 0, 64 * 1024 + 1)] == [threads.run_body] * 3
 
