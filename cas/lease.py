@@ -192,7 +192,7 @@ def _leases(layout: Layout) -> list[bytes]:
     """Return the owners of all leases that are there, held or not."""
     try:
         owners = [_owner(path.name) for path in layout.locks.iterdir()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [owner for owner in owners if owner is not None]
 

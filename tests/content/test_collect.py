@@ -432,7 +432,7 @@ def test_nobody_comes_in_between_the_names_and_their_bytes(
 
     intrusions: list[Callable[[], object]] = [
         lambda: maintenance.run(store, terms()),
-        store.repair,
+        lambda: store.repair(wait_s=0),
         lambda: store.backup(tmp_path / "copy"),
     ]
 
