@@ -288,11 +288,12 @@ class Chunked:
                 continue
             header = _PLAIN_CHUNK.match(view, at)
             if header is not None and (size := int(header[1], 16)):
-                whole = _whole_chunks(view, at, header[0], size)
-                found += whole
-                self.taken += size * len(whole)
-                at += (len(header[0]) + size + len(_CRLF)) * len(whole)
-                if not whole:
+                whole, end = _whole_chunks(view, at, header[0], size)
+                if whole:
+                    found += whole
+                    self.taken += size * len(whole)
+                    at = end
+                else:
                     self._left, at = size + len(_CRLF), header.end()
             elif header is None and _PART_OF_HEADER.fullmatch(view, at):
                 self._header, at = bytes(view[at:]), len(view)
@@ -330,8 +331,10 @@ class Chunked:
         return stop
 
 
-def _whole_chunks(view: memoryview, at: int, header: bytes, size: int) -> list[memoryview]:
+def _whole_chunks(view: memoryview, at: int, header: bytes, size: int) -> tuple[list[memoryview], int]:
     """Find the bodies of whole chunks that follow each other and are as long as the first, as most of a sender's are.
+
+    Returns where the last of them ends, too.
 
     One by one they are 12 µs each; here each byte around them is compared in all of them at once. None where that does
     not pay, or one of the first is not what it seems.
@@ -339,12 +342,12 @@ def _whole_chunks(view: memoryview, at: int, header: bytes, size: int) -> list[m
     step = len(header) + size + len(_CRLF)
     count = (len(view) - at) // step
     if count < _LEAST_ALIKE:
-        return []
+        return [], at
     for place, byte in (*enumerate(header), *enumerate(_CRLF, len(header) + size)):
         column = bytes(view[at + place : at + count * step : step])
         count = len(column) - len(column.lstrip(bytes([byte])))
-    first = at + len(header)
-    return [view[start : start + size] for start in range(first, first + count * step, step)]
+    end = at + count * step
+    return [view[start : start + size] for start in range(at + len(header), end, step)], end
 
 
 Direct = Sized | Chunked

@@ -47,13 +47,13 @@ class Appends:
             self._last = self._writer.last_record
         return self._writer
 
-    def gather(self, stored: bytes | memoryview) -> int:
-        """Take bytes to be appended; return where in the pack they will lie."""
-        self.lend()
+    def gather(self, stored: bytes | memoryview) -> tuple[int, int]:
+        """Take bytes to be appended; return in which pack they will lie, and where."""
+        pack = self.lend().pack
         offset = self._base + self._size
         self._gathered.append(stored)
         self._size += len(stored)
-        return offset
+        return pack, offset
 
     def hand_over(self, *, aside: bool, past_cache: bool) -> None:
         """Append what was gathered; nobody looks at it any more afterwards.

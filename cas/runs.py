@@ -266,9 +266,9 @@ class Runs:
 
     def _add(self, chunk: memoryview, key: bytes, *, compress: bool) -> tuple[ChunkRef, Extent]:
         codec, stored = self._parts.codec.encode(chunk) if compress else (Codec.RAW, chunk)
-        offset = self._appends.gather(stored)
+        pack, offset = self._appends.gather(stored)
         ref = ChunkRef(key, int.from_bytes(self._parts.disk.random(4), "big"), len(chunk))
-        extent = Extent(self._appends.lend().pack, offset, len(stored), len(chunk), codec)
+        extent = Extent(pack, offset, len(stored), len(chunk), codec)
         entry = ChunkEntry(key, ref.salt, offset, len(stored), len(chunk), codec, xxhash.xxh3_64_intdigest(stored))
         self._run.entries.append(entry)
         fresh = _Fresh(ref, extent, chunk)

@@ -84,7 +84,7 @@ def test_what_waits_behind_a_window_that_could_not_be_written_is_not_written(tmp
         appends.roll_back()
         assert (disk.asked, appends.lend().end) == (1, start)
         disk.is_full = False
-        assert appends.gather(datas[2]) == start
+        assert appends.gather(datas[2]) == (appends.lend().pack, start)
         appends.hand_over(aside=True, past_cache=True)
         appends.settle()
         assert store._parts.layout.pack(appends.lend().pack).read_bytes()[start:] == datas[2]
@@ -105,7 +105,7 @@ def lie_in_order(store: Store, windows: list[tuple[list[int], bool, bool]]) -> N
     for sizes, aside, past_cache in windows:
         for size in sizes:
             data = NOISE[len(whole) % 1000 :][:size]
-            assert appends.gather(data) == start + len(whole)
+            assert appends.gather(data) == (appends.lend().pack, start + len(whole))
             whole += data
         appends.hand_over(aside=aside, past_cache=past_cache)
     appends.settle()
