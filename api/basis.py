@@ -39,11 +39,22 @@ def look_up(store: Store, look: Callable[[Reads], T], facts: Callable[[T], objec
         ApiError, CasError: what `look` raises.
     """
     found, moment = store.read(lambda reads: (look(reads), reads.moment))
-    known = facts(found)
+    return found, _basis(store, look, facts, facts(found), moment)
 
+
+def look_up_now(store: Store, look: Callable[[Reads], T], facts: Callable[[T], object]) -> tuple[T, Basis] | None:
+    """Do what `look_up` does on the event loop; None if that might mean to wait, see `Store.read_now`."""
+    seen = store.read_now(lambda reads: (look(reads), reads.moment))
+    if seen is None:
+        return None
+    found, moment = seen
+    return found, _basis(store, look, facts, facts(found), moment)
+
+
+def _basis(store: Store, look: Callable[[Reads], T], facts: Callable[[T], object], known: object, moment: int) -> Basis:
     def anew() -> int | None:
         with suppress(ApiError, CasError):  # told to whoever asks in full, which comes next
             return store.read_now(lambda reads: reads.moment if facts(look(reads)) == known else None)
         return None
 
-    return found, Basis(moment, anew)
+    return Basis(moment, anew)

@@ -31,12 +31,12 @@ from api.logged import Logged
 from api.outlet import EXTENSION as LOAN_OUT
 from api.outlet import LentBody, LentData
 from api.refusals import NO_TLS, SENTENCES, TWO_LENGTHS, refusal
-from api.repeats import BASIS, FILES, Again, Files, Repeats
+from api.repeats import BASIS, FILES, FRESH, Again, Files, Fresh, Repeats
 from api.zerocopy import EXTENSION as ZERO_COPY
 from api.zerocopy import FileBody, FileData, FileStream, Placeholder, sent
 
 _CLOSE: Final = (b"connection", b"close")
-_IS_QUESTION: Final = re.compile(rb"(?:GET|HEAD) .*\r\n\r\n\Z", re.DOTALL)
+_IS_QUESTION: Final = re.compile(rb"(?:GET|HEAD|POST) .*\r\n\r\n\Z", re.DOTALL)
 _ANSWERED: Final = (h11.DONE, h11.MUST_CLOSE)
 
 
@@ -73,10 +73,11 @@ class Stream(FileStream):
         self._connection = connection
         self.basis: Basis | None = None  # of its answer, if that may be given again
         self.files: Again | None = None
+        self.fresh: Fresh | None = None
 
     async def app_send(self, message: Any) -> None:
         if message is not None and message["type"] == "http.response.start":
-            self.basis, self.files = message.get(BASIS), message.get(FILES)
+            self.basis, self.files, self.fresh = message.get(BASIS), message.get(FILES), message.get(FRESH)
         await super().app_send(message)
         # A short answer to a client that left just vanishes; only who has more to send needs to know.
         if self._connection.lost and message is not None and message.get("more_body"):
@@ -246,9 +247,8 @@ class Http1(H11Protocol):
         states = self.connection.our_state, self.connection.their_state
         if not question or states != (h11.DONE, h11.DONE) or self.connection.trailing_data[0]:
             return
-        basis = self.stream.basis if isinstance(self.stream, Stream) else None
-        if basis is not None:
-            self._connection.repeats.keep(question, said, basis, files)
+        if isinstance(self.stream, Stream) and self.stream.basis is not None:
+            self._connection.repeats.keep(question, said, self.stream.basis, files, self.stream.fresh)
 
     def _is_last(self, more: int = 0) -> bool:
         """Tell whether the connection ends with the answer that is about to begin, or would after so many more."""

@@ -3,8 +3,9 @@
 Keeps whole answers as they went out, by the whole head of the request that they were given to, so nothing of either has
 to be understood a second time. Of a body that lies in files only the way to have them again is kept. Whether an answer
 may be kept is said by whoever made it, who tells what it was made of (`BASIS` in the ASGI message that begins it, and
-`FILES`). After any change of the store, by any process, that is looked up again before the answer is given. Knows
-neither HTTP, beyond the `Date` that is written anew, nor what the answers are about.
+`FILES`). After any change of the store, by any process, that is looked up again before the answer is given. A word that
+must be another one each time is made by whoever made the first (`FRESH`). Knows neither HTTP, beyond the `Date` that is
+written anew, nor what the answers are about.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from api.config import IN_MEMORY_S
 
 BASIS: Final = "cas.basis"
 FILES: Final = "cas.files"
+FRESH: Final = "cas.fresh"
 _DATE: Final = b"\r\ndate: "
 _DATE_BYTES: Final = len("Thu, 01 Jan 1970 00:00:00 GMT")
 _HEAD_END: Final = b"\r\n\r\n"
@@ -55,7 +57,18 @@ class Files(Protocol):
 Again = Callable[[], Files | None]
 
 
-def repeatable(answer: ASGIApp, basis: Basis, files: Again | None = None) -> ASGIApp:
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A word that no two answers share: the one that stands in this answer's head, and how to make the next.
+
+    The next is as long as the first; to make it waits for nothing and fails never.
+    """
+
+    word: bytes
+    anew: Callable[[], bytes]
+
+
+def repeatable(answer: ASGIApp, basis: Basis, files: Again | None = None, fresh: Fresh | None = None) -> ASGIApp:
     """Make of an answer one that holds for whoever asks the same, word for word, while its basis stays as it is.
 
     Only where nothing else went into it: not who asked, nor when.
@@ -64,12 +77,13 @@ def repeatable(answer: ASGIApp, basis: Basis, files: Again | None = None) -> ASG
         answer: what is answered.
         basis: all that was looked up for it.
         files: where the body is a whole one by `sendfile`, how to have it again.
+        fresh: what must be another one each time.
     """
 
     async def repeated(scope: Scope, receive: Receive, send: Send) -> None:
         async def say(message: Message) -> None:
             begins = message["type"] == "http.response.start"
-            await send({**message, BASIS: basis, FILES: files} if begins else message)
+            await send({**message, BASIS: basis, FILES: files, FRESH: fresh} if begins else message)
 
         await answer(scope, receive, say)
 
@@ -89,6 +103,7 @@ class _Answer:
     before: bytes  # up to its date
     after: bytes
     files: Again | None
+    fresh: Fresh | None
     anew: Callable[[], int | None]
     moment: int  # at which it was last known to be true, and when that was seen
     seen: float
@@ -142,12 +157,15 @@ class Repeats:
             return None
         if files is None and answer.files is not None:
             return None
-        return Found(b"".join((answer.before, self._now(), answer.after)), files)
+        said = b"".join((answer.before, self._now(), answer.after))
+        return Found(said if answer.fresh is None else said.replace(answer.fresh.word, answer.fresh.anew()), files)
 
-    def keep(self, question: bytes, said: bytes, basis: Basis, files: Again | None = None) -> None:
+    def keep(
+        self, question: bytes, said: bytes, basis: Basis, files: Again | None = None, fresh: Fresh | None = None
+    ) -> None:
         """Keep the answer that went out, in place of an earlier one."""
         at, end = said.find(_DATE) + len(_DATE), said.find(_HEAD_END)
-        answer = _Answer(said[:at], said[at + _DATE_BYTES :], files, basis.anew, basis.moment, self._clock())
+        answer = _Answer(said[:at], said[at + _DATE_BYTES :], files, fresh, basis.anew, basis.moment, self._clock())
         size = len(question) + answer.size
         if len(question) > _MOST_QUESTION_BYTES or size > self._most_bytes // 16 or not len(_DATE) <= at < end:
             return

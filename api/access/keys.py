@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
+from api.basis import Basis, look_up, look_up_now
 from api.config import IN_MEMORY_S
 from api.content.values import content, record
 from cas import Name, Names, Reads, Store
@@ -66,18 +67,18 @@ class Nearby:
         self._store, self._clock = store, clock
         self._seen = -math.inf
 
-    def read(self) -> Keyring:
-        """Look it up, in a thread."""
+    def read(self) -> tuple[Keyring, Basis]:
+        """Look it up, in a thread; return also what an answer rests on that it goes into."""
         self._seen = self._clock()
-        return self._store.read(read)
+        return look_up(self._store, read, _whole)
 
-    def read_now(self) -> Keyring | None:
+    def read_now(self) -> tuple[Keyring, Basis] | None:
         """Look it up on the loop; None if that might mean to wait."""
         now = self._clock()
         if now - self._seen > IN_MEMORY_S:
             return None
         self._seen = now
-        return self._store.read_now(read)
+        return look_up_now(self._store, read, _whole)
 
 
 def ensure(store: Store, now: float, random: Random = secrets.token_bytes) -> None:
@@ -99,6 +100,10 @@ def rotate(names: Names, now: float, keep: int, random: Random = secrets.token_b
     turned = Keyring((_fresh(now, random), *older))
     _put(names, turned)
     return turned
+
+
+def _whole(ring: Keyring) -> Keyring:
+    return ring
 
 
 def _find(reads: Reads) -> Keyring | None:

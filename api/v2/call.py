@@ -20,7 +20,7 @@ from api.access.principal import NOBODY, Action, Caller
 from api.access.settings import Mode
 from api.basis import Basis
 from api.content.repository import Repository
-from api.repeats import Again, repeatable
+from api.repeats import Again, Fresh, repeatable
 from api.request import Asked, Server
 from api.v2.settings import V2Settings
 
@@ -87,13 +87,15 @@ class Call(Asked[Registry]):
         """Return a request header that is a list, all its lines as one."""
         return ", ".join(self.request.headers.getlist(name)) or None
 
-    def repeatable(self, answer: ASGIApp, basis: Basis | None, files: Again | None = None) -> ASGIApp:
+    def repeatable(
+        self, answer: ASGIApp, basis: Basis | None, files: Again | None = None, fresh: Fresh | None = None
+    ) -> ASGIApp:
         """Let an answer be given again to whoever asks the same, while what it rests on is the same; see `repeats`.
 
         Only where nobody is asked who they are: rights are looked at anew each time, and tokens end with time.
         """
         is_open = self.registry.access.mode == Mode.OPEN
-        return repeatable(answer, basis, files) if is_open and basis is not None else answer
+        return repeatable(answer, basis, files, fresh) if is_open and basis is not None else answer
 
     def query(self) -> list[tuple[str, str]]:
         """Return the query's parameters in order; each may occur more than once."""

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from api.config import KIB
 from api.content.repository import Repository
 from api.receiving import BodyTooLarge, ClientGone, receive_into
+from api.repeats import Fresh
 from api.request import SMALL_BYTES
 from api.v2 import chunks, names, sessions
 from api.v2.call import Call
@@ -52,11 +53,18 @@ async def post(call: Call) -> ASGIApp:
     algorithm = call.parameter("digest-algorithm") or sessions.ALGORITHMS[0]
     if algorithm not in sessions.ALGORITHMS:
         raise Refused(DIGEST_INVALID, {"algorithm": algorithm[:100]}, message=_NO_ALGORITHM)
-    ring = call.registry.keys.read_now()
-    if ring is None:
-        ring = await call.registry.threads.run(call.registry.keys.read)
-    session = _uploads(call).open(algorithm, ring)
-    return Response(status_code=202, headers=_where(call, session))
+    nearby = call.registry.keys
+    found = nearby.read_now()
+    ring, basis = found if found is not None else await call.registry.threads.run(nearby.read)
+    repository, key, clock = call.repository, ring.newest.secret, call.registry.clock
+
+    def begin() -> str:
+        return sessions.begin(repository, algorithm, key, clock())
+
+    session = begin()
+    answer = Response(status_code=202, headers=_where(call, session))
+    # Engines ask so for each layer, word for word: of an answer by heart the session alone is a new one.
+    return call.repeatable(answer, basis, fresh=Fresh(session.encode(), lambda: begin().encode()))
 
 
 async def patch(call: Call) -> ASGIApp:

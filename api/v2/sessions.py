@@ -12,7 +12,8 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Iterable
+import secrets
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +42,14 @@ class Session:
     number: int
     opened: int
     algorithm: str = ALGORITHMS[0]
+
+
+def begin(
+    repository: Repository, algorithm: str, key: bytes, now: float, random: Callable[[int], bytes] = secrets.token_bytes
+) -> str:
+    """Begin a session and return its id. Nothing is written, nor looked up: an abandoned one costs nothing."""
+    number = int.from_bytes(random(NUMBER_BYTES), "big")
+    return write(Session(number, int(now), algorithm), repository, key)
 
 
 def write(session: Session, repository: Repository, key: bytes) -> str:

@@ -6,13 +6,11 @@ Blocking; no HTTP. How a session is written down is known to `sessions`, what is
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn, final
 
 from api.access import keys
-from api.access.keys import Keyring
 from api.content import repositories
 from api.content.repositories import Access
 from api.content.repository import Repository
@@ -54,11 +52,6 @@ class Uploads:
     repository: Repository
     access: Access
     now: float
-
-    def open(self, algorithm: str, ring: Keyring, random: Callable[[int], bytes] = secrets.token_bytes) -> str:
-        """Open a session and return its id. Nothing is written, nor looked up: an abandoned one costs nothing."""
-        number = int.from_bytes(random(sessions.NUMBER_BYTES), "big")
-        return sessions.write(Session(number, int(self.now), algorithm), self.repository, ring.newest.secret)
 
     def held(self, text: str) -> int:
         """Return how many bytes of a session are safe.

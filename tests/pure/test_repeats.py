@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from api.basis import Basis
-from api.repeats import Found, Repeats
+from api.repeats import Found, Fresh, Repeats
 from cas import FileRange
 
 ROOM = 64_000
@@ -52,6 +52,21 @@ def test_a_kept_answer_is_given_with_the_date_of_now(store: Store) -> None:
     later = repeats.find(b"GET /")
     assert later is not None
     assert b" 12:41:40 GMT\r\n" in later.said
+
+
+def test_a_word_that_is_to_be_another_each_time_is_made_each_time(store: Store) -> None:
+    """Wherever it stands, and nothing else is."""
+    repeats, words = store.kept(), iter([b"second", b"third.", b"never."])
+    head = HEAD.replace(b"vary: x", b"location: /first./x\r\nuuid: first.")
+    repeats.keep(b"POST /", head, store.basis(), fresh=Fresh(b"first.", lambda: next(words)))
+    for word in (b"second", b"third."):
+        found = repeats.find(b"POST /")
+        assert found is not None
+        assert b"location: /" + word + b"/x\r\nuuid: " + word + b"\r\n" in found.said
+        assert b"first." not in found.said
+    store.moment = 8
+    assert repeats.find(b"POST /") is None
+    assert next(words) == b"never."
 
 
 def test_only_the_same_question_has_the_answer(store: Store) -> None:

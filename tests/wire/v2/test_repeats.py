@@ -11,19 +11,21 @@ from typing import Any
 import httpx2
 import pytest
 
+from api.access import keys
 from api.access.settings import AccessSettings
 from api.app import build
 from api.config import HttpSettings
 from api.content import repositories
 from api.content.repositories import Access
 from api.content.repository import Repository
+from api.v2 import sessions
 from api.zerocopy import sent
 from cas import Store
 from tests.support.counting import counted_index
 from tests.support.serving import StartServer
 from tests.wire.harness import Clock, serving
 from tests.wire.v2.members import ANN, members
-from tests.wire.v2.pushing import Client, new_data, new_repository, sha256
+from tests.wire.v2.pushing import Client, Pushed, new_data, new_repository, sha256, sha512
 from tests.wire.v2.test_counted_work import counted_crossings
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -106,6 +108,69 @@ def test_a_change_by_another_process_is_seen_at_the_next_question(server: StartS
                 assert seen(client, repository, "v1").headers["docker-content-digest"] == digest
 
 
+def opened(client: Client, repository: str, query: str = "") -> httpx2.Response:
+    answer = client.ask("POST", f"/v2/{repository}/blobs/uploads/{query}")
+    assert answer.status_code == 202, answer.text
+    return answer
+
+
+@pytest.mark.parametrize("query", ["", "?digest-algorithm=sha512"])
+def test_uploads_opened_by_the_same_words_cost_one_write_and_are_different_ones(client: Client, query: str) -> None:
+    """Each takes its own bytes to its own end."""
+    repository = new_repository()
+    first, digest = opened(client, repository, query), sha512 if query else sha256
+    repeats, writes = sent.repeats, sent.writes
+    with counted_index() as index:
+        later = [opened(client, repository, query) for _ in range(3)]
+    assert (sent.repeats - repeats, sent.writes - writes) == (3, 3)
+    assert (index.reads, index.look_ups) == (0, 0)
+    places = [answer.headers["location"] for answer in (first, *later)]
+    assert len({*places}) == 1 + len(later)
+    for answer in later:
+        session = answer.headers["docker-upload-uuid"]
+        assert answer.headers["location"] == f"/v2/{repository}/blobs/uploads/{session}"
+        assert {**answer.headers, "date": "", "location": "", "docker-upload-uuid": ""} == {
+            **first.headers,
+            "date": "",
+            "location": "",
+            "docker-upload-uuid": "",
+        }
+    for place in places:
+        data = new_data(100)
+        assert client.put(place, digest(data), data).status_code == 201
+        assert client.blob(repository, digest(data)).content == data
+
+
+def test_an_upload_opened_by_heart_is_signed_by_the_newest_key_and_as_old_as_it_is(registry: Pushed) -> None:
+    """A rotation that leaves no older keys makes what was signed by them void, and nothing after it."""
+    with closing(registry.client()) as client:
+        repository = new_repository()
+        before = [opened(client, repository).headers["location"] for _ in range(2)]
+        registry.store.change(lambda names: keys.rotate(names, registry.clock.now, 0))
+        repeats = sent.repeats
+        after = [opened(client, repository).headers["location"] for _ in range(3)]
+        assert sent.repeats - repeats == 2
+        assert [client.ask("GET", place).status_code for place in before] == [404, 404]
+        assert [client.ask("GET", place).status_code for place in after] == [204, 204, 204]
+        registry.clock.now += sessions.LIFE_S - 10
+        after += [opened(client, repository).headers["location"] for _ in range(2)]
+        registry.clock.now += 11
+        assert [client.ask("GET", place).status_code for place in after] == [404, 404, 404, 204, 204]
+
+
+def test_who_may_not_push_is_not_told_where_to_by_heart(tmp_path: Path) -> None:
+    """Where people are told apart each POST is one more question who asks."""
+    with members(tmp_path / "root") as registry:
+        token = registry.token("repository:ann/box:pull,push", who=ANN)
+        path, repeats = "/v2/ann/box/blobs/uploads/", sent.repeats
+        for _ in range(2):
+            assert registry.ask("POST", path, token).status_code == 202
+            assert registry.ask("POST", path).status_code == 401
+        registry.clock.now += 3600
+        assert registry.ask("POST", path, token).status_code == 401
+        assert sent.repeats == repeats
+
+
 def test_what_is_forbidden_from_now_on_is_not_given_again(tmp_path: Path) -> None:
     """Where people are told apart, nothing is given again at all: rights are looked at each time."""
     with members(tmp_path / "root") as registry:
@@ -132,4 +197,4 @@ def test_a_server_that_is_not_told_the_moment_looks_each_time(tmp_path: Path) ->
                 digest = put(client, "a", "v1", annotations={"number": str(number)})
                 for _ in range(3):
                     assert seen(client, "a", "v1").headers["docker-content-digest"] == digest
-            assert sent.repeats - repeats == 6
+            assert sent.repeats - repeats == 6 + 2  # manifests, and where to push what they name
