@@ -12,7 +12,9 @@ beyond the committed one writes an empty record that steps over it (`settle`), b
 
 Who commits. One thread at a time, in all processes together: under a lock of the kernel. Whoever finds nobody at it
 commits its own work itself; to hand that to another thread and be woken would cost more than the work. What comes
-meanwhile waits for the committer's own thread, which does it as one group.
+meanwhile waits for the committer's own thread, which does it as one group, with all that came while another process was
+committing. Where an upload is at its last sync, and so about to come, a group waits for it, a moment at most: a commit
+is three flushes of the disk, however many share it.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from cas.records import Body, NameChanges, NameEdit, Role
 from cas.tables import PackRow, PackState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cas.config import EngineSettings
     from cas.index import Edit, Index
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 JOURNAL_SEQ = "journal_seq"  # the index's counter of committed changes
 _GROUP_BYTES = 16 << 20  # a record of the journal is made in memory; what exceeds this waits for the next one
+_GATHER_S = 0.002  # longest a group waits for who is about to come; a sync takes as long, or longer
 _FAILURES_ALLOWED = 1  # disk failures before the store takes no more writes (I1)
 
 
@@ -138,6 +141,7 @@ class Committer:
         self._wake = threading.Condition(self._mutex)
         self._committing: int | None = None  # the thread that is
         self._closing = self._is_broken = False
+        self._coming = set[int]()  # threads about to have work
         self._failures = 0
         self._thread = threading.Thread(target=self._loop, name="cas-committer", daemon=True)
 
@@ -191,12 +195,31 @@ class Committer:
         """Be the one who commits, if nobody is and nobody waits; else queue the job. Tell which."""
         with self._mutex:
             self._check()
+            self._came(me)
             # Only without waiting: a thread that waits for the index cannot give up, the one that waits for a job can.
-            if self._waiting or self._committing or not self._cell.lock_now():
+            if self._waiting or self._committing or self._coming or not self._cell.lock_now():
                 self._queue(job)
                 return False
             self._committing = me
             return True
+
+    @contextlib.contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Say that this thread is about to have work: in here, as soon as the disk has taken what it stands on."""
+        me = threading.get_ident()
+        with self._mutex:
+            self._coming.add(me)
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._came(me)
+
+    def _came(self, me: int) -> None:
+        """Wait no longer for a thread."""
+        self._coming.discard(me)
+        if self._waiting and self._committing is None:
+            self._wake.notify()
 
     def _check(self) -> None:
         if self.read_only:
@@ -240,8 +263,9 @@ class Committer:
     def _loop(self) -> None:
         is_over = False
         while not is_over:
-            jobs = self._take()
+            self._begin()
             self._cell.lock()
+            jobs = self._take()
             if jobs:
                 with contextlib.suppress(BaseException):  # everybody was told
                     self._work(jobs)
@@ -250,12 +274,18 @@ class Committer:
             is_over = self._is_broken or not jobs
             self._make_way()
 
-    def _take(self) -> list[Job]:
-        """Wait for work, and for whoever is committing; be the one who commits. No work: there will be none."""
+    def _begin(self) -> None:
+        """Wait for work, for whoever is committing and for who is about to come; be the one who commits."""
         with self._mutex:
             while self._committing or not (self._waiting or self._closing):
                 self._wake.wait()
+            group = self._coming.copy()
+            self._wake.wait_for(lambda: self._closing or group.isdisjoint(self._coming), _GATHER_S)
             self._committing = threading.get_ident()
+
+    def _take(self) -> list[Job]:
+        """Take what waits by now; nothing if there will be no more work."""
+        with self._mutex:
             count = min(len(self._waiting), self._settings.group_changes)
             return [self._waiting.popleft() for _ in range(count)]
 

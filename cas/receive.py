@@ -150,16 +150,17 @@ class Upload:
             self._inflow.end()
             digest = self._prove(expect)
             turn = self._runs.turn()
-            staged = self._stage(digest, may_rely=True)
-            self._release()
-            if not staged.wrote:
-                turn.end()
-            try:
-                return self._change(staged, edit)
-            except Collected:
-                staged = self._record(staged.blob, staged.pin, wrote=False)
+            with self._parts.committer.expecting():
+                staged = self._stage(digest, may_rely=True)
                 self._release()
-                return self._change(staged, edit)
+                if not staged.wrote:
+                    turn.end()
+                try:
+                    return self._change(staged, edit)
+                except Collected:
+                    staged = self._record(staged.blob, staged.pin, wrote=False)
+                    self._release()
+                    return self._change(staged, edit)
         except BaseException:
             self.discard()
             raise
