@@ -19,7 +19,9 @@ Ready = FileRange | Sequence[memoryview]
 Piece = Ready | Packed | bytes
 
 # What threads write before the loop looks again, for all answers of the worker together; each gets at least a piece.
+# An answer that is alone gives way to nobody, and a round costs it a hop to the loop and the beginning of two threads.
 _ROUND_BYTES: Final = 8 * MIB
+_LONE_ROUND_BYTES: Final = 64 * MIB
 # What a thread takes for one turn, though never less than a piece: where files and frames alternate, most are small.
 _TURN_BYTES: Final = 256 * KIB
 _TURN_PIECES: Final = 64
@@ -88,7 +90,7 @@ class Relay:
             Relay.active -= 1
 
     async def _round(self, outlet: Outlet) -> None:
-        self._room = _ROUND_BYTES // self.active
+        self._room = _LONE_ROUND_BYTES if self.active == 1 else _ROUND_BYTES // self.active
         outlet.renew()
         hands = 2 if outlet.is_quick and self.active <= _FEW_ANSWERS else 1
         begun = [self._threads.begin_long(self._work, outlet) for _ in range(hands)]

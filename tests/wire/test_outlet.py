@@ -184,3 +184,39 @@ def test_threads_wait_for_a_client_a_few_milliseconds_in_all(monkeypatch: pytest
 
     with ours, theirs:
         asyncio.run(scenario())
+
+
+def test_threads_wait_on_for_a_client_that_takes_much_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each 4 MiB it takes make up for 2 ms of waiting, not for 3."""
+    ours, theirs = socket.socketpair()
+    data = memoryview(bytes(64 << 20))
+
+    class Wire:
+        """Takes 4 MiB, and then nothing until it was waited for."""
+
+        room = 0
+
+        def sendmsg(self, pieces: list[memoryview]) -> int:
+            if not self.room:
+                raise BlockingIOError
+            taken, self.room = min(self.room, sum(map(len, pieces))), 0
+            return taken
+
+        def poll(self, _: float) -> list[tuple[int, int]]:
+            self.room = 4 << 20
+            return [(ours.fileno(), select.POLLOUT)]
+
+    async def send_file(_: FileRange) -> None: ...
+
+    def left_of_it(wait_s: float) -> int:
+        outlet, wire, ticks = Outlet(ours, PATIENCE_S, send_file), Wire(), itertools.count()
+        monkeypatch.setattr(outlet, "_out", wire)
+        monkeypatch.setattr(outlet, "_poll", wire)
+        monkeypatch.setattr(outlet_module, "time", SimpleNamespace(monotonic=lambda: wait_s * next(ticks)))
+        left = sum(map(len, outlet.write([data])))
+        assert outlet.is_quick == (not left)
+        return left
+
+    with ours, theirs:
+        assert left_of_it(0.002) == 0
+        assert left_of_it(0.003) > len(data) // 2
