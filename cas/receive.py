@@ -149,7 +149,7 @@ class Upload:
         try:
             self._inflow.end()
             digest = self._prove(expect)
-            turn = self._runs.turn()
+            turn = self._runs.turn(digest)
             with self._parts.committer.expecting():
                 staged = self._stage(digest, may_rely=True)
                 self._release()

@@ -133,10 +133,15 @@ class Runs:
             turn.end()
             raise
 
-    def turn(self) -> Turn:
-        """Wait for this upload's turn with what is new in the present run; nobody needs one if nothing is."""
-        new = self._run.entries  # twins that found different parts stored still end alike
-        return Turn(self._parts.layout, new[-1].key if new else b"")
+    def turn(self, blob: Digest | None = None) -> Turn:
+        """Wait for this upload's turn with what is new in the present run; nobody needs one if nothing is.
+
+        Twins that found different parts stored, or were cut differently since one of them came in several requests, end
+        in another new chunk. At its end each knows what it is going to be.
+        """
+        new = self._run.entries
+        contents = [] if blob is None else [blob.raw]
+        return Turn(self._parts.layout, *contents, new[-1].key) if new else Turn(self._parts.layout)
 
     def hand_over_pin(self) -> Pin | None:
         """Return the pin on what the present run found stored; it is its receiver's to release."""

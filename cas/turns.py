@@ -23,25 +23,27 @@ _WAIT_S = 5.0
 class Turn:
     """Somebody's turn with some content; to be ended by any thread, several times if need be."""
 
-    def __init__(self, layout: Layout, content: bytes, wait_s: float = _WAIT_S) -> None:
+    def __init__(self, layout: Layout, *contents: bytes, wait_s: float = _WAIT_S) -> None:
         """Wait for it; when it does not come, go on without.
 
         Args:
-            layout: where the lock lies.
-            content: at least 7 bytes that stand for the content, spread evenly; none if there is nothing to store.
-            wait_s: patience.
+            layout: where the locks lie.
+            contents: at least 7 bytes that stand for the content, spread evenly, perhaps several such, of which others
+                may know only the last; none if there is nothing to store.
+            wait_s: patience, for each.
         """
-        self._fd = lock_byte(layout.turns, int.from_bytes(content[:7], "big"), wait_s) if content else None
+        locks = (lock_byte(layout.turns, int.from_bytes(content[:7], "big"), wait_s) for content in contents)
+        self._fds = [fd for fd in locks if fd is not None]
         self._lock = threading.Lock()
 
     def end(self) -> None:
         """Let the next one go."""
         with self._lock:
-            fd, self._fd = self._fd, None
-        if fd is not None:
+            fds, self._fds = self._fds, []
+        for fd in fds:
             os.close(fd)
 
 
 def turn(layout: Layout, work: str, wait_s: float) -> Turn:
     """Wait for a turn with work that need be done only once, named by its owner; see `Turn`."""
-    return Turn(layout, hashlib.sha256(work.encode()).digest(), wait_s)
+    return Turn(layout, hashlib.sha256(work.encode()).digest(), wait_s=wait_s)

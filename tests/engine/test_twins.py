@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from cas import Digest, EngineSettings, Name, Names, Record, Staged, Store, rebuild_index
+from cas import Digest, EngineSettings, Name, Names, Record, Staged, Store, Upload, rebuild_index
 from cas.disk import Disk
 from cas.locks import lock_byte
 from cas.turns import Turn
@@ -119,6 +121,64 @@ with Store.open(Path(sys.argv[1]), EngineSettings(reserve_bytes=0)) as store:
         assert len(store.scan("thing")) == 3
         assert read(store, Digest.of(content)) == content
     assert stored_bytes(tmp_path) < 1.1 * len(content)
+
+
+class HeldOnce(Disk):
+    """A disk that keeps the next one that syncs waiting, once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holds, self.reached, self.gate = False, threading.Event(), threading.Event()
+
+    def sync(self, fd: int) -> None:
+        if self.holds:
+            self.holds = False
+            self.reached.set()
+            assert self.gate.wait(60)
+        super().sync(fd)
+
+
+@pytest.mark.parametrize("has_twin", [False, True])
+def test_twins_of_which_one_found_a_part_stored_leave_one_copy(
+    has_twin: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is new of each ends elsewhere, and is wholly in the other's, which is at its last sync."""
+    content, middle, seen, disk = noise(3 * MIB), 1 * MIB, threading.Event(), HeldOnce()
+    digest = Digest.of(content)
+
+    def look_around(seconds: float) -> None:
+        seen.set()
+        time.sleep(seconds)
+
+    def ending(upload: Upload) -> Staged:
+        return upload.keep(digest, lambda _, staged: staged)
+
+    monkeypatch.setattr("cas.locks.time", SimpleNamespace(sleep=look_around, monotonic=time.monotonic))
+    settings = EngineSettings(reserve_bytes=0)
+    with Store.open(tmp_path, settings, create=True, disk=disk) as store, ThreadPoolExecutor(2) as pool:
+        first, twin, late = store.resume(1), store.upload(), store.upload()
+        first.write(content[:middle])
+        first.suspend()
+        late.write(content[: 2 * MIB])
+        twin.write(content)
+        first = store.resume(1)  # its first chunk now begins where no other's does
+        first.write(content[middle:])
+        ending(first)
+        late.write(content[2 * MIB :])
+        disk.holds = True
+        ends = [pool.submit(ending, late)]
+        assert disk.reached.wait(60)
+        if has_twin:
+            seen.clear()
+            ends.append(pool.submit(ending, twin))
+            ends[-1].add_done_callback(lambda _: seen.set())
+            assert seen.wait(60)
+        disk.gate.set()
+        for end in ends:
+            end.result(60)
+        twin.discard()
+        assert read(store, digest) == content
+    assert stored_bytes(tmp_path) < len(content) + 1.2 * MIB  # with what the first has for itself
 
 
 def test_a_late_twin_heals_a_damaged_first(tmp_path: Path) -> None:
