@@ -22,14 +22,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 _PACK = re.compile(r"([0-9a-f]{16})\.pack", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
-    """Paths under one root."""
+    """Paths under one root. Those that each push asks for are made once."""
 
     root: Path
 
@@ -67,12 +68,12 @@ class Layout:
         """Where an index that is not to be trusted is moved."""
         return self.root / f"index.old-{number}"
 
-    @property
+    @cached_property
     def packs(self) -> Path:
         """Folder of all packs."""
         return self.root / "packs"
 
-    @property
+    @cached_property
     def locks(self) -> Path:
         """Folder of the processes' leases."""
         return self.root / "locks"
@@ -82,7 +83,7 @@ class Layout:
         """The highest journal number ever reserved: 8 bytes, written before the journal. Locked by whoever commits."""
         return self.locks / "journal"
 
-    @property
+    @cached_property
     def turns(self) -> Path:
         """An empty file: uploads of the same content lock the same byte of it, and so take turns."""
         return self.locks / "turns"

@@ -6,6 +6,7 @@ where chunks go. A wrong choice costs ratio or speed, never bytes.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,6 +67,8 @@ _PACKED_MAGICS: Final = (
 )
 _LONGEST_MAGIC: Final = max(map(len, _PACKED_MAGICS))
 
+_local: Final = threading.local()
+
 
 def is_tar(head: memoryview) -> bool:
     """Whether a tar begins here: ustar, PAX or GNU. The walk proves the header, this only asks."""
@@ -86,5 +89,13 @@ def choose(head: memoryview) -> Profile:
 
 def _compresses(sample: memoryview) -> bool:
     """Tells encrypted, random and unknown compressed bytes from all the rest."""
-    frame = zstandard.ZstdCompressor(level=SAMPLE_LEVEL).compress(sample)
-    return len(frame) <= len(sample) * (1 - SAMPLE_SAVES)
+    return len(_compressor().compress(sample)) <= len(sample) * (1 - SAMPLE_SAVES)
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    """Return this thread's: to make one takes longer than to try."""
+    try:
+        return _local.compressor  # type: ignore[no-any-return]
+    except AttributeError:
+        _local.compressor = zstandard.ZstdCompressor(level=SAMPLE_LEVEL)
+        return _local.compressor  # type: ignore[no-any-return]

@@ -120,12 +120,12 @@ class Uploads:
 
     def _resume(self, text: str, chunk: Chunk | None, closing: Digest | None) -> tuple[Upload, Session]:
         session = self._session(text)
-        if closing is not None and self.is_closed_as(session, closing):
-            raise ClosedBefore
         algorithm = session.algorithm if closing is None else closing.algorithm
         try:
             upload = self.store.resume(session.number, algorithm=algorithm)
         except Missing:
+            if closing is not None and self.is_closed_as(session, closing):
+                raise ClosedBefore from None
             raise NoSession from None
         if chunk is not None and chunk.start != upload.size:
             held = upload.size
