@@ -144,11 +144,11 @@ def test_twins_of_which_one_found_a_part_stored_leave_one_copy(
 ) -> None:
     """What is new of each ends elsewhere, and is wholly in the other's, which is at its last sync."""
     content, middle, seen, disk = noise(3 * MIB), 1 * MIB, threading.Event(), HeldOnce()
-    digest = Digest.of(content)
+    digest, pause = Digest.of(content), threading.Event()
 
     def look_around(seconds: float) -> None:
         seen.set()
-        time.sleep(seconds)
+        pause.wait(seconds)
 
     def ending(upload: Upload) -> Staged:
         return upload.keep(digest, lambda _, staged: staged)
