@@ -79,8 +79,15 @@ class Environment:
                 mode=0o640,  # hashes of passwords are in it, and keys
                 lib_version=_FORMAT,
             )
-            self._tables = {name: self._env.open_db(name.encode(), dupsort=several) for name, several in tables.items()}
+            self._tables = self._opened(tables)
         _OPEN.add(self._place)
+
+    def _opened(self, tables: dict[str, bool]) -> dict[str, lmdb._Database]:
+        while True:
+            try:
+                return {name: self._env.open_db(name.encode(), dupsort=several) for name, several in tables.items()}
+            except lmdb.MapResizedError:  # another process is making it larger
+                self._env.set_mapsize(0)
 
     def flaw(self) -> str | None:
         """Return what is wrong with the pages of the present state, without letting LMDB walk them; None if nothing is.

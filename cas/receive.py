@@ -149,6 +149,7 @@ class Upload:
         try:
             self._inflow.end()
             digest = self._prove(expect)
+            self._runs.settle()  # which commits: nobody is to wait for us meanwhile
             turn = self._runs.turn(digest)
             with self._parts.committer.expecting():
                 staged = self._stage(digest, may_rely=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from cas.locks import lock_byte
@@ -30,9 +31,12 @@ class Turn:
             layout: where the locks lie.
             contents: at least 7 bytes that stand for the content, spread evenly, perhaps several such, of which others
                 may know only the last; none if there is nothing to store.
-            wait_s: patience, for each.
+            wait_s: patience, for all of them together.
         """
-        locks = (lock_byte(layout.turns, int.from_bytes(content[:7], "big"), wait_s) for content in contents)
+        end = time.monotonic() + wait_s
+        locks = (
+            lock_byte(layout.turns, int.from_bytes(content[:7], "big"), end - time.monotonic()) for content in contents
+        )
         self._fds = [fd for fd in locks if fd is not None]
         self._lock = threading.Lock()
 

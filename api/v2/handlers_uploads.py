@@ -63,6 +63,8 @@ async def post(call: Call) -> ASGIApp:
 
     session = begin()
     answer = Response(status_code=202, headers=_where(call, session))
+    if mounted is not None:
+        return answer  # whether it can be mounted is to be looked up each time
     # Engines ask so for each layer, word for word: of an answer by heart the session alone is a new one.
     return call.repeatable(answer, basis, fresh=Fresh(session.encode(), lambda: begin().encode()))
 

@@ -114,6 +114,18 @@ def test_a_blob_that_the_disk_refuses_is_not_waited_for_any_longer(
             store.stat(Digest.of(noise(8 * KIB, 2)))
 
 
+def test_a_blob_of_several_runs_is_not_waited_for_while_it_waits_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For its last run but one to be filed, which is a commit."""
+    monkeypatch.setattr("cas.commit._GATHER_S", 1000)
+    content = noise(5 * SMALL.run_bytes)
+    with Store.open(tmp_path, SMALL, create=True) as store, ThreadPoolExecutor(1) as pool:
+        for _ in range(5):
+            assert pool.submit(keep, store, content).result(_WITHIN_S) == Digest.of(content)
+            content = content[::-1] + b"x"
+
+
 def test_what_comes_while_another_process_commits_is_one_group(tmp_path: Path) -> None:
     """The first of them was there when nobody knew of the others."""
     with Store.open(tmp_path, SMALL, create=True) as store, ThreadPoolExecutor(3) as pool:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from subprocess import run
+from subprocess import PIPE, Popen, run
+from typing import Any
+
+import lmdb
+import pytest
 
 from cas import EngineSettings, Name, Names, Record, Store
 from tests.support.engine import noise
 
 NAME = Name("tag", "a")
+SETTINGS = EngineSettings(map_bytes=1 << 20)
 ROOT = Path(__file__).parents[2]
 CHANGE = """
 import sys
@@ -26,6 +31,18 @@ from cas import Name, Record, Store
 with Store.open(Path(sys.argv[1])) as store:
     for number in range(40):
         store.change(lambda names: names.put(Name("tag", str(number)), Record(os.urandom(100_000))))
+"""
+MUCH_LATER = """
+import os, sys
+from pathlib import Path
+from cas import Name, Record, Store
+with Store.open(Path(sys.argv[1])) as store:
+    print("open", flush=True)
+    sys.stdin.readline()
+    for number in range(40):
+        store.change(lambda names: names.put(Name("tag", str(number)), Record(os.urandom(100_000))))
+    print("done", flush=True)
+    sys.stdin.readline()
 """
 
 
@@ -75,6 +92,34 @@ def test_who_does_not_want_to_wait_does_not_read_what_another_process_put_beyond
         run([sys.executable, "-c", MUCH, str(tmp_path / "root")], cwd=ROOT, check=True)
         assert store.read_now(lambda reads: reads.moment) is None
         assert store.read(lambda reads: reads.moment) == store.read_now(lambda reads: reads.moment)
+
+
+def test_a_store_opens_while_another_process_makes_its_index_larger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the opening of the file and the first look at its tables."""
+    with Store.open(tmp_path / "root", SETTINGS, create=True):
+        pass
+    lmdb_open = lmdb.open
+    command = [sys.executable, "-c", MUCH_LATER, str(tmp_path / "root")]
+    with Popen(command, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        says, hears = other.stdout, other.stdin
+
+        def meanwhile(*given: Any, **more: Any) -> lmdb.Environment:
+            env = lmdb_open(*given, **more)
+            hears.write("go on\n")
+            hears.flush()
+            assert says.readline() == "done\n"
+            return env
+
+        assert says.readline() == "open\n"
+        monkeypatch.setattr("cas.environment.lmdb.open", meanwhile)
+        with Store.open(tmp_path / "root", SETTINGS) as store:
+            assert len(store.scan("tag")) == 40
+        hears.write("end\n")
+    assert other.returncode == 0
 
 
 def test_a_closed_store_has_none(tmp_path: Path) -> None:

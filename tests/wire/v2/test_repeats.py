@@ -141,6 +141,19 @@ def test_uploads_opened_by_the_same_words_cost_one_write_and_are_different_ones(
         assert client.blob(repository, digest(data)).content == data
 
 
+def test_what_could_not_be_mounted_is_looked_for_again_each_time(client: Client) -> None:
+    """It may have been pushed since, there or through the very upload that was opened instead."""
+    source, target, data = new_repository(), new_repository(), new_data(100)
+    query = f"?mount={sha256(data)}&from={source}"
+    repeats = sent.repeats
+    for _ in range(2):
+        opened(client, target, query)
+    client.push(source, data)
+    answer = client.ask("POST", f"/v2/{target}/blobs/uploads/{query}")
+    assert (answer.status_code, answer.headers["location"]) == (201, f"/v2/{target}/blobs/{sha256(data)}")
+    assert sent.repeats == repeats
+
+
 def test_an_upload_opened_by_heart_is_signed_by_the_newest_key_and_as_old_as_it_is(registry: Pushed) -> None:
     """A rotation that leaves no older keys makes what was signed by them void, and nothing after it."""
     with closing(registry.client()) as client:
