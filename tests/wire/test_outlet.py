@@ -17,6 +17,7 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import outlet as outlet_module
+from api import zerocopy
 from api.config import HttpSettings
 from api.outlet import EXTENSION, Outlet
 from api.zerocopy import sent
@@ -72,6 +73,22 @@ def test_a_body_that_is_written_is_framed_as_any_other(announced: bool, path: st
             assert client.getresponse().read() == DATA
         client.close()
     assert sent.body_bytes - before == 3 * len(DATA)
+
+
+def test_what_is_written_wakes_its_reader_for_full_segments_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And whatever ends it, nothing is held back then."""
+    told, cork = list[bool](), zerocopy.cork
+
+    def telling(out: socket.socket, *, is_in: bool) -> None:
+        told.append(is_in)
+        cork(out, is_in=is_in)
+
+    monkeypatch.setattr(zerocopy, "cork", telling)
+    with serving(writing(threads_write(0))) as running:
+        assert body_of(ask(running, "GET / HTTP/1.1\nHost: a\nConnection: close")) == DATA
+    with serving(writing(threads_write(0, 1000))) as running:
+        assert body_of(ask(running, "GET / HTTP/1.1\nHost: a\nConnection: close")) == DATA[:1000]
+    assert told == [True, False] * 2
 
 
 def test_head_writes_nothing() -> None:
