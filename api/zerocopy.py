@@ -194,7 +194,6 @@ class FileSender:
                 if file.is_left:  # and cold
                     await self._send_cold(out, file)
         finally:
-            file.uncork(out)
             _Range.active -= 1
             self.moved_bytes += file.offset - place.offset
 
@@ -258,11 +257,7 @@ def _corked(out: socket.socket, count: int) -> Iterator[None]:
 
 
 def cork(out: socket.socket, *, is_in: bool) -> None:
-    """Hold back what fills no segment, or let it out.
-
-    Otherwise `sendfile` lets out what it has with every 16 pages, and its reader is woken for each: where the two have
-    a core each, that is half of what a byte costs.
-    """
+    """Hold back what fills no segment, or let it out: else its reader is woken for the end of every piece."""
     with suppress(OSError):  # it is gone, as whoever writes to it will hear
         out.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, is_in)
 
@@ -296,7 +291,6 @@ class _Range:
         self._fd, self.offset, self._stop = fd, offset, stop
         self._warm_to = self._advised_to = offset
         self._most, self._readahead = settings.send_bytes, settings.readahead_bytes
-        self._is_corked = False
 
     @property
     def is_left(self) -> bool:
@@ -304,23 +298,12 @@ class _Range:
 
     def send(self, out: socket.socket) -> bool:
         """Send from the page cache; come to an end where the disk would have to be waited for."""
-        is_alone = self.active == 1
-        wanted = min(self._stop - self.offset, _ALONE * self._most if is_alone else self._most)
+        most = self._most if self.active > 1 else _ALONE * self._most
+        wanted = min(self._stop - self.offset, most)
         if not self._is_warm(wanted):
             return False
-        # Beside others every core has its work, and to be woken late costs more than to be woken often.
-        self._cork(out, is_in=is_alone and wanted >= _CORKED_BYTES)
         self._move(out, wanted)
         return self.is_left
-
-    def _cork(self, out: socket.socket, *, is_in: bool) -> None:
-        if is_in != self._is_corked:
-            self._is_corked = is_in
-            cork(out, is_in=is_in)
-
-    def uncork(self, out: socket.socket) -> None:
-        """Let out what was held back, if anything."""
-        self._cork(out, is_in=False)
 
     def send_cold(self, out: socket.socket) -> bool:
         """Send from disk; called in a thread, which may have to wait. Tell whether the socket is full."""

@@ -107,27 +107,6 @@ def test_no_byte_of_a_file_passes_through_python(fd: int, data: bytes) -> None:
     assert sent.body_bytes == before.body_bytes
 
 
-@pytest.mark.parametrize(
-    ("count", "beside", "corks"), [(SIZE, 0, [True, False]), (200_000, 0, []), (SIZE, 1, []), (0, 0, [])]
-)
-def test_a_long_answer_that_is_alone_wakes_its_reader_for_full_segments_only(
-    fd: int, data: bytes, count: int, beside: int, corks: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is held back at its end; beside others, and where little is sent, never."""
-    told, cork = list[bool](), zerocopy.cork
-
-    def telling(out: socket.socket, *, is_in: bool) -> None:
-        told.append(is_in)
-        cork(out, is_in=is_in)
-        assert out.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK) == is_in
-
-    monkeypatch.setattr(zerocopy, "cork", telling)
-    monkeypatch.setattr(zerocopy._Range, "active", beside)  # noqa: SLF001 - as if others were sent a file
-    with serving(ranges_of(fd)) as running:
-        assert body_of(ask(running, f"GET /0-{count} HTTP/1.1\nHost: a\nConnection: close")) == data[:count]
-    assert told == corks
-
-
 def test_files_and_bytes_mix_in_one_body(fd: int, data: bytes) -> None:
     """In the order they were sent; what a message leaves out is where the file stands, and its end."""
 
