@@ -67,7 +67,15 @@ _PACKED_MAGICS: Final = (
 )
 _LONGEST_MAGIC: Final = max(map(len, _PACKED_MAGICS))
 
-_local: Final = threading.local()
+
+class _PerThread(threading.local):
+    """What each thread has for itself: to make a compressor takes longer than to try with it."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=SAMPLE_LEVEL)
+
+
+_mine: Final = _PerThread()
 
 
 def is_tar(head: memoryview) -> bool:
@@ -89,13 +97,4 @@ def choose(head: memoryview) -> Profile:
 
 def _compresses(sample: memoryview) -> bool:
     """Tells encrypted, random and unknown compressed bytes from all the rest."""
-    return len(_compressor().compress(sample)) <= len(sample) * (1 - SAMPLE_SAVES)
-
-
-def _compressor() -> zstandard.ZstdCompressor:
-    """Return this thread's: to make one takes longer than to try."""
-    try:
-        return _local.compressor  # type: ignore[no-any-return]
-    except AttributeError:
-        _local.compressor = zstandard.ZstdCompressor(level=SAMPLE_LEVEL)
-        return _local.compressor  # type: ignore[no-any-return]
+    return len(_mine.compressor.compress(sample)) <= len(sample) * (1 - SAMPLE_SAVES)

@@ -13,35 +13,16 @@ from pathlib import Path
 import pytest
 
 from cas import Digest, Missing, Name, Names, Record, Store
-from cas.disk import Cell, Disk
-from cas.errors import DiskFailed
-from tests.support.engine import KIB, SMALL, noise, read, wait_for_jobs
+from cas.disk import Cell
+from tests.support.engine import KIB, SMALL, HeldDisk, noise, read, wait_for_jobs
 
 _WITHIN_S = 20
 
 
-class Held(Disk):
-    """A disk that, once told to, keeps whoever syncs next waiting, and may fail them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.holds = self.fails = False
-        self.reached, self.gate = threading.Event(), threading.Event()
-
-    def sync(self, fd: int) -> None:
-        if self.holds:
-            self.holds = False
-            self.reached.set()
-            assert self.gate.wait(_WITHIN_S), "it was to be let go by now"
-            if self.fails:
-                raise DiskFailed("the disk failed")
-        super().sync(fd)
-
-
 @contextmanager
-def at_its_last_sync(tmp_path: Path) -> Iterator[tuple[Store, Held, ThreadPoolExecutor]]:
+def at_its_last_sync(tmp_path: Path) -> Iterator[tuple[Store, HeldDisk, ThreadPoolExecutor]]:
     """Give a store into which somebody pushes a blob whose bytes the disk is just taking, while its gate is shut."""
-    disk = Held()
+    disk = HeldDisk()
     with Store.open(tmp_path, SMALL, create=True, disk=disk) as store, ThreadPoolExecutor(4) as pool:
         keep(store, noise(8 * KIB, 1))  # packs are open by now
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from subprocess import PIPE, Popen, run
+from subprocess import run
 from typing import Any
 
 import lmdb
@@ -13,6 +13,7 @@ import pytest
 
 from cas import EngineSettings, Name, Names, Record, Store
 from tests.support.engine import noise
+from tests.support.processes import start_python
 
 NAME = Name("tag", "a")
 SETTINGS = EngineSettings(map_bytes=1 << 20)
@@ -101,8 +102,7 @@ def test_a_store_opens_while_another_process_makes_its_index_larger(
     with Store.open(tmp_path / "root", SETTINGS, create=True):
         pass
     lmdb_open = lmdb.open
-    command = [sys.executable, "-c", MUCH_LATER, str(tmp_path / "root")]
-    with Popen(command, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True) as other:
+    with start_python(MUCH_LATER, tmp_path / "root") as other:
         assert other.stdin is not None
         assert other.stdout is not None
         says, hears = other.stdout, other.stdin

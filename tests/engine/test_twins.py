@@ -17,7 +17,7 @@ from cas import Digest, EngineSettings, Name, Names, Record, Staged, Store, Uplo
 from cas.disk import Disk
 from cas.locks import lock_byte
 from cas.turns import Turn
-from tests.support.engine import KIB, MIB, SMALL, flip, noise, opened, packs_of, prose, push, read
+from tests.support.engine import KIB, MIB, SMALL, HeldDisk, flip, noise, opened, packs_of, prose, push, read
 from tests.support.processes import start_python
 
 SAMPLES = {"noise": noise(3 * MIB), "text": prose(2 * MIB), "zeros": bytes(MIB)}
@@ -123,27 +123,12 @@ with Store.open(Path(sys.argv[1]), EngineSettings(reserve_bytes=0)) as store:
     assert stored_bytes(tmp_path) < 1.1 * len(content)
 
 
-class HeldOnce(Disk):
-    """A disk that keeps the next one that syncs waiting, once it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.holds, self.reached, self.gate = False, threading.Event(), threading.Event()
-
-    def sync(self, fd: int) -> None:
-        if self.holds:
-            self.holds = False
-            self.reached.set()
-            assert self.gate.wait(60)
-        super().sync(fd)
-
-
 @pytest.mark.parametrize("has_twin", [False, True])
 def test_twins_of_which_one_found_a_part_stored_leave_one_copy(
     has_twin: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is new of each ends elsewhere, and is wholly in the other's, which is at its last sync."""
-    content, middle, seen, disk = noise(3 * MIB), 1 * MIB, threading.Event(), HeldOnce()
+    content, middle, seen, disk = noise(3 * MIB), 1 * MIB, threading.Event(), HeldDisk()
     digest, pause = Digest.of(content), threading.Event()
 
     def look_around(seconds: float) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import random
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cas import Digest, EngineSettings, FileRange, Name, Names, Record, Staged, Store
+from cas.disk import Disk
+from cas.errors import DiskFailed
 from cas.records import Role
 from cas.scan import scan_pack
 
@@ -29,6 +32,24 @@ SMALL = EngineSettings(
     reserve_bytes=0,
     open_packs=3,
 )
+
+
+class HeldDisk(Disk):
+    """A disk that, once told to, keeps whoever syncs next waiting, and may fail them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holds = self.fails = False
+        self.reached, self.gate = threading.Event(), threading.Event()
+
+    def sync(self, fd: int) -> None:
+        if self.holds:
+            self.holds = False
+            self.reached.set()
+            assert self.gate.wait(_WITHIN_S), "it was to be let go by now"
+            if self.fails:
+                raise DiskFailed("the disk failed")
+        super().sync(fd)
 
 
 def wait_for_jobs(store: Store, count: int) -> None:
