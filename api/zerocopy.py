@@ -1,7 +1,7 @@
 """Bytes of a file to a plain HTTP/1.1 connection by `sendfile(2)`, never through Python (I6).
 
 Offers the ASGI extension `http.response.zerocopysend` to the application, frames such a body with h11, and
-moves it. Knows sockets, the page cache and Hypercorn's stream classes. Refuses to know blobs, routes and when
+moves it. Knows sockets and Hypercorn's stream classes. Refuses to know blobs, routes and when
 a connection ends: `api/connection.py` decides that.
 """
 
@@ -33,6 +33,7 @@ from api.config import KIB, HttpSettings
 from api.flow import flow, wait_writable
 from api.outlet import EXTENSION as LOAN
 from api.outlet import LentBody, LentData, Outlet, ShortFile
+from api.page_cache import is_resident
 from api.refusals import AnsweredStream
 from api.threads import Threads
 from cas import FileRange
@@ -42,8 +43,6 @@ EXTENSION: Final = "http.response.zerocopysend"
 # Tells a client that asked (`Expect: 100-continue`) to go on; may be called again and again.
 Invite = Callable[[], Awaitable[None]]
 
-# Far enough apart to be cheap, near enough that a gap the kernel left between two read-aheads is seen.
-_PROBE_EVERY_BYTES: Final = 256 * KIB
 # How many times as much a connection is given at once while no other one is sent a file: only small requests wait.
 _ALONE: Final = 4
 # From here on what is written is held back until it fills segments: of less, the two calls gain nothing.
@@ -327,17 +326,6 @@ class _Range:
     def _is_warm(self, count: int) -> bool:
         """Tell whether sendfile of the next bytes would very likely not wait for a disk."""
         end = self.offset + count
-        if self._warm_to < end and _resident(self._fd, max(self.offset, self._warm_to), end):
+        if self._warm_to < end and is_resident(self._fd, max(self.offset, self._warm_to), end):
             self._warm_to = end
         return self._warm_to >= end
-
-
-def _resident(fd: int, start: int, stop: int) -> bool:
-    """Probe the page cache. A filesystem that cannot be probed counts as cold: slower, never blocking."""
-    byte = bytearray(1)
-    try:
-        for at in (*range(start, stop, _PROBE_EVERY_BYTES), stop - 1):
-            os.preadv(fd, [byte], at, os.RWF_NOWAIT)
-    except OSError:
-        return False
-    return True

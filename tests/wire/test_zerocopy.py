@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api import zerocopy
 from api.config import HttpSettings
 from api.flow import wait_writable
+from api.page_cache import is_resident
 from api.streaming import ZERO_COPY
 from api.threads import Threads
 from api.zerocopy import sent
@@ -274,7 +275,7 @@ def test_the_loop_answers_while_a_disk_is_waited_for(fd: int, data: bytes, monke
         else:
             await send({"type": "http.response.body", "body": b"hi"})
 
-    monkeypatch.setattr(zerocopy, "_resident", lambda *_: False)
+    monkeypatch.setattr(zerocopy, "is_resident", lambda *_: False)
     monkeypatch.setattr(os, "sendfile", from_disk)
     with serving(application(answer)) as running:
         cold = running.connect()
@@ -289,7 +290,7 @@ def test_a_file_that_left_the_page_cache_arrives_whole(fd: int, data: bytes) -> 
     """Through threads, if this filesystem lets its pages go at all."""
     os.fsync(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    was_cold = not zerocopy._resident(fd, 0, SIZE)  # noqa: SLF001
+    was_cold = not is_resident(fd, 0, SIZE)
     before = sent.cold_calls
     with serving(ranges_of(fd)) as running:
         assert body_of(ask(running, f"GET /0-{SIZE} HTTP/1.1\nHost: a\nConnection: close")) == data
@@ -309,7 +310,7 @@ def test_a_client_that_leaves_while_a_disk_is_waited_for_is_no_news(
         assert str(Path(f"/proc/self/fd/{out}").readlink()).startswith("socket:")
         return sendfile(out, source, offset, count)
 
-    monkeypatch.setattr(zerocopy, "_resident", lambda *_: False)
+    monkeypatch.setattr(zerocopy, "is_resident", lambda *_: False)
     monkeypatch.setattr(os, "sendfile", from_disk)
     before = open_descriptors()
     with serving(told_of_the_end(fd, over), HttpSettings(grace_s=0.01)) as running:
