@@ -34,6 +34,7 @@ from api.intake import Pieces
 from api.outlet import LentData, ShortFile
 from api.patience import Patience
 from api.repeats import Repeats
+from api.sealed import SealedSender
 from api.threads import Threads
 from api.zerocopy import FileData, FileSender, sent
 
@@ -120,6 +121,7 @@ class Connection(TCPServer):
         self._lingering = self._is_read = False
         self._linger_end: asyncio.TimerHandle | None = None
         self._files = FileSender(writer.transport, self.settings, worker.cold)
+        self._sealed = SealedSender(self._write, self._drain, self.settings, worker.cold)
         self._idle = Patience(loop, self.settings.keep_alive_s, self._leave)
 
     async def run(self) -> None:
@@ -142,7 +144,7 @@ class Connection(TCPServer):
     @property
     def moved_bytes(self) -> int:
         """What went out so far that no writer saw: of files, and what applications wrote by themselves."""
-        return self._files.moved_bytes
+        return self._sealed.moved_bytes if self.is_tls else self._files.moved_bytes
 
     def dismiss(self) -> None:
         """Take no more requests: the worker was told to stop. A connection at work sees that at its next answer."""
@@ -209,29 +211,49 @@ class Connection(TCPServer):
         """Send; False if the connection is of no more use."""
         async with self.send_lock:
             try:
-                if isinstance(data, RawData) and (self.is_tls or len(data.data) < _LONG_BYTES):
-                    if self._is_deaf():
-                        return False
-                    if not self.writer.transport.is_closing():  # else it is thrown away, with a line in the log
-                        sent.writes += 1
-                        self.writer.write(data.data)
-                    if self._is_full():
-                        await self._drain()
-                elif isinstance(data, RawData):
-                    await self._flush()
-                    await self._files.send_bytes(data.data)
-                elif isinstance(data, FileData):
-                    await self._flush()
-                    await self._files.send(data)
+                if self.is_tls:
+                    await self._put_sealed(data)
                 else:
-                    await self._flush()
-                    await self._files.lend(data)
+                    await self._put_plain(data)
             except (ConnectionError, TimeoutError, RuntimeError, Stalled):
                 return False
             except (OSError, ShortFile) as error:
                 log.error("An answer was cut short: %s", error)  # noqa: TRY400 - the sentence says it all
                 return False
             return True
+
+    async def _put_plain(self, data: RawData | FileData | LentData) -> None:
+        if isinstance(data, RawData) and len(data.data) < _LONG_BYTES:
+            if not self._write(data.data):
+                await self._drain()
+            return
+        await self._flush()
+        if isinstance(data, RawData):
+            await self._files.send_bytes(data.data)
+        elif isinstance(data, FileData):
+            await self._files.send(data)
+        else:
+            await self._files.lend(data)
+
+    async def _put_sealed(self, data: RawData | FileData | LentData) -> None:
+        if isinstance(data, FileData):
+            await self._sealed.send(data)
+        else:
+            assert isinstance(data, RawData), "a connection that encrypts is lent to nobody"
+            await self._sealed.send_bytes(data.data)
+
+    def _write(self, data: bytes | memoryview) -> bool:
+        """Hand bytes to the transport; tell whether it has sent all of it, as far as it says.
+
+        Raises:
+            ConnectionResetError: the peer left.
+        """
+        if self._is_deaf():
+            raise ConnectionResetError("The peer left.")
+        if not self.writer.transport.is_closing():  # else it is thrown away, with a line in the log
+            sent.writes += 1
+            self.writer.write(data)
+        return not self._is_full()
 
     def _is_deaf(self) -> bool:
         """Tell whether a TLS peer left and nobody was told yet: asyncio tells no writer, but the log at each write."""

@@ -68,7 +68,7 @@ class Stream(FileStream):
     """A request and its response, whose application learns when nobody listens any more."""
 
     def __init__(self, *args: Any, connection: Carrier, lend: Lender, **kwargs: Any) -> None:
-        extensions = {} if connection.is_tls else {ZERO_COPY: {}, LOAN: lend, LOAN_OUT: {}}
+        extensions = {ZERO_COPY: {}} if connection.is_tls else {ZERO_COPY: {}, LOAN: lend, LOAN_OUT: {}}
         super().__init__(*args, extensions=extensions, **kwargs)
         self._connection = connection
         self.basis: Basis | None = None  # of its answer, if that may be given again

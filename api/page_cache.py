@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from typing import Final
+from typing import Final, final
 
 from api.config import KIB
 
@@ -21,6 +21,29 @@ _syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void
 _syscall.restype = ctypes.c_long
 _Range: Final = ctypes.c_uint64 * 2  # offset, length
 _Counts: Final = ctypes.c_uint64 * 5  # in the cache; dirty, written back, evicted, evicted lately
+
+
+@final
+class Pages:
+    """What is known of the pages of a range of a file while it is sent from front to back."""
+
+    def __init__(self, fd: int, start: int, stop: int, readahead_bytes: int) -> None:
+        self._fd, self._stop, self._readahead = fd, stop, readahead_bytes
+        self._here_to = self._advised_to = start
+
+    def are_here(self, start: int, stop: int) -> bool:
+        """Tell whether to read these bytes, the next ones, would very likely not wait for a disk."""
+        if self._here_to < stop and is_resident(self._fd, max(start, self._here_to), stop):
+            self._here_to = stop
+        return self._here_to >= stop
+
+    def read_ahead(self, at: int) -> None:
+        """Have the kernel read what comes from here on. It may have to wait itself: for threads."""
+        if self._advised_to - at < self._readahead // 2:
+            start = max(at, self._advised_to)
+            self._advised_to = min(self._stop, at + self._readahead)
+            if start < self._advised_to:
+                os.posix_fadvise(self._fd, start, self._advised_to - start, os.POSIX_FADV_WILLNEED)
 
 
 def is_resident(fd: int, start: int, stop: int) -> bool:

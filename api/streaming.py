@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Container, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterator, Mapping, MutableMapping
 from contextlib import aclosing
 from typing import Any, Final, Protocol, final
 
@@ -97,20 +97,23 @@ class BlobResponse:
         elif not isinstance(reader, Held) and LOAN in extensions:
             await self._send_lent(_telling(send, None), reader)
         else:
-            await self._send_watched(receive, send)
+            await self._send_watched(receive, send, has_files=ZERO_COPY in extensions)
 
     async def _send_files(self, send: Send, held: Held) -> None:
         """Send what lies in open files and nowhere else."""
         await self._send_head(send, more_body=True)
         for piece in held.pieces(self._start, self._stop):
-            message = {"file": piece.fd, "offset": piece.offset, "count": piece.count}
-            try:
-                await send({"type": ZERO_COPY, **message, "more_body": True})
-            except ClientGone:
-                if missing := max(piece.offset + piece.count - os.fstat(piece.fd).st_size, 0):
-                    held.ends_early(piece.fd, missing)  # then we left; the connection said why
-                raise
+            await self._send_file(send, piece)
         await send(_END)
+
+    async def _send_file(self, send: Send, piece: FileRange) -> None:
+        message = {"file": piece.fd, "offset": piece.offset, "count": piece.count}
+        try:
+            await send({"type": ZERO_COPY, **message, "more_body": True})
+        except ClientGone:
+            if missing := max(piece.offset + piece.count - os.fstat(piece.fd).st_size, 0):
+                self._reader.ends_early(piece.fd, missing)  # then we left; the connection said why
+            raise
 
     async def _send_lent(self, send: Send, source: Source) -> None:
         """Have threads write it, unless the first of them finds that it is little."""
@@ -129,16 +132,17 @@ class BlobResponse:
     def _tell(self, error: CasError) -> None:
         log.error("The answer with %s was cut short: %s", self._reader.digest, error)
 
-    async def _send_watched(self, receive: Receive, send: Send) -> None:
+    async def _send_watched(self, receive: Receive, send: Send, *, has_files: bool) -> None:
         """Send by a server that may swallow what nobody receives any more, instead of saying so."""
         gone = asyncio.ensure_future(_disconnect(receive))
+        by_file = self._send_file if has_files else self._send_read
         try:
-            await self._send_messages(_telling(send, gone))
+            await self._send_messages(_telling(send, gone), by_file)
         finally:
             gone.cancel()
             await asyncio.wait([gone])
 
-    async def _send_messages(self, send: Send) -> None:
+    async def _send_messages(self, send: Send, by_file: Callable[[Send, FileRange], Awaitable[None]]) -> None:
         begun = False
         try:
             async with aclosing(self._pieces()) as pieces:
@@ -146,7 +150,10 @@ class BlobResponse:
                     if not begun:
                         begun = True
                         await self._send_head(send, more_body=True)
-                    await self._by_message(send, piece)
+                    if isinstance(piece, FileRange):
+                        await by_file(send, piece)
+                    else:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send(_END)
         except CasError as error:
             if not begun:
@@ -158,10 +165,7 @@ class BlobResponse:
             return _at_once(self._reader.pieces(self._start, self._stop))
         return Ahead(iter(self._reader.plan(self._start, self._stop)), self._threads).pieces()
 
-    async def _by_message(self, send: Send, piece: FileRange | bytes) -> None:
-        if not isinstance(piece, FileRange):
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            return
+    async def _send_read(self, send: Send, piece: FileRange) -> None:
         async with aclosing(self._threads.batches(_blocks(piece, self._reader), bool)) as blocks:
             async for (data,) in blocks:
                 await send({"type": "http.response.body", "body": data, "more_body": True})

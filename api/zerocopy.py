@@ -33,7 +33,7 @@ from api.config import KIB, HttpSettings
 from api.flow import flow, wait_writable
 from api.outlet import EXTENSION as LOAN
 from api.outlet import LentBody, LentData, Outlet, ShortFile
-from api.page_cache import is_resident
+from api.page_cache import Pages
 from api.refusals import AnsweredStream
 from api.threads import Threads
 from cas import FileRange
@@ -282,14 +282,13 @@ class _Memory:
 
 @final
 class _Range:
-    """What is left of a range, and what is known of its pages."""
+    """What is left of a range."""
 
     active: ClassVar[int] = 0  # ranges on their way in this process, all on its one loop
 
     def __init__(self, fd: int, offset: int, stop: int, settings: HttpSettings) -> None:
-        self._fd, self.offset, self._stop = fd, offset, stop
-        self._warm_to = self._advised_to = offset
-        self._most, self._readahead = settings.send_bytes, settings.readahead_bytes
+        self._fd, self.offset, self._stop, self._most = fd, offset, stop, settings.send_bytes
+        self._pages = Pages(fd, offset, stop, settings.readahead_bytes)
 
     @property
     def is_left(self) -> bool:
@@ -299,18 +298,14 @@ class _Range:
         """Send from the page cache; come to an end where the disk would have to be waited for."""
         most = self._most if self.active > 1 else _ALONE * self._most
         wanted = min(self._stop - self.offset, most)
-        if not self._is_warm(wanted):
+        if not self._pages.are_here(self.offset, self.offset + wanted):
             return False
         self._move(out, wanted)
         return self.is_left
 
     def send_cold(self, out: socket.socket) -> bool:
         """Send from disk; called in a thread, which may have to wait. Tell whether the socket is full."""
-        if self._advised_to - self.offset < self._readahead // 2:
-            start = max(self.offset, self._advised_to)
-            self._advised_to = min(self._stop, self.offset + self._readahead)
-            if start < self._advised_to:
-                os.posix_fadvise(self._fd, start, self._advised_to - start, os.POSIX_FADV_WILLNEED)
+        self._pages.read_ahead(self.offset)
         wanted = min(self._stop - self.offset, self._most)
         return self._move(out, wanted) < wanted
 
@@ -322,10 +317,3 @@ class _Range:
         sent.sendfile_bytes += moved
         sent.sendfile_calls += 1
         return moved
-
-    def _is_warm(self, count: int) -> bool:
-        """Tell whether sendfile of the next bytes would very likely not wait for a disk."""
-        end = self.offset + count
-        if self._warm_to < end and is_resident(self._fd, max(self.offset, self._warm_to), end):
-            self._warm_to = end
-        return self._warm_to >= end

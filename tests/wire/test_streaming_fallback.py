@@ -1,4 +1,4 @@
-"""Where there is no sendfile: TLS, HTTP/2 and other servers get the same bytes as messages."""
+"""Where there is no sendfile: TLS, HTTP/2 and other servers get the same bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.wire.blobs import MIB, application, damaged, keep, mixed, trusting
 from tests.wire.harness import PATIENCE_S, Running, serving
 
 
-def test_tls_gets_the_same_bytes_as_messages(store: Store, threads: Threads, tls: ssl.SSLContext) -> None:
+def test_tls_gets_the_same_bytes(store: Store, threads: Threads, tls: ssl.SSLContext) -> None:
     """Encryption needs the bytes in user space; pushes work there, too."""
     data = mixed(3 * MIB)
     files = sent.sendfile_bytes

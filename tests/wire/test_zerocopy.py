@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import zerocopy
+from api import page_cache
 from api.config import HttpSettings
 from api.flow import wait_writable
 from api.page_cache import is_resident
 from api.streaming import ZERO_COPY
 from api.threads import Threads
-from api.zerocopy import sent
+from api.zerocopy import FileData, FileSender, sent
 from tests.wire.harness import PATIENCE_S, ask, body_of, open_descriptors, read_all, serving
 
 SIZE = 3 * (1 << 20) + 12_345
@@ -275,7 +275,7 @@ def test_the_loop_answers_while_a_disk_is_waited_for(fd: int, data: bytes, monke
         else:
             await send({"type": "http.response.body", "body": b"hi"})
 
-    monkeypatch.setattr(zerocopy, "is_resident", lambda *_: False)
+    monkeypatch.setattr(page_cache, "is_resident", lambda *_: False)
     monkeypatch.setattr(os, "sendfile", from_disk)
     with serving(application(answer)) as running:
         cold = running.connect()
@@ -310,7 +310,7 @@ def test_a_client_that_leaves_while_a_disk_is_waited_for_is_no_news(
         assert str(Path(f"/proc/self/fd/{out}").readlink()).startswith("socket:")
         return sendfile(out, source, offset, count)
 
-    monkeypatch.setattr(zerocopy, "is_resident", lambda *_: False)
+    monkeypatch.setattr(page_cache, "is_resident", lambda *_: False)
     monkeypatch.setattr(os, "sendfile", from_disk)
     before = open_descriptors()
     with serving(told_of_the_end(fd, over), HttpSettings(grace_s=0.01)) as running:
@@ -365,9 +365,9 @@ def test_a_body_of_many_small_pieces_leaves_the_others_their_turns(fd: int, monk
         threads = Threads(1)
         with theirs:
             _, writer = await asyncio.open_connection(sock=ours)
-            sender = zerocopy.FileSender(writer.transport, HttpSettings(send_bytes=65_536), threads)
+            sender = FileSender(writer.transport, HttpSettings(send_bytes=65_536), threads)
             for _ in range(64):
-                await sender.send(zerocopy.FileData(fd, 0, 16_384))
+                await sender.send(FileData(fd, 0, 16_384))
             writer.close()
             reader.cancel()
         threads.close()

@@ -1,0 +1,121 @@
+"""Ranges of files to a TLS connection: what has to be encrypted goes through memory, but through little of it.
+
+Knows files, and how much asyncio's TLS takes well at once. Refuses to know blobs, routes, and how that encrypts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import ClassVar, Final, final
+
+from api.config import KIB, HttpSettings
+from api.outlet import ShortFile
+from api.page_cache import Pages
+from api.threads import Threads
+from api.zerocopy import FileData, sent
+
+# Whole records of 16 KiB, and with what is about them less than malloc has the kernel make anew each time (128 KiB).
+# What was read, encrypted and sent before lies in the core's own cache then, and half of what a byte costs is gone.
+_RECORDS_BYTES: Final = 112 * KIB
+# What one connection sends before the others have their turn, and what it does while no other one is sent a file.
+_TURN_BYTES: Final = 4 * _RECORDS_BYTES
+_LONE_TURN_BYTES: Final = 4 * _TURN_BYTES
+
+
+def _memory() -> memoryview:
+    return memoryview(bytearray(_RECORDS_BYTES))
+
+
+@final
+class SealedSender:
+    """Moves ranges of files, and pieces of memory, to one TLS connection. One at a time; the caller sees to that.
+
+    Attributes:
+        moved_bytes: of files, so far.
+    """
+
+    active: ClassVar[int] = 0  # ranges on their way in this process, all on its one loop
+    _memory: ClassVar[memoryview] = _memory()  # of all connections: none of them waits with it
+
+    def __init__(
+        self,
+        write: Callable[[bytes | memoryview], bool],
+        drain: Callable[[], Awaitable[None]],
+        settings: HttpSettings,
+        cold: Threads,
+    ) -> None:
+        """Make one for a connection.
+
+        Args:
+            write: encrypts and sends; tells whether that is all done, so that the memory may be used again.
+            drain: waits until more may be written.
+            settings: how far to read ahead.
+            cold: threads that may wait for a disk.
+        """
+        self._write, self._drain, self._settings, self._cold = write, drain, settings, cold
+        self._at_once = 0  # bytes sent since the other connections had their turn
+        self.moved_bytes = 0
+
+    async def send(self, data: FileData) -> None:
+        """Send what comes before the range, and the range whole, or raise ShortFile, or what writing raises."""
+        at, stop = data.offset, data.offset + data.count
+        pages = Pages(data.fd, at, stop, self._settings.readahead_bytes)
+        before = data.before
+        SealedSender.active += 1
+        try:
+            while at < stop:
+                turn = _LONE_TURN_BYTES if self.active == 1 else _TURN_BYTES
+                if self._at_once >= turn:
+                    await asyncio.sleep(0)
+                    self._at_once = 0
+                if pages.are_here(at, end := min(stop, at + turn)):
+                    await self._send_warm(data.fd, at, end, before)
+                else:
+                    end = min(stop, at + _TURN_BYTES)
+                    await self._send_cold(pages, data.fd, at, end, before)
+                self._at_once += end - at
+                at, before = end, b""
+        finally:
+            SealedSender.active -= 1
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send all of it, or raise what writing raises."""
+        rest = memoryview(data)
+        while rest:
+            if not self._write(rest[:_RECORDS_BYTES]):
+                await self._drain()
+            rest = rest[_RECORDS_BYTES:]
+
+    async def _send_warm(self, fd: int, at: int, stop: int, before: bytes) -> None:
+        """Send from the page cache."""
+        while at < stop:
+            memory = SealedSender._memory
+            memory[: len(before)] = before
+            got = os.preadv(fd, [memory[len(before) : len(before) + stop - at]], at)
+            self._count(got, stop - at)
+            if not self._write(memory[: len(before) + got]):
+                SealedSender._memory = _memory()  # of the one before something may still be needed
+                await self._drain()
+            at, before = at + got, b""
+
+    async def _send_cold(self, pages: Pages, fd: int, at: int, stop: int, before: bytes) -> None:
+        """Send from disk, for which a thread waits."""
+        sent.cold_calls += 1
+        while at < stop:
+            data = await self._cold.run(_read, pages, fd, at, stop)
+            self._count(len(data), stop - at)
+            await self.send_bytes(before + data)
+            at, before = at + len(data), b""
+
+    def _count(self, got: int, wanted: int) -> None:
+        if not got:
+            raise ShortFile(wanted)
+        self.moved_bytes += got
+        sent.body_bytes += got
+
+
+def _read(pages: Pages, fd: int, at: int, stop: int) -> bytes:
+    pages.read_ahead(at)
+    return os.pread(fd, stop - at, at)
