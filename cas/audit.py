@@ -25,7 +25,7 @@ from cas.proof import doubtful
 from cas.records import Role
 from cas.scan import extent_of, flaws, pack_paths, scan_pack
 from cas.sufferers import sufferers
-from cas.tables import ChunkState, PackState, is_usable, pack_place
+from cas.tables import DOUBTED, ChunkState, PackState, is_usable, pack_place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -94,9 +94,9 @@ class Audit:
                 self.suspects |= journal
                 yield finding
 
-    def note(self) -> None:
-        """Remember of all packs that were read when that was, whatever was found."""
-        note_checked(self._parts, self.read)
+    def note(self, damaged: Collection[int] = ()) -> None:
+        """Remember of all packs that were read when that was, but of those found damaged that they are doubted."""
+        note_checked(self._parts, self.read | dict.fromkeys(damaged, DOUBTED))
         self.read.clear()
 
     def _note_clean(self, pack: int) -> None:

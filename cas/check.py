@@ -1,8 +1,8 @@
 """Checking a store: what the index says held against itself, against the packs, and against the bytes.
 
-Layer: L9. Changes nothing. Pushes, deletions and collections go on meanwhile, so whatever is compared with each other
-is read in one transaction. Only what is in files cannot be: a pack that looks wrong is looked at once more while nobody
-may move it.
+Layer: L9. Changes nothing but notes of when packs were read, and which are doubted. Pushes, deletions and collections
+go on meanwhile, so whatever is compared with each other is read in one transaction. Only what is in files cannot be: a
+pack that looks wrong is looked at once more while nobody may move it.
 """
 
 from __future__ import annotations
@@ -60,11 +60,14 @@ def check(parts: Parts, scope: Scope, alone: Alone = nullcontext) -> Iterator[Fi
         yield from look(parts)
     yield from _recipes(parts, scope, alone)
     yield from _lost(parts)
-    first = Audit(parts, scope)
+    first, damaged = Audit(parts, scope), set[int]()
     if list(first.findings()):  # or somebody moved what lay there: a second look tells, and only that is told
         with alone():
-            yield from Audit(parts, scope, first.suspects).findings()
-    first.note()
+            for finding in Audit(parts, scope, first.suspects).findings():
+                if finding.pack is not None:
+                    damaged.add(finding.pack)
+                yield finding
+    first.note(damaged)
 
 
 def inspect_index(root: Path, settings: EngineSettings, *, reading: bool = False) -> Finding | None:

@@ -181,6 +181,35 @@ def test_what_cannot_be_read_is_not_doubted(root: Path) -> None:
         assert doubted(store) == set()
 
 
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_a_check_found_is_the_scrubs_next_work(store: Store, damage: Callable[[Store], int]) -> None:
+    """However often somebody checks: who only looks does not put off that it is set aside, or say that all is well."""
+    pack = damage(store)
+    for _ in range(3):
+        assert pack in [finding.pack for finding in store.check(Depth.DATA)]
+        assert doubted(store) == {pack}
+        assert store.stats().doubted == 1
+    assert store.is_scrub_due(1)
+    [done] = store.scrub(1)
+    assert done.lost == (TEXT_DIGEST,)
+    assert (store.stats().lost, store.stats().doubted) == (1, 0)
+    push(store, "text", TEXT)
+    assert read(store, TEXT_DIGEST) == TEXT
+    assert list(store.check(Depth.DEEP)) == []
+    assert doubted(store) == set()
+
+
+def test_what_a_check_could_not_read_is_not_doubted(root: Path) -> None:
+    """Nor what was right when it was read again."""
+    disk = BadDisk()
+    with Store.open(root, SMALL, disk=disk, clock=later) as store:
+        disk.failing = 100
+        assert "unreadable" in {finding.check for finding in store.check(Depth.DATA)}
+        disk.failing, disk.wrong = 0, 1
+        assert list(store.check(Depth.DATA)) == []
+        assert doubted(store) == set()
+
+
 def test_what_turns_out_to_be_good_is_not_looked_at_again(root: Path) -> None:
     """It was the memory, or somebody's other mistake: the scrub acquits it, and nothing is set aside."""
     disk = BadDisk()
