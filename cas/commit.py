@@ -168,7 +168,7 @@ class Committer:
         """
         job = Job(run)
         with self._mutex:
-            self._check()
+            self.check()
             self._queue(job)
         return job
 
@@ -194,7 +194,7 @@ class Committer:
     def _begin_or_queue(self, job: Job, me: int) -> bool:
         """Be the one who commits, if nobody is and nobody waits; else queue the job. Tell which."""
         with self._mutex:
-            self._check()
+            self.check()
             self._came(me)
             # Only without waiting: a thread that waits for the index cannot give up, the one that waits for a job can.
             if self._waiting or self._committing or self._coming or not self._cell.lock_now():
@@ -221,7 +221,8 @@ class Committer:
         if self._waiting and self._committing is None:
             self._wake.notify()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """See that work is taken; raise as `submit` does."""
         if self.read_only:
             raise ReadOnly("the disk failed twice, so the store takes no more writes; check the disk, then restart")
         if self._closing:

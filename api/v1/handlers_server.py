@@ -35,10 +35,11 @@ async def get_root(_: Call) -> ASGIApp:
 
 
 async def get_status(call: Call) -> ASGIApp:
-    """Row 18: whether the storage answers."""
+    """Row 18: whether the storage answers, and would take a push."""
     failures: dict[str, str] = {}
     try:
         await call.registry.threads.run(call.store.get, _ANYTHING)
+        await call.registry.threads.run(call.store.check_ready)
     except CasError as error:
         failures["storage"] = str(error)
     status = {"services": ["storage"], "failures": failures, "host": call.host}

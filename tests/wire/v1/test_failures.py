@@ -14,6 +14,7 @@ import pytest
 import cas
 from api.config import HttpSettings
 from cas import DiskFailed, NoSpace
+from cas.disk import Disk
 from tests.support.powercut import ForgetfulDisk
 from tests.wire.v1.talk import Registry, image_json, new_id, new_repository, payload, refusal, running
 
@@ -209,6 +210,28 @@ def test_status_says_what_fails(registry: Registry, monkeypatch: pytest.MonkeyPa
     answer = registry.ask("GET", "/v1/_status")
     assert answer.status == 503
     assert answer.value["failures"] == {"storage": "the store is closed"}
+
+
+def test_status_says_that_the_disk_is_full(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While pulls go on: who watches is to hear of it before the first push is refused."""
+    monkeypatch.setattr(Disk, "free_bytes", lambda *_: (0, 1 << 40))
+    answer = registry.ask("GET", "/_status")
+    assert answer.status == 503
+    assert "free some space" in answer.value["failures"]["storage"]
+    monkeypatch.undo()
+    assert registry.ask("GET", "/_status").status == 200
+
+
+def test_status_says_that_the_store_was_moved_away(tmp_path: Path) -> None:
+    """What reads on from what it has open takes no push."""
+    root, moved = tmp_path / "root", tmp_path / "moved"
+    with running(root) as registry:
+        root.rename(moved)
+        answer = registry.ask("GET", "/_status")
+        moved.rename(root)
+        assert answer.status == 503
+        assert "start anew" in answer.value["failures"]["storage"]
+        assert registry.ask("GET", "/_status").status == 200
 
 
 def test_clients_that_leave_at_once_leave_nothing_in_the_log(
