@@ -57,16 +57,23 @@ def shown(running: Running, **offered: list[str]) -> tuple[bytes, str | None, st
 
 
 def test_http2_and_http1_are_both_offered(tmp_path: Path) -> None:
-    """By ALPN, HTTP/2 first; a client that offers nothing speaks HTTP/1.1."""
+    """By ALPN, HTTP/2 to those who speak nothing else; a client that offers nothing speaks HTTP/1.1."""
     certificate = Certificate(pair(tmp_path / "a"))
     with serving(count, tls=certificate.context) as running:
-        assert shown(running, alpn=["http/1.1", "h2"])[1:] == ("TLSv1.3", "h2")
+        assert shown(running, alpn=["h2"])[1:] == ("TLSv1.3", "h2")
         assert shown(running, alpn=["http/1.1"])[2] == "http/1.1"
         assert shown(running)[2] is None
         client = http.client.HTTPSConnection(*running.address, context=trusting(), timeout=PATIENCE_S)
         client.request("PUT", "/", body=b"abc")
         assert client.getresponse().read() == b"3 294"
         client.close()
+
+
+@pytest.mark.parametrize("offered", [["h2", "http/1.1"], ["http/1.1", "h2"]])
+def test_who_speaks_both_is_served_by_the_faster_one(tmp_path: Path, offered: list[str]) -> None:
+    """Whichever of the two a client would like better."""
+    with serving(count, tls=load(pair(tmp_path / "a"))) as running:
+        assert shown(running, alpn=offered)[2] == "http/1.1"
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
