@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio.sslproto import SSLProtocolState
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast, final
@@ -31,6 +30,8 @@ from api.http1 import Http1, Linger
 from api.http2 import Http2
 from api.inbox import Held, Tasks
 from api.intake import Pieces
+from api.layer import Layer
+from api.loan import Plain, Source
 from api.outlet import LentData, ShortFile
 from api.patience import Patience
 from api.repeats import Repeats
@@ -117,6 +118,7 @@ class Connection(TCPServer):
         self.repeats, self.access = worker.repeats, worker.access
         self.lost = False
         self.is_tls = writer.get_extra_info("ssl_object") is not None
+        self._layer = Layer(writer.transport) if self.is_tls else None
         self.socket: Any = writer.get_extra_info("socket")
         self._lingering = self._is_read = False
         self._linger_end: asyncio.TimerHandle | None = None
@@ -145,6 +147,15 @@ class Connection(TCPServer):
     def moved_bytes(self) -> int:
         """What went out so far that no writer saw: of files, and what applications wrote by themselves."""
         return self._sealed.moved_bytes if self.is_tls else self._files.moved_bytes
+
+    async def lend(self) -> Source | None:
+        """Let threads read from it until `take_back`, by what is returned; None if that cannot be done now."""
+        return Plain() if self._layer is None else await self._layer.lend()
+
+    def take_back(self) -> None:
+        """Read on where they stopped."""
+        if self._layer is not None:
+            self._layer.take_back()
 
     def dismiss(self) -> None:
         """Take no more requests: the worker was told to stop. A connection at work sees that at its next answer."""
@@ -186,8 +197,9 @@ class Connection(TCPServer):
         self._cut()
 
     def _cut(self) -> None:
-        # Up to CPython 3.11.2 a TLS transport that is gone already stumbles here over what it let go of.
-        with suppress(AttributeError):
+        if self._layer is not None:
+            self._layer.cut()
+        else:
             self.writer.transport.abort()
 
     async def protocol_send(self, event: Event) -> None:
@@ -248,21 +260,12 @@ class Connection(TCPServer):
         Raises:
             ConnectionResetError: the peer left.
         """
-        if self._is_deaf():
-            raise ConnectionResetError("The peer left.")
+        if self._layer is not None and (self._layer.is_deaf or self._layer.is_lent):
+            raise ConnectionResetError("The peer left, or somebody else speaks to it.")
         if not self.writer.transport.is_closing():  # else it is thrown away, with a line in the log
             sent.writes += 1
             self.writer.write(data)
         return not self._is_full()
-
-    def _is_deaf(self) -> bool:
-        """Tell whether a TLS peer left and nobody was told yet: asyncio tells no writer, but the log at each write."""
-        tls: Any = self.writer.transport
-        if not self.is_tls or tls.is_closing():
-            return False
-        layer = tls._ssl_protocol  # noqa: SLF001 - nobody else knows
-        wire, state = layer._transport, layer._state  # noqa: SLF001
-        return wire is None or wire.is_closing() or state is not SSLProtocolState.WRAPPED
 
     def _is_full(self) -> bool:
         """Tell whether something is left to be sent, or nothing can be any more."""
@@ -318,7 +321,13 @@ class Connection(TCPServer):
         self.pieces.take_back()
         with suppress(OSError, NotImplementedError, RuntimeError):  # TLS has no half-closed state
             self.writer.write_eof()
-        self._linger_end = self.loop.call_later(self.settings.linger_s, self.writer.close)
+        self._linger_end = self.loop.call_later(self.settings.linger_s, self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self._layer is not None and self._layer.is_lent:
+            self._layer.cut()
+        else:
+            self.writer.close()
 
     async def _close(self) -> None:
         if self._linger_end is not None:
@@ -327,7 +336,7 @@ class Connection(TCPServer):
         self.pieces.close()
         with suppress(OSError, NotImplementedError, RuntimeError):
             self.writer.write_eof()
-        self.writer.close()
+        self._hang_up()
         self._part()
         try:
             async with asyncio.timeout(self.settings.stall_s):

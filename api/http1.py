@@ -26,7 +26,7 @@ from api.hello import TLS_FIRST_BYTE
 from api.inbox import PeerLost
 from api.intake import Direct, Events, Pieces, body_of, received, split_head
 from api.loan import EXTENSION as LOAN
-from api.loan import Lender, Loan
+from api.loan import Lender, Loan, Source
 from api.logged import Logged
 from api.outlet import EXTENSION as LOAN_OUT
 from api.outlet import LentBody, LentData
@@ -63,12 +63,18 @@ class Carrier(Protocol):
     def socket(self) -> Any:
         """What may be known of the transport's own."""
 
+    async def lend(self) -> Source | None:
+        """Let threads read from it until `take_back`, by what is returned; None if that cannot be done now."""
+
+    def take_back(self) -> None:
+        """Read on where they stopped."""
+
 
 class Stream(FileStream):
     """A request and its response, whose application learns when nobody listens any more."""
 
     def __init__(self, *args: Any, connection: Carrier, lend: Lender, **kwargs: Any) -> None:
-        extensions = {ZERO_COPY: {}} if connection.is_tls else {ZERO_COPY: {}, LOAN: lend, LOAN_OUT: {}}
+        extensions = {ZERO_COPY: {}, LOAN: lend} | ({} if connection.is_tls else {LOAN_OUT: {}})
         super().__init__(*args, extensions=extensions, **kwargs)
         self._connection = connection
         self.basis: Basis | None = None  # of its answer, if that may be given again
@@ -193,13 +199,18 @@ class Http1(H11Protocol):
         if direct is None or self._connection.lost or not direct.is_large():
             return None
         await self._go_on()
-        if not pieces.lend() or taken != direct.taken:
+        source = await self._connection.lend() if pieces.lend() and taken == direct.taken else None
+        if source is None:
             return None  # what was read must be received first
+        if not pieces.lend() or self._direct is not direct or taken != direct.taken:
+            self._connection.take_back()
+            return None
         stall_s = self._connection.settings.stall_s
-        return Loan(self._connection.socket, direct.to_come, stall_s, partial(self._take_back, taken))
+        return Loan(self._connection.socket, direct.to_come, stall_s, partial(self._take_back, taken), source)
 
     async def _take_back(self, before: int, loan: Loan) -> None:
         """Go on where a thread stopped to read, after so many bytes of the body."""
+        self._connection.take_back()
         assert self._direct is not None, "nobody else took anything of it"
         if self._direct.was_lent(loan.left):
             await self._handle_events()  # h11 learns of the end before anybody answers

@@ -37,11 +37,43 @@ class Lender(Protocol):
         """Lend what is left of the body after so many bytes; None if more waits to be received, or it cannot be."""
 
 
+class Source(Protocol):
+    """What a body is read from.
+
+    Attributes:
+        is_dry: whether everything that came was read, but for what the socket has, and less than `slack_bytes`.
+    """
+
+    is_dry: bool
+    slack_bytes: int
+
+    def read(self, sock: socket.socket, into: memoryview, /) -> int:
+        """Fill memory as `recv_into` does."""
+
+
+@final
+class Plain:
+    """The socket itself."""
+
+    is_dry = True
+    slack_bytes = 0
+
+    def read(self, sock: socket.socket, into: memoryview) -> int:
+        return sock.recv_into(into)
+
+
 @final
 class Loan:
     """What is left of one body, to be read from its socket. To be closed; nobody else reads meanwhile."""
 
-    def __init__(self, sock: Any, left: int | Part, stall_s: float, ended: Callable[[Loan], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        sock: Any,
+        left: int | Part,
+        stall_s: float,
+        ended: Callable[[Loan], Awaitable[None]],
+        source: Source | None = None,
+    ) -> None:
         """Borrow a socket.
 
         Args:
@@ -49,7 +81,9 @@ class Loan:
             left: bytes of the body that are still to come; or, where nobody knows, what finds them in what comes.
             stall_s: how long its client may send nothing.
             ended: told when it is over; `left`, `unread` and `is_stalled` then say how.
+            source: reads what comes on the socket, if not that itself.
         """
+        self._source: Source = source or Plain()
         # A duplicate: the loop lets nobody else watch its transport's descriptor, and a thread that is still
         # reading when the transport closes must not find the number given to another connection.
         self._sock = socket.socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
@@ -83,7 +117,7 @@ class Loan:
 
     def _receive(self, into: memoryview) -> int:
         """Receive into memory; return how many bytes of the body that were."""
-        got = self._sock.recv_into(into)
+        got = self._source.read(self._sock, into)
         self.is_over = not got
         if self._part is None:
             return got
@@ -102,19 +136,19 @@ class Loan:
 
     def _wake_at(self, wanted: int) -> None:
         """Have the kernel wake us for so many bytes only, or for the end; it makes its buffer large enough."""
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, max(wanted - self._source.slack_bytes, 1))
 
     @property
     def is_ready(self) -> bool:
         """Whether bytes are here to be read."""
-        return self.is_over or bool(self._unread_bytes())
+        return self.is_over or self._has_more()
 
     async def wait(self, wanted: int) -> None:
         """Wait on the loop until so many bytes are here, or the last ones, or the end, or nothing came for too long.
 
         Of a client that was quick, anything will do: a thread may wait a little for the rest.
         """
-        if self._is_quick and self._unread_bytes():
+        if self._is_quick and self._has_more():
             return
         ready: asyncio.Future[None] = self._loop.create_future()
         self._wake_at(min(wanted, self.left))
@@ -132,7 +166,7 @@ class Loan:
         """Make do with less than was wanted."""
         if ready.done():
             return  # and perhaps closed
-        if self._unread_bytes():
+        if self._has_more():
             _settle(ready)
         else:
             self._loop.call_later(_GLANCE_S, self._glance, ready)
@@ -144,6 +178,9 @@ class Loan:
             self.is_over = self.is_stalled = True
             _settle(ready)
         self._timer = self._loop.call_later(self._stall_s, self._look, ready, here)
+
+    def _has_more(self) -> bool:
+        return not self._source.is_dry or bool(self._unread_bytes())
 
     def _unread_bytes(self) -> int:
         (count,) = struct.unpack("i", fcntl.ioctl(self._sock, termios.FIONREAD, b"\0\0\0\0"))

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from starlette.types import ASGIApp
 
 from api.config import HttpSettings
 from api.intake import received
+from api.layer import Layer
 from api.loan import Loan
 from api.threads import Threads
 from cas import Digest, Store
 from tests.support.engine import KIB, MIB, noise, read
-from tests.wire.blobs import application
+from tests.wire.blobs import application, self_signed, trusting
 from tests.wire.harness import PATIENCE_S, Running, body_of, read_all, serving
 
 FIRST = 64 * KIB  # what the connection reads with a head
@@ -35,29 +41,59 @@ def head(size: int, *lines: str) -> bytes:
     return "\r\n".join(["PUT / HTTP/1.1", "Host: here", f"Content-Length: {size}", *lines, "", ""]).encode()
 
 
-def put(running: Running, data: bytes) -> bytes:
+@dataclass
+class Line:
+    """How clients are connected."""
+
+    tls: ssl.SSLContext | None
+
+    @property
+    def first(self) -> int:
+        """Most bytes of a body that are read before any of it is lent."""
+        return 2 * FIRST if self.tls is None else 5 * FIRST
+
+    def serving(self, app: ASGIApp, settings: HttpSettings | None = None) -> AbstractContextManager[Running]:
+        return serving(app, settings, tls=self.tls)
+
+    def connect(self, running: Running) -> socket.socket:
+        sock = running.connect()
+        return sock if self.tls is None else trusting().wrap_socket(sock)
+
+
+@pytest.fixture(params=["plain", "tls"])
+def line(request: pytest.FixtureRequest, tmp_path: Path) -> Line:
+    return Line(self_signed(tmp_path) if request.param == "tls" else None)
+
+
+def no_more(sock: socket.socket) -> None:
+    """End what a client sends, whether or not it is encrypted."""
+    with closing(socket.socket(fileno=os.dup(sock.fileno()))) as wire:
+        wire.shutdown(socket.SHUT_WR)
+
+
+def put(line: Line, running: Running, data: bytes) -> bytes:
     """Push a body on a connection of its own; give the answer's body."""
-    with running.connect() as sock:
+    with line.connect(running) as sock:
         sock.sendall(head(len(data), "Connection: close") + data)
         return body_of(read_all(sock))
 
 
 @pytest.mark.parametrize("size", [FIRST, 2 * FIRST - 200, 2 * FIRST, MIB - 1, 5 * MIB + 1, 40 * MIB])
-def test_a_body_of_known_length_is_read_by_threads(store: Store, threads: Threads, size: int) -> None:
+def test_a_body_of_known_length_is_read_by_threads(line: Line, store: Store, threads: Threads, size: int) -> None:
     """All of it that did not come with its head, and it is the same."""
     data, before = noise(size, size), received.lent_bytes
-    with serving(application(store, threads)) as running:
-        assert put(running, data).decode() == str(Digest.of(data))
+    with line.serving(application(store, threads)) as running:
+        assert put(line, running, data).decode() == str(Digest.of(data))
     assert read(store, Digest.of(data)) == data
     lent = received.lent_bytes - before
-    assert lent >= size - 2 * FIRST
+    assert lent >= size - line.first
     assert lent == 0 or size > FIRST
 
 
-def test_the_request_behind_a_body_is_its_own(store: Store, threads: Threads) -> None:
+def test_the_request_behind_a_body_is_its_own(line: Line, store: Store, threads: Threads) -> None:
     """Sent in one go with it, and after it: a thread reads to the body's end and no further."""
     blobs = [noise(300_000, number) for number in range(4)]
-    with serving(application(store, threads)) as running, running.connect() as sock:
+    with line.serving(application(store, threads)) as running, line.connect(running) as sock:
         sock.sendall(b"".join(head(len(blob)) + blob for blob in blobs[:2]))
         sock.sendall(head(len(blobs[2])) + blobs[2])
         sock.sendall(head(len(blobs[3]), "Connection: close") + blobs[3])
@@ -66,24 +102,24 @@ def test_the_request_behind_a_body_is_its_own(store: Store, threads: Threads) ->
     assert [said.find(str(Digest.of(blob)).encode()) > 0 for blob in blobs] == [True] * len(blobs)
 
 
-def test_slow_clients_hold_no_thread(store: Store, one_thread: Threads) -> None:
+def test_slow_clients_hold_no_thread(line: Line, store: Store, one_thread: Threads) -> None:
     """Ten bodies stop in the middle; the only thread there is serves an eleventh, and then the ten when they go on."""
     slow = [noise(700_000, number) for number in range(10)]
-    with serving(application(store, one_thread)) as running:
-        socks = [running.connect() for _ in slow]
+    with line.serving(application(store, one_thread)) as running:
+        socks = [line.connect(running) for _ in slow]
         for sock, data in zip(socks, slow, strict=True):
             sock.sendall(head(len(data), "Connection: close") + data[:400_000])
         quick = noise(2 * MIB, 99)
-        assert put(running, quick).decode() == str(Digest.of(quick))
+        assert put(line, running, quick).decode() == str(Digest.of(quick))
         for sock, data in zip(socks, slow, strict=True):
             sock.sendall(data[400_000:])
             assert body_of(read_all(sock)).decode() == str(Digest.of(data))
 
 
-def test_a_body_that_comes_a_little_at_a_time_is_whole(store: Store, one_thread: Threads) -> None:
+def test_a_body_that_comes_a_little_at_a_time_is_whole(line: Line, store: Store, one_thread: Threads) -> None:
     """Bytes wait in the kernel until a block of them is there, or the last."""
     data = noise(3 * FIRST, 1)
-    with serving(application(store, one_thread)) as running, running.connect() as sock:
+    with line.serving(application(store, one_thread)) as running, line.connect(running) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.sendall(head(len(data), "Connection: close"))
         for start in range(0, len(data), 5000):
@@ -92,33 +128,35 @@ def test_a_body_that_comes_a_little_at_a_time_is_whole(store: Store, one_thread:
 
 
 @pytest.mark.parametrize("sent", [0, 1, 400_000])
-def test_a_client_that_leaves_in_the_middle_leaves_nothing(store: Store, threads: Threads, sent: int) -> None:
+def test_a_client_that_leaves_in_the_middle_leaves_nothing(
+    line: Line, store: Store, threads: Threads, sent: int
+) -> None:
     """And the server goes on; whatever ends the connection."""
     data = noise(MIB, 2)
-    with serving(application(store, threads)) as running:
+    with line.serving(application(store, threads)) as running:
         for linger in (None, b"\1\0\0\0\0\0\0\0"):  # an orderly end, and a reset
-            with running.connect() as sock:
+            with line.connect(running) as sock:
                 sock.sendall(head(len(data)) + data[:sent])
                 if linger is not None:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        assert put(running, data).decode() == str(Digest.of(data))
+        assert put(line, running, data).decode() == str(Digest.of(data))
     assert store.stats().blobs == 1
 
 
 @pytest.mark.parametrize("sent", [0, 400_000])
-def test_a_client_that_stalls_is_dropped(store: Store, threads: Threads, sent: int) -> None:
+def test_a_client_that_stalls_is_dropped(line: Line, store: Store, threads: Threads, sent: int) -> None:
     """After stall_s without a byte; nothing of it stays."""
     data = noise(MIB, 3)
-    with serving(application(store, threads), HttpSettings(stall_s=0.1)) as running, running.connect() as sock:
+    with line.serving(application(store, threads), HttpSettings(stall_s=0.1)) as running, line.connect(running) as sock:
         sock.sendall(head(len(data)) + data[:sent])
         assert not read_all(sock).startswith(b"HTTP/1.1 200")
     assert store.stats().blobs == 0
 
 
-def test_a_body_is_invited_before_it_is_waited_for(store: Store, threads: Threads) -> None:
+def test_a_body_is_invited_before_it_is_waited_for(line: Line, store: Store, threads: Threads) -> None:
     """Whoever asked first whether to send hears `100 Continue`, once."""
     data = noise(MIB, 4)
-    with serving(application(store, threads)) as running, running.connect() as sock:
+    with line.serving(application(store, threads)) as running, line.connect(running) as sock:
         sock.sendall(head(len(data), "Expect: 100-continue", "Connection: close"))
         assert sock.recv(1000).startswith(b"HTTP/1.1 100 ")
         sock.sendall(data)
@@ -127,23 +165,12 @@ def test_a_body_is_invited_before_it_is_waited_for(store: Store, threads: Thread
     assert body_of(said).decode() == str(Digest.of(data))
 
 
-def test_a_body_over_the_limit_is_refused_and_not_read(store: Store, threads: Threads) -> None:
+def test_a_body_over_the_limit_is_refused_and_not_read(line: Line, store: Store, threads: Threads) -> None:
     """Announced, so nobody reads it; its client sees the answer all the same."""
-    with serving(application(store, threads, limit_bytes=MIB)) as running:
-        assert b"larger" in put(running, bytes(MIB + 1))
-        assert put(running, bytes(MIB)).decode() == str(Digest.of(bytes(MIB)))
-
-
-def test_what_has_to_be_decrypted_is_not_lent(store: Store, threads: Threads, tls: ssl.SSLContext) -> None:
-    """It comes the other way, and is the same."""
-    data, before = noise(MIB, 5), received.lent_bytes
-    with serving(application(store, threads), tls=tls) as running:
-        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
-        with client.wrap_socket(running.connect()) as sock:
-            sock.sendall(head(len(data), "Connection: close") + data)
-            assert body_of(read_all(sock)).decode() == str(Digest.of(data))
-    assert received.lent_bytes == before
+    settings = HttpSettings(linger_s=0.2)  # for as long whoever cannot be told the end is heard out
+    with line.serving(application(store, threads, limit_bytes=MIB), settings) as running:
+        assert b"larger" in put(line, running, bytes(MIB + 1))
+        assert put(line, running, bytes(MIB)).decode() == str(Digest.of(bytes(MIB)))
 
 
 def chunked(data: bytes, size: int, end: bytes = b"0\r\n\r\n") -> bytes:
@@ -158,18 +185,22 @@ def chunked_head(*lines: str) -> bytes:
 
 @pytest.mark.parametrize("chunk", [1000, 32 * KIB, 5 * MIB + 7])
 @pytest.mark.parametrize("size", [1, FIRST, 2 * FIRST, MIB, 20 * MIB + 1])
-def test_a_large_body_in_chunks_is_read_by_threads_too(store: Store, threads: Threads, size: int, chunk: int) -> None:
+def test_a_large_body_in_chunks_is_read_by_threads_too(
+    line: Line, store: Store, threads: Threads, size: int, chunk: int
+) -> None:
     """Once more than a little has come of it, and it is the same."""
     data, before = noise(size, size + chunk), received.lent_bytes
-    with serving(application(store, threads)) as running, running.connect() as sock:
+    with line.serving(application(store, threads)) as running, line.connect(running) as sock:
         sock.sendall(chunked_head("Connection: close") + chunked(data, chunk))
         assert body_of(read_all(sock)).decode() == str(Digest.of(data))
     assert read(store, Digest.of(data)) == data
     lent = received.lent_bytes - before
-    assert size - 2 * FIRST <= lent <= max(0, size - FIRST // 2)
+    assert size - line.first <= lent <= max(0, size - FIRST // 2)
 
 
-def test_what_stands_behind_chunks_is_read_by_those_who_understand_it(store: Store, threads: Threads) -> None:
+def test_what_stands_behind_chunks_is_read_by_those_who_understand_it(
+    line: Line, store: Store, threads: Threads
+) -> None:
     """Trailers, chunks with extensions, and the next request, however much of it a thread has read."""
     blobs = [noise(700_000 + number, number) for number in range(4)]
     strange = b"10;of=strangers\r\n" + bytes(16) + b"\r\n0\r\nX-Sum: 1\r\n\r\n"
@@ -182,11 +213,9 @@ def test_what_stands_behind_chunks_is_read_by_those_who_understand_it(store: Sto
             chunked_head("Connection: close") + chunked(blobs[3], 8 * KIB, strange),
         ]
     )
-    with serving(application(store, threads)) as running, running.connect() as sock:
-        sender = threading.Thread(target=sock.sendall, args=[said])
-        sender.start()
+    with line.serving(application(store, threads)) as running, line.connect(running) as sock:
+        sock.sendall(said)  # what is answered meanwhile is little
         heard = read_all(sock)
-        sender.join(PATIENCE_S)
     assert heard.count(b"HTTP/1.1 200") == len(bodies)
     places = [heard.find(str(Digest.of(body)).encode()) for body in bodies]
     assert places == sorted(places)
@@ -194,21 +223,24 @@ def test_what_stands_behind_chunks_is_read_by_those_who_understand_it(store: Sto
 
 
 @pytest.mark.parametrize("end", [b"5\r\nhelloXX", b"zzz\r\n", b"-1\r\n", b""])
-def test_a_body_whose_chunks_break_off_or_are_none_is_refused(store: Store, threads: Threads, end: bytes) -> None:
+def test_a_body_whose_chunks_break_off_or_are_none_is_refused(
+    line: Line, store: Store, threads: Threads, end: bytes
+) -> None:
     """A megabyte of good ones before it stays nowhere."""
-    with serving(application(store, threads)) as running, running.connect() as sock:
+    with line.serving(application(store, threads)) as running, line.connect(running) as sock:
         sock.sendall(chunked_head() + chunked(noise(MIB, 6), 32 * KIB, end))
-        sock.shutdown(socket.SHUT_WR)
+        no_more(sock)
         assert not read_all(sock).startswith(b"HTTP/1.1 200")
     assert store.stats().blobs == 0
 
 
 def test_a_body_in_chunks_is_limited_while_it_comes(store: Store, threads: Threads) -> None:
     """Nobody said how long it would be; its client sees the answer."""
-    with serving(application(store, threads, limit_bytes=2 * MIB)) as running:
+    line = Line(None)  # of one that is encrypted Python cannot write and read at the same time
+    with line.serving(application(store, threads, limit_bytes=2 * MIB)) as running:
         for size in (2 * MIB, 2 * MIB + 1, 30 * MIB):
             data = noise(size, size)
-            with running.connect() as sock:
+            with line.connect(running) as sock:
                 sender = threading.Thread(target=send_as_far_as_heard, args=[sock, chunked_head() + chunked(data, KIB)])
                 sender.start()
                 wanted = str(Digest.of(data)).encode() if size == 2 * MIB else b"larger"
@@ -225,17 +257,17 @@ def send_as_far_as_heard(sock: socket.socket, data: bytes) -> None:
         sock.sendall(data)
 
 
-def test_slow_clients_of_chunks_hold_no_thread(store: Store, one_thread: Threads) -> None:
+def test_slow_clients_of_chunks_hold_no_thread(line: Line, store: Store, one_thread: Threads) -> None:
     """Ten bodies stop in the middle of a chunk or of its header; an eleventh passes; then they go on, byte by byte."""
     slow = [noise(300_000, number) for number in range(10)]
-    with serving(application(store, one_thread)) as running:
-        socks = [running.connect() for _ in slow]
+    with line.serving(application(store, one_thread)) as running:
+        socks = [line.connect(running) for _ in slow]
         bodies = [chunked(data, 32 * KIB) for data in slow]
         stops = [200_000, 196_663, *range(196_650, 196_658)]
         for sock, body, stop in zip(socks, bodies, stops, strict=True):
             sock.sendall(chunked_head("Connection: close") + body[:stop])
         quick = noise(2 * MIB, 99)
-        assert put(running, quick).decode() == str(Digest.of(quick))
+        assert put(line, running, quick).decode() == str(Digest.of(quick))
         for sock, body, stop, data in zip(socks, bodies, stops, slow, strict=True):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for at in range(stop, stop + 20):
@@ -244,12 +276,133 @@ def test_slow_clients_of_chunks_hold_no_thread(store: Store, one_thread: Threads
             assert body_of(read_all(sock)).decode() == str(Digest.of(data))
 
 
-def test_a_client_of_chunks_that_stalls_is_dropped(store: Store, threads: Threads) -> None:
+def test_a_client_of_chunks_that_stalls_is_dropped(line: Line, store: Store, threads: Threads) -> None:
     """After stall_s without a byte; nothing of it stays."""
-    with serving(application(store, threads), HttpSettings(stall_s=0.1)) as running, running.connect() as sock:
+    with line.serving(application(store, threads), HttpSettings(stall_s=0.1)) as running, line.connect(running) as sock:
         sock.sendall(chunked_head() + chunked(noise(400_000, 3), 32 * KIB, b"8000\r\nabc"))
         assert not read_all(sock).startswith(b"HTTP/1.1 200")
     assert store.stats().blobs == 0
+
+
+class Records:
+    """A client that speaks TLS and decides by itself when each byte goes out."""
+
+    def __init__(self, running: Running) -> None:
+        self.sock, self._in, self._out = running.connect(), ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = trusting().wrap_bio(self._in, self._out, server_hostname="localhost")
+        self._until_done(self._tls.do_handshake)
+
+    def _until_done(self, step: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                self.sock.sendall(self._out.read())
+                self._in.write(self.sock.recv(65_536))
+            finally:
+                self.sock.sendall(self._out.read())
+
+    def encrypted(self, data: bytes) -> bytes:
+        self._tls.write(data)
+        return self._out.read()
+
+    def hear(self) -> bytes:
+        return bytes(self._until_done(lambda: self._tls.read(4096)))
+
+
+@pytest.mark.parametrize("missing", [1, 5, 21, 400, 16_400, 16_406, 16_500, 40_000])
+def test_a_record_that_comes_in_parts_is_waited_for_and_no_longer(
+    store: Store, one_thread: Threads, tls: ssl.SSLContext, missing: int
+) -> None:
+    """Its beginning is inside already when its end is waited for, so that less is to come than of the body is left."""
+    line, data, quick = Line(tls), noise(700_000, missing), noise(MIB, 99)
+    with line.serving(application(store, one_thread)) as running:
+        slow = Records(running)
+        with slow.sock:
+            said = slow.encrypted(head(len(data)) + data)
+            slow.sock.sendall(said[:-missing])
+            assert put(line, running, quick).decode() == str(Digest.of(quick))  # by the thread that read the other one
+            slow.sock.sendall(said[-missing:])
+            assert body_of(slow.hear()).decode() == str(Digest.of(data))
+
+
+def test_a_client_that_says_farewell_in_the_middle_leaves_nothing(
+    store: Store, threads: Threads, tls: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By TLS alone: the connection as such is still there."""
+    data = noise(MIB, 2)
+    with Line(tls).serving(application(store, threads)) as running, Line(tls).connect(running) as sock:
+        assert isinstance(sock, ssl.SSLSocket)
+        sock.sendall(head(len(data)) + data[:600_000])
+        with suppress(OSError):
+            sock.unwrap()
+        assert put(Line(tls), running, data).decode() == str(Digest.of(data))
+    assert store.stats().blobs == 1
+    assert not caplog.records
+
+
+def test_what_is_no_tls_ends_a_body(store: Store, threads: Threads, tls: ssl.SSLContext) -> None:
+    """A record that was not made with the connection's key, in the middle of what a thread reads."""
+    data = noise(MIB, 2)
+    with Line(tls).serving(application(store, threads)) as running:
+        broken = Records(running)
+        with broken.sock:
+            said = bytearray(broken.encrypted(head(len(data)) + data))
+            said[700_000] ^= 1
+            broken.sock.sendall(said)
+            with suppress(OSError):
+                assert b"200 OK" not in broken.hear()
+        assert put(Line(tls), running, data).decode() == str(Digest.of(data))
+    assert store.stats().blobs == 1
+
+
+def test_a_server_that_stops_cuts_a_connection_that_is_lent_once_its_thread_is_done(
+    store: Store, threads: Threads, line: Line
+) -> None:
+    """OpenSSL's objects are for one thread at a time."""
+    data, before = noise(MIB, 7), received.lent_bytes
+    with line.serving(application(store, threads), HttpSettings(grace_s=0.01)) as running:
+        socks = [line.connect(running) for _ in range(8)]
+        for sock in socks:
+            sock.sendall(head(len(data)) + data[:-1])
+        assert put(line, running, data).decode() == str(Digest.of(data))
+        running.begin_stop()
+        for sock in socks:
+            with suppress(OSError):
+                assert not read_all(sock)
+    assert received.lent_bytes > before
+    assert store.stats().blobs == 1
+
+
+def test_nobody_writes_to_a_connection_that_encrypts_while_it_is_lent() -> None:
+    """Nor closes it: whoever reads is told, and then it is."""
+
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            layer = Layer(writer.transport)
+            source = await layer.lend()
+            assert source is not None
+            assert layer.is_lent
+            assert await layer.lend() is None
+            layer.cut()
+            assert not writer.transport.is_closing()
+            near = writer.get_extra_info("socket")
+            with closing(socket.socket(fileno=os.dup(near.fileno()))) as sock:
+                assert await asyncio.to_thread(source.read, sock, memoryview(bytearray(100))) == 0
+            layer.take_back()
+            assert writer.transport.is_closing()
+            ended.set()
+
+        with TemporaryDirectory() as folder:
+            server = await asyncio.start_server(served, "127.0.0.1", 0, ssl=self_signed(Path(folder)))
+        async with server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=trusting())
+            await asyncio.wait_for(ended.wait(), PATIENCE_S)
+            writer.close()
+
+    asyncio.run(main())
 
 
 def lent(left: int, stall_s: float, work: Callable[[Loan, socket.socket], Awaitable[None]]) -> list[Loan]:
