@@ -47,7 +47,7 @@ def undelete(settings: Settings, what: str | None, *, listing: bool, as_json: bo
     target = None if what is None else _target(what)
     with Store.open(settings.root, settings.engine, reading=listing) as store:
         if listing:
-            _list(_deletions(store, target), settings.keeping.undelete_s, as_json=as_json)
+            _list(_deletions(store, target), settings.keeping.undelete_s, target, as_json=as_json)
             return
         assert target is not None, "refused above"
         restored = content.undelete(store, target)
@@ -86,7 +86,9 @@ def _is_within(what: str, along: Sequence[str], target: Target) -> bool:
     return target.what in (what, *along)
 
 
-def _list(deletions: Iterator[tuple[Deletion, list[str]]], window_s: float, *, as_json: bool) -> None:
+def _list(
+    deletions: Iterator[tuple[Deletion, list[str]]], window_s: float, target: Target | None, *, as_json: bool
+) -> None:
     rows = sorted(deletions, key=lambda row: (row[0].at, row[0].what))
     if as_json:
         told = [
@@ -96,7 +98,8 @@ def _list(deletions: Iterator[tuple[Deletion, list[str]]], window_s: float, *, a
         click.echo(json.dumps(told, indent=2))
         return
     if not rows:
-        click.echo("nothing that was deleted can be brought back")
+        where = "" if target is None else f" in {target.what}"
+        click.echo(f"nothing that was deleted can be brought back{where}")
     for each, along in rows:
         left = each.at + window_s - time.time()
         until = f"{human_duration(left)} left" if left > 0 else "until the next collection"

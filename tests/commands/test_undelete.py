@@ -117,3 +117,11 @@ def test_a_list_of_nothing_says_so(tmp_path: Path) -> None:
     told = run_cas("undelete", "--list", "--root", tmp_path / "root")
     assert (told.returncode, told.stdout) == (0, "nothing that was deleted can be brought back\n")
     assert run_cas("undelete", "--list", "--json", "--root", tmp_path / "root").stdout == "[]\n"
+
+
+def test_a_list_of_nothing_in_a_repository_says_of_what_it_speaks(tmp_path: Path) -> None:
+    """There may be something elsewhere; `foo` is `library/foo`."""
+    Store.open(tmp_path / "root", create=True).close()
+    for asked, meant in (("some/repo", "some/repo"), ("foo:1", "library/foo:1")):
+        told = run_cas("undelete", asked, "--list", "--root", tmp_path / "root")
+        assert (told.returncode, told.stdout) == (0, f"nothing that was deleted can be brought back in {meant}\n")
