@@ -49,6 +49,7 @@ from cas.names import Name, Record
 from cas.reader import Packed, Reader
 from cas.rebuild import RebuildReport, rebuild_index
 from cas.receive import Upload
+from cas.recover import check_source
 from cas.repair import RepairReport
 from cas.scrub import Scrubbed
 from cas.session import UploadState
@@ -117,6 +118,7 @@ __all__ = [
     "Upload",
     "UploadState",
     "Usage",
+    "check_source",
     "inspect_index",
     "inspect_manifest",
     "mend_manifest",

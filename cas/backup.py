@@ -321,6 +321,8 @@ def _diary_of_backup(target: Layout, store: str, parts: Parts) -> Diary:
 
 def _finished_backup(source: Layout) -> str:
     """Return whose backup, or whose folder, this is."""
+    if not source.root.exists():
+        raise NotAStore(f"{source.root} does not exist; name the folder that a cas backup went to")
     if not source.manifest.exists() or not source.index_data.is_file():
         raise NotAStore(f"{source.root} holds no finished backup (it needs a store.json and an index/data.mdb)")
     return read_manifest(source).id.hex()

@@ -6,14 +6,18 @@ blob back (I3). Asks of the other store nothing but a reader; what that cannot g
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from cas.errors import Damaged, DiskFailed, Mismatch, Missing
+from cas.errors import Damaged, DiskFailed, Mismatch, Missing, NotAStore, NotOwner
 from cas.heal import bring_back
+from cas.layout import Layout
+from cas.root import has_remains, user_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from cas.digest import Digest
     from cas.parts import Parts
@@ -21,6 +25,26 @@ if TYPE_CHECKING:
 
 _WINDOW_BYTES: Final = 1 << 20  # read at a time
 _SLICE: Final = 100
+
+
+def check_source(folder: Path) -> None:
+    """Refuse a folder that cannot be read as another store, where to open it would speak of it as of one's own.
+
+    Raises:
+        NotAStore: there is no store in it.
+        NotOwner: it is another user's, and not for this one to use.
+    """
+    layout = Layout(folder)
+    for path in (folder, layout.index, layout.index_data):
+        if path.exists() and not os.access(path, os.R_OK | os.W_OK) and path.stat().st_uid != os.geteuid():
+            own = user_name(os.geteuid())
+            raise NotOwner(
+                f"the backup in {folder} belongs to {user_name(path.stat().st_uid)}, and {own} may not use it; "
+                f"let root hand it over: chown -R {own} {folder}"
+            )
+    if not layout.manifest.exists() and not has_remains(layout):
+        what = "it has no store.json" if folder.exists() else "it does not exist"
+        raise NotAStore(f"there is no backup in {folder}: {what}; name the folder that a cas backup went to")
 
 
 def recover(parts: Parts, reader: Callable[[Digest], Reader]) -> list[Digest]:

@@ -140,7 +140,7 @@ def check_owner(layout: Layout) -> None:
     if owner is None:
         return
     if owner != os.geteuid():
-        name, own = _user(owner), _user(os.geteuid())
+        name, own = user_name(owner), user_name(os.geteuid())
         raise NotOwner(
             f"the store at {layout.root} belongs to {name}, who could not use what {own} would write there; "
             f"{_remedy(owner, layout.root)}"
@@ -162,15 +162,15 @@ def leave_lock_file(layout: Layout) -> None:
 
 def _remedy(owner: int, root: Path) -> str:
     """Say how somebody who is not the owner of a folder goes on."""
-    name, own = _user(owner), os.geteuid()
+    name, own = user_name(owner), os.geteuid()
     if own == 0:
         way = f"sudo -u {name}" if name.startswith("'") else f"runuser -u {name} --"  # which is there without sudo
         return f"run this as its owner: {way} cas ..."
-    give = f"chown -R {_user(own)} {root}"
-    return f"run this as its owner: sudo -u {name} cas ..., or let root give it to {_user(own)}: {give}"
+    give = f"chown -R {user_name(own)} {root}"
+    return f"run this as its owner: sudo -u {name} cas ..., or let root give it to {user_name(own)}: {give}"
 
 
-def _user(number: int) -> str:
+def user_name(number: int) -> str:
     """Name a user as sudo takes it, which may have no name here."""
     try:
         return pwd.getpwuid(number).pw_name
@@ -203,7 +203,7 @@ def _is_folder(root: Path) -> bool:
         return root.exists()
     except PermissionError as error:
         raise RootReadOnly(
-            f"{root} is out of reach of {_user(os.geteuid())} ({error.strerror}); run this as the user "
+            f"{root} is out of reach of {user_name(os.geteuid())} ({error.strerror}); run this as the user "
             "whose store it is, mend the permissions of the folders above it, or choose another --root"
         ) from error
 
@@ -221,7 +221,9 @@ def _check_writable(root: Path) -> None:
     if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
         owner, own = root.stat().st_uid, os.geteuid()
         remedy = f"mend its permissions: chmod u+rwx {root}" if owner == own else _remedy(owner, root)
-        raise RootReadOnly(f"{root} belongs to {_user(owner)}, and {_user(own)} may not read and write there; {remedy}")
+        raise RootReadOnly(
+            f"{root} belongs to {user_name(owner)}, and {user_name(own)} may not read and write there; {remedy}"
+        )
 
 
 def _is_blank(layout: Layout) -> bool:

@@ -28,6 +28,7 @@ from cas import (
     RebuildReport,
     Scope,
     Store,
+    check_source,
     inspect_index,
     inspect_manifest,
     mend_manifest,
@@ -42,7 +43,7 @@ from tools.ticking import ticking
 
 _REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
 _LOST: Final = "push the same content again, or bring it back from a backup: cas fsck --repair --from BACKUP"
-_FOLDER: Final = click.Path(path_type=Path, resolve_path=True)
+_FOLDER: Final = click.Path(readable=False, path_type=Path, resolve_path=True)
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _prctl = ctypes.CDLL(None).prctl
 _FATAL: Final = (-signal.SIGBUS, -signal.SIGSEGV, -signal.SIGABRT)
@@ -220,6 +221,7 @@ def _other(folder: Path, settings: Settings) -> Store:
     Raises:
         OpenError: it cannot be.
     """
+    check_source(folder)
     try:
         finding = inspect_index(folder, settings.engine, reading=True)
         if finding is None:

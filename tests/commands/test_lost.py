@@ -156,9 +156,12 @@ def test_a_rebuild_names_what_is_lost_as_people_know_it(lossy: Lossy) -> None:
 
 def test_a_folder_that_is_no_help_is_refused(lossy: Lossy, tmp_path: Path) -> None:
     """Not a store, one whose index is damaged, the store itself: said by that folder's name, and nothing was done."""
-    ended = run_cas("fsck", "--repair", "--from", tmp_path / "none", "--root", lossy.running.root)
-    assert (ended.returncode, ended.stdout) == (8, "")
-    assert str(tmp_path / "none") in ended.stderr
+    for folder, said in ((tmp_path / "none", "it does not exist"), (tmp_path, "it has no store.json")):
+        ended = run_cas("fsck", "--repair", "--from", folder, "--root", lossy.running.root)
+        assert (ended.returncode, ended.stdout) == (8, "")
+        assert (
+            ended.stderr == f"cas: there is no backup in {folder}: {said}; name the folder that a cas backup went to\n"
+        )
     data = lossy.backup / "index" / "data.mdb"
     with data.open("r+b") as file:
         file.truncate(8192)

@@ -91,6 +91,36 @@ def test_a_backup_that_is_out_of_reach_is_told_as_such(locked: Path, tmp_path: P
     assert "Permission denied; mend owner or permissions, or run this as somebody who may" in told
 
 
+def test_a_restore_from_a_folder_that_is_not_there_says_just_that(tmp_path: Path) -> None:
+    """Rather than what a backup in it would have to be like."""
+    told = refused("restore", tmp_path / "none", "--root", tmp_path / "new", code=66)
+    assert told == f"cas: {tmp_path / 'none'} does not exist; name the folder that a cas backup went to\n"
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("place", ["", "index/data.mdb"])
+def test_a_backup_of_somebody_elses_says_whose_it_is_and_how_it_is_handed_over(
+    root: Path, tmp_path: Path, place: str
+) -> None:
+    """As root's own is, of the store of a service, the whole of it or the last time; not that it be read by another."""
+    backup, us = tmp_path / "backup", os.geteuid()
+    assert run_cas("backup", backup, "--root", root).returncode == 0
+    (backup / place).chmod(0o000)
+    if us == 0:
+        os.chown(backup / place, SERVICE, SERVICE)
+    try:
+        told = refused("fsck", "--repair", "--from", backup, "--root", root, code=8)
+    finally:
+        os.chown(backup / place, us, -1)
+        (backup / place).chmod(0o755)
+    ours = pwd.getpwuid(us).pw_name
+    if us == 0:
+        assert f"the backup in {backup} belongs to '#{SERVICE}', and root may not use it" in told
+        assert f"let root hand it over: chown -R root {backup}\n" in told
+    else:
+        assert f"belongs to {ours}, and {ours} may not" in told or "mend owner, permissions or mount" in told
+
+
 def test_a_check_of_a_folder_out_of_reach_could_not_run(locked: Path) -> None:
     """Which has a code of its own."""
     assert str(locked) in refused("fsck", "--root", locked / "x", code=8)
