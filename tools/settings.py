@@ -12,7 +12,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -220,6 +220,8 @@ def _assemble(told: dict[str, Any]) -> Settings:
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?", re.ASCII)
 
+_NAMED: Final = (*ROWS, "config")  # by flags and variables; what is in the file cannot name another one
+
 _BY_HAND: Final[dict[str, dict[str, Any]]] = {
     "root": {
         "type": PLACE,
@@ -314,6 +316,7 @@ def _config_option() -> click.Option:
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    _name_unknown_variables()
     if path is None:
         return
     try:
@@ -326,13 +329,30 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     if unknown and isinstance(told[unknown[0]], dict):
         raise click.UsageError(f"{path}: [{unknown[0]}]: the file is flat; write its settings without a heading.", ctx)
     if unknown:
-        near = difflib.get_close_matches(unknown[0].replace("-", "_"), ROWS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
+        near = _nearest(unknown[0].replace("-", "_"), ROWS)
+        hint = f"; did you mean {near}?" if near else "."
         raise click.UsageError(f"{path}: unknown setting {unknown[0]!r}{hint} `cas serve --help` lists all.", ctx)
     for option in ctx.command.params:
         if option.name in told:
             _check(ctx, path, option, told[option.name])
     ctx.default_map = told
+
+
+def _name_unknown_variables() -> None:
+    """Say which variables look like settings and are none; it may be other software's that they are."""
+    known = {variable(name) for name in _NAMED}
+    told = []
+    for name in sorted(name for name, value in os.environ.items() if name.startswith(variable("")) and value):
+        if name not in known:
+            near = _nearest(name.removeprefix(variable("")).lower(), _NAMED)
+            told.append(f"{name} (did you mean {variable(near)}?)" if near else name)
+    if told:
+        what = f"these variables are no settings and count for nothing: {', '.join(told)}"
+        click.echo(f"cas: {what}; `cas serve --help` lists all", err=True)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
 
 
 def _check(ctx: click.Context, path: Path, option: click.Parameter, value: object) -> None:

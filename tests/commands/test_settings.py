@@ -234,6 +234,28 @@ def test_a_mistake_in_the_file_is_called_the_files(toml: str, says: str, tmp_pat
     assert says in text
 
 
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        (["CAS_SIGN_UP"], "CAS_SIGN_UP (did you mean CAS_SIGNUP?)"),
+        (["CAS_CONFIG_FILE"], "CAS_CONFIG_FILE (did you mean CAS_CONFIG?)"),
+        (["CAS_ROOTS", "CAS_PORT"], "CAS_PORT, CAS_ROOTS (did you mean CAS_ROOT?)"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_named(variables: list[str], says: str) -> None:
+    """On one line, and no error: other programs have CAS_ names too, as Kubernetes has for a service called cas."""
+    result = invoke([], [], env=dict.fromkeys(variables, "false"), toml=None, tmp_path=None)
+    assert result.exit_code == 0
+    said = f"cas: these variables are no settings and count for nothing: {says}; `cas serve --help` lists all\n"
+    assert (result.stdout, result.stderr) == ("", said)
+
+
+def test_a_variable_that_is_empty_or_of_another_program_is_not_named() -> None:
+    """Nothing was said by it."""
+    env = {"CAS_SIGN_UP": "", "CASTLE": "x", "CASSANDRA_ROOT": "x"}
+    assert invoke([], [], env=env, toml=None, tmp_path=None).stderr == ""
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     """Bytes that are no UTF-8 get a sentence and no traceback."""
     (tmp_path / "x.toml").write_bytes(b"\xff\xfe\x00")
