@@ -15,6 +15,7 @@ from api.bridge import garbage as bridge
 from api.content import collect, removal, trash
 from api.content.collect import Rule, Swept, Terms
 from api.content.settings import KeepingSettings
+from api.content.trash import Undoable
 from api.content.values import content, record
 from api.v1 import garbage as v1
 from api.v2 import garbage as v2
@@ -33,6 +34,7 @@ class Collection:
     Attributes:
         ended: uploads that were ended because nobody went on with them; in a dry run, those that would be.
         unfinished: uploads that keep their bytes, as somebody may go on with them.
+        undoable: deletions that keep what they took, as they can be undone.
         given_back: bytes that all packs took before, less what they take after; pushes meanwhile, and that it was
             written down what was removed, count against it. In a dry run, what the packs of data would give back.
     """
@@ -43,6 +45,7 @@ class Collection:
     given_back: int
     ended: int
     unfinished: Unfinished
+    undoable: Undoable
 
     @property
     def left(self) -> list[str]:
@@ -106,7 +109,7 @@ def run(
         freed = store.collect(dry_run=dry_run, without=frozenset(swept.without), alone=alone, progress=progress)
         packs = store.compact(everything=everything, dry_run=dry_run, doomed=freed.doomed, alone=alone, progress=told)
     given_back = packs.data.freed_bytes if dry_run else before - store.stats().pack_bytes
-    return Collection(swept, freed, packs, given_back, ended, store.unfinished())
+    return Collection(swept, freed, packs, given_back, ended, store.unfinished(), trash.undoable(store, wanted))
 
 
 def is_due(store: Store, settings: KeepingSettings, now: float) -> bool:

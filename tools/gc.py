@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from api import maintenance
+from api.content.trash import Undoable
 from api.maintenance import Collection
 from cas import Store, Unfinished
 from tools import exits
@@ -78,9 +79,8 @@ def gc(
         done = maintenance.run(store, terms, uploads_before=before, dry_run=dry_run)
         if not dry_run:
             maintenance.note_run(store, time.time())
-    life_s = settings.engine.upload_life_s
     click.echo(
-        json.dumps(as_dict(done, dry_run=dry_run), indent=2) if as_json else _told(done, life_s, dry_run=dry_run)
+        json.dumps(as_dict(done, dry_run=dry_run), indent=2) if as_json else _told(done, settings, dry_run=dry_run)
     )
     if done.left:
         raise click.exceptions.Exit(exits.FINDINGS)
@@ -94,13 +94,17 @@ def as_dict(done: Collection, *, dry_run: bool) -> dict[str, Any]:
         "bytes": {each: getattr(done.bytes, each) for each in _BYTES},
         "packs": dataclasses.asdict(done.packs),
         "uploads": {"ended": done.ended, "unfinished": dataclasses.asdict(done.unfinished)},
+        "deletions": dataclasses.asdict(done.undoable),
         "given_back": done.given_back,
         "left": done.left,
     }
 
 
-def _told(done: Collection, life_s: float, *, dry_run: bool) -> str:
-    if dry_run:
+def _told(done: Collection, settings: Settings, *, dry_run: bool) -> str:
+    found = done.names.removed or done.ended or done.bytes.blobs or done.bytes.chunks
+    if not found and done.given_back <= 0:
+        end = "nothing to remove"
+    elif dry_run:
         end = f"nothing was removed: this was a dry run; to be given back to the disk: {human_size(done.given_back)}"
     elif done.given_back >= 0:
         end = f"removed; given back to the disk: {human_size(done.given_back)}"
@@ -115,7 +119,9 @@ def _told(done: Collection, life_s: float, *, dry_run: bool) -> str:
         end,
     ]
     if done.unfinished.count:
-        lines.append(_kept(done.unfinished, life_s))
+        lines.append(_kept(done.unfinished, settings.engine.upload_life_s))
+    if done.undoable.undoable:
+        lines.append(_undoable(done.undoable, settings.keeping.undelete_s))
     if not dry_run and done.packs.owed_bytes >= _WORTH_TELLING:
         lines.append(
             f"not free yet: up to {human_size(done.packs.owed_bytes)} of it; servers let go of it within seconds, and "
@@ -125,8 +131,20 @@ def _told(done: Collection, life_s: float, *, dry_run: bool) -> str:
 
 
 def _kept(held: Unfinished, life_s: float) -> str:
-    until = datetime.fromtimestamp(held.touched + life_s, UTC)
+    until = _moment(held.touched + life_s)
     return (
-        f"kept: {held.count:,} unfinished uploads of {human_size(held.bytes)}, until {until:%Y-%m-%d %H:%M} UTC at the "
-        "latest unless they go on; --uploads TIME ends those idle for longer"
+        f"kept: {held.count:,} unfinished uploads of {human_size(held.bytes)}, until {until} at the latest unless they "
+        "go on; --uploads TIME ends those idle for longer"
     )
+
+
+def _undoable(held: Undoable, window_s: float) -> str:
+    deletions = "1 deletion" if held.undoable == 1 else f"{held.undoable:,} deletions"
+    return (
+        f"kept: what {deletions} took, which can be undone until {_moment(held.latest + window_s)} at the latest; "
+        "cas du says how much that is, and --grace 0 ends it"
+    )
+
+
+def _moment(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"

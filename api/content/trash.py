@@ -54,6 +54,19 @@ class Deletion:
         return Name(OF, f"{self.what}#{self.id}")
 
 
+@dataclass(frozen=True, slots=True)
+class Undoable:
+    """Deletions that can be undone.
+
+    Attributes:
+        undoable: how many there are.
+        latest: when the last of them was made, in Unix seconds; 0 if there is none.
+    """
+
+    undoable: int
+    latest: int
+
+
 def begin(names: Names, repository: Repository, what: str, now: float) -> Deletion:
     """Enter a new deletion, the newest of all; what it takes follows.
 
@@ -154,6 +167,12 @@ def kept(store: Store, terms: Terms, what: str, kind: str) -> Iterator[tuple[Nam
         if deletion.at > terms.deleted_before:
             for row, each in walk(store, TRASH, f"{deletion.id}/{kind}/"):
                 yield original(row), Record.decode(each.value)
+
+
+def undoable(store: Store, terms: Terms) -> Undoable:
+    """Count the deletions that can still be undone, and so keep what they took."""
+    when = [at for head, found in walk(store, OF) if (at := _read(head, found).at) > terms.deleted_before]
+    return Undoable(len(when), max(when, default=0))
 
 
 def _garbage(store: Store, _scope: str, terms: Terms) -> Iterator[Garbage]:

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -88,8 +89,30 @@ def test_what_is_said_for_people_names_what_and_why(tmp_path: Path, server: Star
     said = run_cas("gc", "--grace", "0s", "--root", running.root).stdout
     assert "1  blobs that nothing holds" in said
     assert "removed; given back to the disk: " in said
-    said = run_cas("gc", "--grace", "12h", "--root", running.root).stdout
-    assert said.splitlines()[-1].startswith(("removed; the packs grew by ", "removed; given back to the disk: 0 B"))
+    for flags in (("--grace", "12h"), ("--dry-run",)):
+        said = run_cas("gc", *flags, "--root", running.root).stdout
+        assert said.splitlines()[-1] == "nothing to remove"
+
+
+def test_why_a_deletion_freed_nothing_yet_is_said(server: StartServer) -> None:
+    """That it can be undone, until when, and what ends that; then it is not said any more."""
+    running = server()
+    with closing(Client(running.url)) as client:
+        for tag in ("one", "two"):
+            home = Home(client)
+            home.push(home.numbered(1), tag)
+            assert run_cas("repo", "rm", home.name, "--root", running.root).returncode == 0
+    for flags in ((), ("--dry-run",)):
+        said = run_cas("gc", *flags, "--root", running.root).stdout.splitlines()
+        assert re.fullmatch(
+            r"kept: what 2 deletions took, which can be undone until 20\d\d-\d\d-\d\d \d\d:\d\d UTC at the latest; "
+            r"cas du says how much that is, and --grace 0 ends it",
+            said[-1],
+        )
+        told = gc(running.root, *flags)["deletions"]
+        assert (told["undoable"], 0 <= time.time() - told["latest"] < 600) == (2, True)
+    assert "\nkept: " not in run_cas("gc", "--grace", "0", "--root", running.root).stdout
+    assert gc(running.root)["deletions"] == {"undoable": 0, "latest": 0}
 
 
 def test_a_push_that_stalls_holds_nothing_up_and_ends_well(server: StartServer) -> None:
