@@ -35,7 +35,7 @@ class CannotLog(CommandError):
 
 
 class NotOneRepository(CommandError):
-    """A pattern stands where one repository is needed. Name it."""
+    """A pattern, a tag or an image stands where one repository is needed. Name it."""
 
 
 class WorkerFailed(CommandError):

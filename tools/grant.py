@@ -13,13 +13,15 @@ import click
 
 from api.access import grants, policy
 from api.access.accounts import Account, Accounts
-from api.access.errors import NoSuchUser
+from api.access.errors import InvalidPattern, NoSuchUser
 from api.access.principal import Action
 from api.content import repositories
 from api.content.repositories import Access
 from api.content.repository import Repository
+from api.content.undelete import Target
 from cas import Names, Reads, Store
 from tools import exits
+from tools.errors import NotOneRepository
 from tools.settings import Settings, SettingsCommand, with_settings
 from tools.user import SEE_ALL
 
@@ -55,7 +57,7 @@ def grant(settings: Settings, user: str, repo: str, rights: frozenset[Action]) -
       cas grant ci 'acme/*' pull
       cas grant alice busybox push
     """
-    pattern = grants.parse_pattern(repo)
+    pattern = _pattern(repo)
     with Store.open(settings.root, settings.engine) as store:
         accounts = Accounts(store, settings.access, time.time)
         find = partial(_find, accounts, user, _remedy(settings, user))
@@ -87,7 +89,7 @@ def revoke(settings: Settings, user: str, repo: str) -> None:
       cas revoke ci acme/app
       cas revoke ci '*'
     """
-    pattern = grants.parse_pattern(repo)
+    pattern = _pattern(repo)
     with Store.open(settings.root, settings.engine) as store:
         find = partial(_find, Accounts(store, settings.access, time.time), user, SEE_ALL)
 
@@ -103,6 +105,16 @@ def revoke(settings: Settings, user: str, repo: str) -> None:
     if account.principal.admin:
         click.echo(f"but {user} is an admin, and may do everything")
         raise click.exceptions.Exit(exits.FINDINGS)
+
+
+def _pattern(text: str) -> str:
+    try:
+        return grants.parse_pattern(text)
+    except InvalidPattern:
+        if not (part := Target.of(text)).is_whole:
+            whole = grants.parse_pattern(str(part.repository))
+            raise NotOneRepository(f"rights are for repositories, not for tags: say {whole}") from None
+        raise
 
 
 def _remedy(settings: Settings, user: str) -> str:

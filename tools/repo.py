@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 
@@ -17,6 +17,7 @@ from api.access import grants
 from api.content import removal, repositories
 from api.content.repositories import Access, Info
 from api.content.repository import Repository
+from api.content.undelete import Target
 from cas import Missing, Store
 from tools.errors import NotOneRepository
 from tools.settings import Settings, SettingsCommand, with_settings
@@ -50,7 +51,7 @@ def set_(settings: Settings, repo: str, *, public: bool | None) -> None:
       cas repo set acme/app --public
       cas repo set busybox --private
     """
-    one = _one(repo)
+    one = _one(repo, lambda part: f"who may see it is said of {part.repository}")
     if public is None:
         raise click.UsageError("say --public or --private")
     access = Access.PUBLIC if public else Access.PRIVATE
@@ -70,7 +71,7 @@ def rm(settings: Settings, repo: str) -> None:
     Examples:
       cas repo rm acme/app
     """
-    one = _one(repo)
+    one = _one(repo, _way_to_delete)
     with Store.open(settings.root, settings.engine) as store:
         if not removal.remove(store, one, time.time()):
             raise Missing(f"there is no repository {one}. `cas repo list` shows all")
@@ -78,10 +79,22 @@ def rm(settings: Settings, repo: str) -> None:
     click.echo(f"removed {one}; for {window}, this brings it back: cas undelete {one}")
 
 
-def _one(text: str) -> Repository:
+def _one(text: str, instead: Callable[[Target], str]) -> Repository:
+    """Read the name of a repository; of a part of one say what is to be done instead."""
     if text.endswith(grants.EVERYTHING):
         raise NotOneRepository(f"{text} stands for many repositories: name one. `cas repo list` shows all")
-    return grants.parse_repository(text)
+    target = Target.of(text)
+    repository = grants.parse_repository(str(target.repository))
+    if not target.is_whole:
+        kind = "an image" if "@" in text else "a tag"
+        raise NotOneRepository(f"{target.what} is {kind}, no repository; {instead(target)}")
+    return repository
+
+
+def _way_to_delete(part: Target) -> str:
+    reference = part.what.removeprefix(str(part.repository))[1:]
+    path = f"/v2/{part.repository}/manifests/{reference}"
+    return f"it goes by the server: DELETE {path}, or skopeo delete, which deletes the image and all tags of it"
 
 
 @repo.command("list", cls=SettingsCommand)

@@ -81,7 +81,7 @@ def _page(reads: Reads, prefix: str, after: str) -> list[tuple[Deletion, list[st
 
 
 def _is_within(what: str, along: Sequence[str], target: Target) -> bool:
-    if target.kind == "repo":
+    if target.is_whole:
         return what == target.what or what.removeprefix(target.what)[0] in ":@"
     return target.what in (what, *along)
 

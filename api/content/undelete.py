@@ -41,6 +41,11 @@ class Target:
     kind: str
     what: str
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a repository, and no part of one."""
+        return self.kind == "repo"
+
     @classmethod
     def of(cls, text: str) -> Target:
         """Read `REPO`, `REPO:TAG` or `REPO@DIGEST`; `foo` is `library/foo`."""
@@ -76,9 +81,9 @@ def undelete(store: Store, target: Target) -> Restored:
         NothingDeleted: there is none.
         StandsInTheWay: something of that name is there, or what it belongs to is not.
     """
-    edit = _repository if target.kind == "repo" else _within
+    edit = _repository if target.is_whole else _within
     restored = removal.change(store, target.repository, lambda names: edit(names, target))
-    if target.kind == "repo":
+    if target.is_whole:
         removal.finish(store, target.repository)
     return restored
 

@@ -100,6 +100,22 @@ def test_a_list_shows_what_is_in_a_repository_with_how_long_it_can_come_back(run
         (("grant", "gina", "some/repo", "pull"), 67, "if a password file has it, say --htpasswd FILE, else make it"),
         (("repo", "rm", "some/*"), 65, "some/* stands for many repositories: name one"),
         (("repo", "rm", "some/repo"), 66, "there is no repository some/repo"),
+        (
+            ("repo", "rm", "some/repo:one"),
+            65,
+            "some/repo:one is a tag, no repository; it goes by the server: DELETE /v2/some/repo/manifests/one, or ",
+        ),
+        (("repo", "rm", "foo@sha256:1"), 65, "an image, no repository; it goes by the server: DELETE /v2/library/foo/"),
+        (
+            ("repo", "set", "some/repo:one", "--public"),
+            65,
+            "some/repo:one is a tag, no repository; who may see it is said of some/repo",
+        ),
+        (("repo", "rm", "Some/repo:one"), 65, "'Some/repo' is no repository, as NAMESPACE/NAME or NAME\n"),
+        (("grant", "gina", "some/repo:1", "pull"), 65, "rights are for repositories, not for tags: say some/repo\n"),
+        (("revoke", "gina", "foo@sha256:1"), 65, "rights are for repositories, not for tags: say library/foo\n"),
+        (("grant", "gina", "some/*:1", "pull"), 65, "not for tags: say some/*\n"),
+        (("grant", "gina", "Some/*:1", "pull"), 65, "'Some/*' is no repository, as NAMESPACE/NAME or NAME, nor all"),
     ],
 )
 def test_what_cannot_be_done_says_why(tmp_path: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
