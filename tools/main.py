@@ -101,6 +101,6 @@ def main() -> None:
     \b
     Examples:
       cas serve                                        # ./data at http://127.0.0.1:5000
-      cas serve --root /srv/cas --bind 0.0.0.0:5000 --mode auth
+      cas serve --bind 0.0.0.0:5000 --mode auth --signup false --tls-cert cert.pem --tls-key key.pem
       cas stats --root /srv/cas
     """

@@ -33,7 +33,7 @@ def serve(settings: Settings) -> None:
     \b
     Examples:
       cas serve
-      cas serve --root /srv/cas --bind 0.0.0.0:5000 --mode auth --tls-cert cert.pem --tls-key key.pem
+      cas serve --root /srv/cas --bind 0.0.0.0:5000 --mode auth --signup false --tls-cert cert.pem --tls-key key.pem
       CAS_ROOT=/srv/cas cas serve --config /etc/cas.toml
     """
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)

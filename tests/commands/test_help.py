@@ -52,6 +52,14 @@ def test_examples_stand_on_lines_of_their_own(arguments: list[str]) -> None:
     assert all(re.match(r"    (?:CAS_\w+=\S+ )?cas [a-z]+", line) for line in examples.splitlines())
 
 
+@pytest.mark.parametrize("arguments", [(), ("serve",)])
+def test_what_is_shown_for_other_machines_is_safe_to_type(arguments: tuple[str, ...]) -> None:
+    """No passwords in the clear, and no accounts for whoever comes."""
+    examples = run_cas(*arguments, "--help").stdout.partition("\n  Examples:\n")[2].splitlines()
+    (shown,) = [line for line in examples if "--bind 0.0.0.0" in line]
+    assert "--mode auth --signup false --tls-cert cert.pem --tls-key key.pem" in shown
+
+
 def test_help_of_serve_lists_every_setting_with_its_default() -> None:
     """Nothing can be set that is not shown."""
     told = " ".join(run_cas("serve", "--help").stdout.split())
