@@ -21,7 +21,7 @@ from cas import CopyReport, Digest, Store
 from tools import exits
 from tools.priority import give_way
 from tools.settings import PLACE, Settings, SettingsCommand, with_settings
-from tools.units import human_size
+from tools.units import counted, human_size
 
 PUSH: Final = "push the same content again"
 _SUFFER: Final = ("lost", "kept", "spoilt", "spared")  # fields of a report that list blobs
@@ -88,7 +88,7 @@ def show(
         click.echo(json.dumps(dataclasses.asdict(report) | told, indent=2))
     else:
         click.echo(
-            f"{what}: {report.packs:,} packs of {human_size(report.pack_bytes)} "
+            f"{what}: {counted(report.packs, 'pack')} of {human_size(report.pack_bytes)} "
             f"({human_size(report.copied_bytes)} copied, {report.removed:,} removed), "
             f"index of {human_size(report.index_bytes)}"
         )

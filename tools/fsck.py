@@ -40,6 +40,7 @@ from tools.pace import MB
 from tools.priority import give_way
 from tools.settings import Settings, SettingsCommand, with_settings
 from tools.ticking import ticking
+from tools.units import counted
 
 _REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
 _LOST: Final = "push the same content again, or bring it back from a backup: cas fsck --repair --from BACKUP"
@@ -254,6 +255,6 @@ def _concerned(settings: Settings, report: RebuildReport) -> dict[str, list[str]
 
 def _summary(report: RebuildReport) -> str:
     return (
-        f"index rebuilt from {report.packs:,} packs: "
-        f"{report.chunks:,} chunks, {report.blobs:,} blobs, {report.names:,} names"
+        f"index rebuilt from {counted(report.packs, 'pack')}: {counted(report.chunks, 'chunk')}, "
+        f"{counted(report.blobs, 'blob')}, {counted(report.names, 'name')}"
     )

@@ -19,7 +19,7 @@ from api.content.whereabouts import Whereabouts
 from cas import Depth, Finding, RepairReport, Scope, Store
 from tools import exits
 from tools.pace import Pace
-from tools.units import human_size
+from tools.units import counted, human_size
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
@@ -56,7 +56,7 @@ class Report:
         code = exits.UNMENDED if found else exits.OK
         part = {} if scope.parts == 1 else {"subset": f"{scope.part}/{scope.parts}"}
         blobs = len({digest for finding in found for digest in finding.blobs})
-        said = f"{len(found):,} findings, {blobs:,} blobs concerned; {human_size(self._read)} read"
+        said = f"{counted(len(found), 'finding')}, {counted(blobs, 'blob')} concerned; {human_size(self._read)} read"
         what = f"{self._depth.name.lower()} check" + "".join(f" of {each}" for each in part.values())
         self._sum_up(found, {**part, "blobs": blobs, "exit": code}, f"{what}: {said}")
         return code
@@ -143,8 +143,9 @@ def _line(said: dict[str, Any]) -> str:
 
 def _mended(report: RepairReport, found: int, left: int, *, dry_run: bool) -> str:
     would = "would be " if dry_run else ""
-    came = f"{len(report.recovered):,} blobs brought back, " if report.recovered else ""
+    came = f"{counted(len(report.recovered), 'blob')} brought back, " if report.recovered else ""
+    packs, lost = counted(len(report.packs), "pack"), counted(len(report.lost), "blob")
     return (
-        f"repair: {found:,} findings; {len(report.packs):,} packs {would}set aside in quarantine/, {came}"
-        f"{len(report.lost):,} blobs {would}answered as missing until they are pushed again, {left:,} not mended"
+        f"repair: {counted(found, 'finding')}; {packs} {would}set aside in quarantine/, {came}"
+        f"{lost} {would}answered as missing until they are pushed again, {left:,} not mended"
     )

@@ -20,7 +20,7 @@ from cas import Store, Unfinished
 from tools import exits
 from tools.priority import give_way
 from tools.settings import Settings, SettingsCommand, with_settings
-from tools.units import human_size, parse_duration
+from tools.units import counted, human_size, parse_duration
 
 _WORTH_TELLING = 1 << 20  # of bytes not free yet: others write meanwhile, and the index grows
 _BYTES = ("blobs", "recipes", "chunks", "bytes", "unfinished")
@@ -131,15 +131,15 @@ def _told(done: Collection, settings: Settings, *, dry_run: bool) -> str:
 
 
 def _kept(held: Unfinished, life_s: float) -> str:
-    until = _moment(held.touched + life_s)
+    uploads, until = counted(held.count, "unfinished upload"), _moment(held.touched + life_s)
     return (
-        f"kept: {held.count:,} unfinished uploads of {human_size(held.bytes)}, until {until} at the latest unless they "
-        "go on; --uploads TIME ends those idle for longer"
+        f"kept: {uploads} of {human_size(held.bytes)}, until {until} at the latest unless they go on; "
+        "--uploads TIME ends those idle for longer"
     )
 
 
 def _undoable(held: Undoable, window_s: float) -> str:
-    deletions = "1 deletion" if held.undoable == 1 else f"{held.undoable:,} deletions"
+    deletions = counted(held.undoable, "deletion")
     return (
         f"kept: what {deletions} took, which can be undone until {_moment(held.latest + window_s)} at the latest; "
         "cas du says how much that is, and --grace 0 ends it"

@@ -17,6 +17,11 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d+)?)\s*([smhd]?)\s*", re.ASCII | re.IGNORECASE)
 
 
+def counted(number: int, noun: str) -> str:
+    """Write how many there are of what a plain `s` makes several: `1 blob`, `2,303 chunks`."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
 def parse_size(text: str) -> int:
     """Read `65536`, `64KiB`, `64k` or `1.5 GiB`; letters mean powers of 1024. Raises ValueError."""
     found = _SIZE.fullmatch(text)
@@ -39,8 +44,7 @@ def human_duration(seconds: float) -> str:
     """Write a time for eyes, rounded down to its largest unit: `6 days`, `3 hours`, `40 s`."""
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {unit}" + "s" * (count > 1)
+            return counted(int(seconds // length), unit)
     return f"{int(seconds)} s"
 
 

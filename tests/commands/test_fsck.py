@@ -128,7 +128,7 @@ def test_repair_keeps_the_pack_and_a_push_heals_what_was_lost(server: StartServe
         finding, _ = map(json.loads, ended.stdout.splitlines())
         assert (ended.returncode, finding["names"], finding["blobs"]) == (4, ["team/app:1.0"], [digest])
         said = run_cas("fsck", "--repair", "--dry-run", "--root", root)
-        assert (said.returncode, "1 packs would be set aside" in said.stdout) == (4, True)
+        assert (said.returncode, "1 pack would be set aside" in said.stdout) == (4, True)
         ended = run_cas("fsck", "--repair", "--json", "--root", root)
         assert ended.returncode == 1, ended.stdout
         assert (root / "quarantine" / path.name).exists()
@@ -259,7 +259,7 @@ def test_a_manifest_that_is_gone_is_named_and_made_anew(root: Path) -> None:
     ended = run_cas("fsck", "--repair", "--root", root)
     assert (ended.returncode, ended.stderr) == (1, "")
     assert ended.stdout.startswith(line)
-    assert "repair: 1 findings; " in ended.stdout
+    assert "repair: 1 finding; " in ended.stdout
     assert (root / "store.json").read_bytes() == before
     assert run_cas("fsck", "--deep", "--root", root).returncode == 0
 

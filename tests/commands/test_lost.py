@@ -45,7 +45,7 @@ def lossy(server: StartServer, tmp_path: Path) -> Iterator[Lossy]:
         assert code == 0, text
         flip(max((running.root / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size), 1 << 20)
         code, text = found.cas("fsck", "--repair")
-        assert (code, "1 blobs answered as missing" in text) == (1, True), text
+        assert (code, "1 blob answered as missing" in text) == (1, True), text
         yield found
 
 
@@ -132,7 +132,7 @@ def test_a_repair_that_cannot_bring_back_what_was_lost_before_says_so(lossy: Los
         assert (code, [line.strip() for line in whose]) == (4, [lossy.layer, "team/app:1.0"])
         assert first.startswith(f"lost (I9): blob {lossy.layer}: ")
         assert said.endswith(
-            " 0 packs set aside in quarantine/, 1 blobs answered as missing until they are pushed again, 1 not mended"
+            " 0 packs set aside in quarantine/, 1 blob answered as missing until they are pushed again, 1 not mended"
         )
         assert left.startswith(f"not mended: blob {lossy.layer}: ")
         assert left.endswith(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.units import exact_size, human_duration, human_size, parse_duration, parse_size
+from tools.units import counted, exact_size, human_duration, human_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,12 @@ from tools.units import exact_size, human_duration, human_size, parse_duration, 
 def test_a_size_is_read_as_people_write_it(text: str, size: int) -> None:
     """Powers of 1024, whatever the spelling."""
     assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 blobs"), (1, "1 blob"), (2, "2 blobs"), (2303, "2,303 blobs")])
+def test_one_of_something_is_no_plural(number: int, text: str) -> None:
+    """As people say it."""
+    assert counted(number, "blob") == text
 
 
 @pytest.mark.parametrize("text", ["", "GiB", "-1", "1,5", "1e3", "0x10", "1 GiB GiB", "1i", "1iB", "٣"])
