@@ -35,7 +35,7 @@ from cas import (
     rebuild_index,
 )
 from tools import exits
-from tools.fsck_report import Report
+from tools.fsck_report import LOST, Report
 from tools.pace import MB
 from tools.priority import give_way
 from tools.settings import Settings, SettingsCommand, with_settings
@@ -43,7 +43,6 @@ from tools.ticking import ticking
 from tools.units import counted
 
 _REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
-_LOST: Final = "push the same content again, or bring it back from a backup: cas fsck --repair --from BACKUP"
 _FOLDER: Final = click.Path(readable=False, path_type=Path, resolve_path=True)
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _prctl = ctypes.CDLL(None).prctl
@@ -238,7 +237,7 @@ def _rebuild(settings: Settings, *, force: bool) -> None:
     click.echo(_summary(report))
     names = _concerned(settings, report)
     for line in report.damaged:
-        whose = f"; it concerns {', '.join(names[line])}; {_LOST}" if line in names else ""
+        whose = f"; it concerns {', '.join(names[line])}; {LOST}" if line in names else ""
         click.echo(f"damaged: {line}{whose}")
     if report.damaged:
         raise click.exceptions.Exit(exits.FINDINGS)

@@ -11,7 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, final
 
 import click
 
@@ -24,6 +25,8 @@ from tools.units import counted, human_size
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
 
+LOST: Final = "push the same content again, or bring it back from a backup: cas fsck --repair --from BACKUP"
+MENDED: Final = "mended"
 _STEPS = 1000  # of a progress bar
 
 
@@ -72,9 +75,9 @@ class Report:
         places = Whereabouts(store)
         scope = Scope(self._depth, told=self.read)
         report = store.repair(scope, dry_run=dry_run, other=None if other is None else other.reader)
-        for finding in report.found:
-            self._say(finding, places)
         left = () if dry_run else report.left
+        for finding in report.found:
+            self._say(finding if dry_run or left else _done(finding, report), places)
         found = (*self._mended, *report.found)
         code = exits.OK if not found else exits.UNMENDED if left or dry_run else exits.MENDED
         more = {
@@ -92,7 +95,7 @@ class Report:
 
     def mended(self, finding: Finding) -> None:
         """Tell what had to be mended before a store could be opened; what is told of the rest comes later."""
-        self._say(finding, None)
+        self._say(replace(finding, remedy=MENDED), None)
         self._mended.append(finding)
 
     def stop(self, finding: Finding) -> int:
@@ -134,6 +137,11 @@ class Report:
             "seconds": round(time.monotonic() - self._began, 2),
         }
         click.echo(json.dumps({"summary": summary | more}) if self._json else text)
+
+
+def _done(finding: Finding, report: RepairReport) -> Finding:
+    """Return what was found as it is after a repair that left nothing: what is lost has to come from elsewhere."""
+    return replace(finding, remedy=MENDED if set(report.lost).isdisjoint(finding.blobs) else LOST)
 
 
 def _line(said: dict[str, Any]) -> str:

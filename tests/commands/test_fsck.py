@@ -129,8 +129,11 @@ def test_repair_keeps_the_pack_and_a_push_heals_what_was_lost(server: StartServe
         assert (ended.returncode, finding["names"], finding["blobs"]) == (4, ["team/app:1.0"], [digest])
         said = run_cas("fsck", "--repair", "--dry-run", "--root", root)
         assert (said.returncode, "1 pack would be set aside" in said.stdout) == (4, True)
+        assert "; run cas fsck --repair, then push the same content again\n" in said.stdout
         ended = run_cas("fsck", "--repair", "--json", "--root", root)
         assert ended.returncode == 1, ended.stdout
+        remedy = json.loads(ended.stdout.splitlines()[0])["remedy"]  # what is left to do, now that it was repaired
+        assert remedy.startswith("push the same content again, or bring it back from a backup: ")
         assert (root / "quarantine" / path.name).exists()
         assert [client.blob("team/app", digest, method).status_code for method in ("HEAD", "GET")] == [404, 404]
         push_image(client, layer)
@@ -258,8 +261,7 @@ def test_a_manifest_that_is_gone_is_named_and_made_anew(root: Path) -> None:
         assert ended.stdout.startswith(line)
     ended = run_cas("fsck", "--repair", "--root", root)
     assert (ended.returncode, ended.stderr) == (1, "")
-    assert ended.stdout.startswith(line)
-    assert "repair: 1 finding; " in ended.stdout
+    assert ended.stdout.startswith("manifest (I9): store.json: it is missing; mended\nrepair: 1 finding; ")
     assert (root / "store.json").read_bytes() == before
     assert run_cas("fsck", "--deep", "--root", root).returncode == 0
 

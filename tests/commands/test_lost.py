@@ -116,6 +116,7 @@ def test_a_backup_brings_back_what_was_lost_beside_a_live_server(lossy: Lossy) -
     code, text = lossy.cas("fsck", "--repair", "--from", lossy.backup, "--json")
     told = summary(text)
     assert (code, told["recovered"], told["lost"], told["left"]) == (1, [lossy.layer], [], 0)
+    assert json.loads(text.splitlines()[0])["remedy"] == "mended"
     assert lossy.is_served()
     assert lossy.cas("fsck", "--deep")[0] == 0
     assert lossy.cas("fsck", "--repair", "--from", lossy.backup)[0] == 0
