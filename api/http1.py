@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import h11
 from hypercorn.events import Event, RawData, Updated
@@ -19,19 +19,18 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
 from hypercorn.typing import H11SendableEvent
 
-from api.access_log import AccessLog
 from api.basis import Basis
-from api.config import HttpSettings
+from api.carrier import Carrier
 from api.hello import TLS_FIRST_BYTE
 from api.inbox import PeerLost
-from api.intake import Direct, Events, Pieces, body_of, received, split_head
+from api.intake import Direct, Events, body_of, received, split_head
 from api.loan import EXTENSION as LOAN
-from api.loan import Lender, Loan, Source
+from api.loan import Lender, Loan
 from api.logged import Logged
 from api.outlet import EXTENSION as LOAN_OUT
 from api.outlet import LentBody, LentData
 from api.refusals import NO_TLS, SENTENCES, TWO_LENGTHS, refusal
-from api.repeats import BASIS, FILES, FRESH, Again, Files, Fresh, Repeats
+from api.repeats import BASIS, FILES, FRESH, Again, Files, Fresh
 from api.zerocopy import EXTENSION as ZERO_COPY
 from api.zerocopy import FileBody, FileData, FileStream, Placeholder, sent
 
@@ -43,31 +42,6 @@ _ANSWERED: Final = (h11.DONE, h11.MUST_CLOSE)
 @dataclass(frozen=True)
 class Linger(Event):
     """Say no more, but hear the client out for a while: it may still be sending what nobody wants."""
-
-
-class Carrier(Protocol):
-    """What the protocol has to know of the connection that carries it."""
-
-    settings: HttpSettings
-    is_tls: bool
-    lost: bool
-    repeats: Repeats
-    pieces: Pieces
-    access: AccessLog | None
-
-    @property
-    def moved_bytes(self) -> int:
-        """What went out so far that no writer saw: of files, and what applications wrote by themselves."""
-
-    @property
-    def socket(self) -> Any:
-        """What may be known of the transport's own."""
-
-    async def lend(self) -> Source | None:
-        """Let threads read from it until `take_back`, by what is returned; None if that cannot be done now."""
-
-    def take_back(self) -> None:
-        """Read on where they stopped."""
 
 
 class Stream(FileStream):

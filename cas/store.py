@@ -355,16 +355,6 @@ class Store(Upkeep):
         """
         return change(self._parts, edit, frees=frees)
 
-    def check_ready(self) -> None:
-        """See that a push would be taken now, as far as that can be told without one.
-
-        Raises:
-            NoSpace, DiskFailed, ReadOnly, Closed: it would not.
-        """
-        parts = self._parts
-        parts.committer.check()
-        parts.disk.check_room(parts.layout.root, 0, parts.settings.reserve)
-
     def turn(self, work: str, wait_s: float) -> Turn:
         """Wait for a turn with work to be done once, among all processes; in the end go on without. Owners end it."""
         return turn(self._parts.layout, work, wait_s)

@@ -208,6 +208,16 @@ class Upkeep:
         """
         return bool(due(self._parts, before)) and not is_under_way(self._parts.layout)
 
+    def check_ready(self) -> None:
+        """See that a push would be taken now, as far as that can be told without one.
+
+        Raises:
+            NoSpace, DiskFailed, ReadOnly, Closed: it would not.
+        """
+        parts = self._parts
+        parts.committer.check()
+        parts.disk.check_room(parts.layout.root, 0, parts.settings.reserve)
+
     def when_doubted(self, call: Callable[[], object]) -> None:
         """Have this called, on any thread, when a reader of this process saw damage, so that a scrub is due."""
         self._doubts.marked = call
