@@ -28,7 +28,7 @@ from api.loan import EXTENSION as LOAN
 from api.loan import Lender, Loan
 from api.logged import Logged
 from api.outlet import EXTENSION as LOAN_OUT
-from api.outlet import LentBody, LentData
+from api.outlet import LentBody, LentData, missing_bytes
 from api.refusals import NO_TLS, SENTENCES, TWO_LENGTHS, refusal
 from api.repeats import BASIS, FILES, FRESH, Again, Files, Fresh
 from api.zerocopy import EXTENSION as ZERO_COPY
@@ -150,6 +150,10 @@ class Http1(H11Protocol):
             for place in files.pieces():
                 await self.send(FileData(place.fd, place.offset, place.count, head))
                 head = b""
+                if self._connection.lost:
+                    if missing := missing_bytes(place):
+                        files.ends_early(place.fd, missing)  # then we left; the connection said why
+                    return
         finally:
             files.close()
 

@@ -45,6 +45,11 @@ class ShortFile(Exception):
         self.missing = missing
 
 
+def missing_bytes(place: FileRange) -> int:
+    """Tell how many bytes of a range its file lacks, as seen by whoever could not send all of it."""
+    return max(place.offset + place.count - os.fstat(place.fd).st_size, 0)
+
+
 @dataclass(frozen=True)
 class LentBody(StreamEvent):
     """A body, or a part of one, that its application writes by itself."""

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.basis import Basis
 from api.config import IN_MEMORY_S
+from cas import FileRange
 
 BASIS: Final = "cas.basis"
 FILES: Final = "cas.files"
@@ -32,23 +33,13 @@ _ENTRY_BYTES: Final = 512  # what an entry takes beside its bytes, about
 _FILES_BYTES: Final = 4096  # what the way to its files takes, at most about
 
 
-class Place(Protocol):
-    """Bytes of an open file."""
-
-    @property
-    def fd(self) -> int: ...
-
-    @property
-    def offset(self) -> int: ...
-
-    @property
-    def count(self) -> int: ...
-
-
 class Files(Protocol):
     """A body that lies in files, open until they are let go."""
 
-    def pieces(self) -> Iterable[Place]: ...
+    def pieces(self) -> Iterable[FileRange]: ...
+
+    def ends_early(self, fd: int, missing: int, /) -> object:
+        """Have it looked into that a file lacks so many bytes."""
 
     def close(self) -> None: ...
 

@@ -6,6 +6,7 @@ Knows files, and how much asyncio's TLS takes well at once. Refuses to know blob
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Awaitable, Callable
 from typing import ClassVar, Final, final
@@ -19,9 +20,10 @@ from api.zerocopy import FileData, sent
 # Whole records of 16 KiB, and with what is about them less than malloc has the kernel make anew each time (128 KiB).
 # What was read, encrypted and sent before lies in the core's own cache then, and half of what a byte costs is gone.
 _RECORDS_BYTES: Final = 112 * KIB
-# What one connection sends before the others have their turn, and what it does while no other one is sent a file.
+# What one connection sends before the others have their turn: half a millisecond.
 _TURN_BYTES: Final = 4 * _RECORDS_BYTES
-_LONE_TURN_BYTES: Final = 4 * _TURN_BYTES
+# What a read that must not wait says of what is not in memory, or of filesystems that cannot tell.
+_AWAY: Final = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 def _memory() -> memoryview:
@@ -36,7 +38,6 @@ class SealedSender:
         moved_bytes: of files, so far.
     """
 
-    active: ClassVar[int] = 0  # ranges on their way in this process, all on its one loop
     _memory: ClassVar[memoryview] = _memory()  # of all connections: none of them waits with it
 
     def __init__(
@@ -60,25 +61,20 @@ class SealedSender:
 
     async def send(self, data: FileData) -> None:
         """Send what comes before the range, and the range whole, or raise ShortFile, or what writing raises."""
-        at, stop = data.offset, data.offset + data.count
+        at, stop, before = data.offset, data.offset + data.count, data.before
         pages = Pages(data.fd, at, stop, self._settings.readahead_bytes)
-        before = data.before
-        SealedSender.active += 1
-        try:
-            while at < stop:
-                turn = _LONE_TURN_BYTES if self.active == 1 else _TURN_BYTES
-                if self._at_once >= turn:
-                    await asyncio.sleep(0)
-                    self._at_once = 0
-                if pages.are_here(at, end := min(stop, at + turn)):
-                    await self._send_warm(data.fd, at, end, before)
-                else:
-                    end = min(stop, at + _TURN_BYTES)
-                    await self._send_cold(pages, data.fd, at, end, before)
-                self._at_once += end - at
-                at, before = end, b""
-        finally:
-            SealedSender.active -= 1
+        while at < stop:
+            if self._at_once >= _TURN_BYTES:
+                await asyncio.sleep(0)
+                self._at_once = 0
+            try:
+                got = await self._send_warm(data.fd, at, stop, before)
+            except OSError as error:
+                if error.errno not in _AWAY:
+                    raise
+                got = await self._send_cold(pages, data.fd, at, min(stop, at + _TURN_BYTES), before)
+            self._at_once += got
+            at, before = at + got, b""
 
     async def send_bytes(self, data: bytes) -> None:
         """Send all of it, or raise what writing raises."""
@@ -88,26 +84,24 @@ class SealedSender:
                 await self._drain()
             rest = rest[_RECORDS_BYTES:]
 
-    async def _send_warm(self, fd: int, at: int, stop: int, before: bytes) -> None:
-        """Send from the page cache."""
-        while at < stop:
-            memory = SealedSender._memory
-            memory[: len(before)] = before
-            got = os.preadv(fd, [memory[len(before) : len(before) + stop - at]], at)
-            self._count(got, stop - at)
-            if not self._write(memory[: len(before) + got]):
-                SealedSender._memory = _memory()  # of the one before something may still be needed
-                await self._drain()
-            at, before = at + got, b""
+    async def _send_warm(self, fd: int, at: int, stop: int, before: bytes) -> int:
+        """Send what the page cache has of the next bytes, as much as is done at once."""
+        memory = SealedSender._memory
+        memory[: len(before)] = before
+        got = os.preadv(fd, [memory[len(before) : len(before) + stop - at]], at, os.RWF_NOWAIT)
+        self._count(got, stop - at)
+        if not self._write(memory[: len(before) + got]):
+            SealedSender._memory = _memory()  # of the one before something may still be needed
+            await self._drain()
+        return got
 
-    async def _send_cold(self, pages: Pages, fd: int, at: int, stop: int, before: bytes) -> None:
+    async def _send_cold(self, pages: Pages, fd: int, at: int, stop: int, before: bytes) -> int:
         """Send from disk, for which a thread waits."""
         sent.cold_calls += 1
-        while at < stop:
-            data = await self._cold.run(_read, pages, fd, at, stop)
-            self._count(len(data), stop - at)
-            await self.send_bytes(before + data)
-            at, before = at + len(data), b""
+        data = await self._cold.run(_read, pages, fd, at, stop)
+        self._count(len(data), stop - at)
+        await self.send_bytes(before + data)
+        return len(data)
 
     def _count(self, got: int, wanted: int) -> None:
         if not got:

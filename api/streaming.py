@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from api.ahead import Ahead
 from api.config import KIB
 from api.outlet import EXTENSION as LOAN
+from api.outlet import missing_bytes
 from api.receiving import ClientGone
 from api.relay import Relay
 from api.threads import Threads, outlive
@@ -111,7 +112,7 @@ class BlobResponse:
         try:
             await send({"type": ZERO_COPY, **message, "more_body": True})
         except ClientGone:
-            if missing := max(piece.offset + piece.count - os.fstat(piece.fd).st_size, 0):
+            if missing := missing_bytes(piece):
                 self._reader.ends_early(piece.fd, missing)  # then we left; the connection said why
             raise
 

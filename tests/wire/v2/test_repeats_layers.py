@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import os
 import random
 import socket
 import ssl
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from api.config import HttpSettings
@@ -121,6 +123,28 @@ def test_over_tls_a_layer_is_the_same_each_time(tmp_path: Path, tls: ssl.SSLCont
     with pushing(tmp_path / "root", tls=tls) as registry, closing(registry.client(http2=http2)) as client:
         digest = client.push("a/b", data)
         assert [client.blob("a/b", digest).content == data for _ in range(3)] == [True] * 3
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_layer_known_by_heart_whose_pack_ends_early_is_looked_into(
+    tmp_path: Path, tls: ssl.SSLContext, encrypted: bool
+) -> None:
+    """Nothing that is asked for each time would notice else, and it would be cut short for ever."""
+    data, marked = new_data(SIZE), threading.Event()
+    with pushing(tmp_path / "root", tls=tls if encrypted else None) as registry, closing(registry.client()) as client:
+        digest = client.push("a/b", data)
+        registry.store.when_doubted(marked.set)
+        repeats = sent.repeats
+        assert [client.blob("a/b", digest).content == data for _ in range(2)] == [True] * 2
+        assert repeated(repeats) == 1
+        pack = max((tmp_path / "root" / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
+        pack.chmod(0o640)
+        os.truncate(pack, SIZE // 2)
+        with pytest.raises(httpx2.TransportError):
+            client.blob("a/b", digest)
+        assert repeated(repeats) == 2
+        assert marked.wait(PATIENCE_S)
+        assert registry.store.stats().doubted == 1
 
 
 def test_a_layer_that_is_deleted_is_gone_at_the_next_question(own: Pushed) -> None:
