@@ -94,9 +94,10 @@ class Audit:
                 self.suspects |= journal
                 yield finding
 
-    def note(self, damaged: Collection[int] = ()) -> None:
-        """Remember of all packs that were read when that was, but of those found damaged that they are doubted."""
-        note_checked(self._parts, self.read | dict.fromkeys(damaged, DOUBTED))
+    def note(self, but: Collection[int] = (), doubted: Collection[int] = ()) -> None:
+        """Remember of all packs that were read, but for some, when that was, and of others that they are doubted."""
+        read = {pack: when for pack, when in self.read.items() if pack not in but}
+        note_checked(self._parts, read | dict.fromkeys(doubted, DOUBTED))
         self.read.clear()
 
     def _note_clean(self, pack: int) -> None:

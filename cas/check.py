@@ -44,13 +44,14 @@ if TYPE_CHECKING:
 _SLICE: Final = 1000
 
 
-def check(parts: Parts, scope: Scope, alone: Alone = nullcontext) -> Iterator[Finding]:
+def check(parts: Parts, scope: Scope, alone: Alone = nullcontext, *, doubts: bool = True) -> Iterator[Finding]:
     """Yield what is wrong; if the index itself is, that alone, since all else rests on it.
 
     Args:
         parts: of the store.
         scope: how much of it to read.
         alone: while it is entered, nobody moves or takes anything; for whom that is so already, nothing.
+        doubts: whether the scrub is to deal with the packs found damaged.
     """
     if wrong := list(index(parts)):
         yield from wrong
@@ -60,14 +61,16 @@ def check(parts: Parts, scope: Scope, alone: Alone = nullcontext) -> Iterator[Fi
         yield from look(parts)
     yield from _recipes(parts, scope, alone)
     yield from _lost(parts)
-    first, damaged = Audit(parts, scope), set[int]()
+    first, found = Audit(parts, scope), list[Finding]()
     if list(first.findings()):  # or somebody moved what lay there: a second look tells, and only that is told
         with alone():
             for finding in Audit(parts, scope, first.suspects).findings():
-                if finding.pack is not None:
-                    damaged.add(finding.pack)
+                found.append(finding)
                 yield finding
-    first.note(damaged)
+    damaged = {finding.pack for finding in found if finding.pack is not None}
+    # A scrub compares no keys, so it would find no fault with what fails in that alone.
+    rotten = {finding.pack for finding in found if finding.pack is not None and finding.check != "keys"}
+    first.note(damaged, rotten if doubts else ())
 
 
 def inspect_index(root: Path, settings: EngineSettings, *, reading: bool = False) -> Finding | None:

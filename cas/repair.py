@@ -72,7 +72,7 @@ def repair(
     Raises:
         NoSpace, DiskFailed, ReadOnly, Busy: nothing was lost by it; do it again.
     """
-    found = tuple(check(parts, scope))
+    found = tuple(check(parts, scope, doubts=not dry_run))
     before = {digest for finding in found if finding.check == "lost" for digest in finding.blobs}
     if dry_run:
         return RepairReport(found, _packs(found), tuple(sorted({*_suffering(found), *before})), found)

@@ -130,7 +130,8 @@ class Upkeep:
     def check(self, scope: Depth | Scope = Depth.QUICK, *, wait_s: float = 600.0) -> Iterator[Finding]:
         """Yield what is not as promised; others go on pushing, deleting, pulling and collecting meanwhile.
 
-        Nothing is changed but the note of when each pack was last read through.
+        Nothing is changed but the notes of when each pack was last read through, and which are damaged: the next scrub
+        deals with these.
 
         Args:
             scope: how much to read.

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from cas import Busy, CasError, Damaged, Depth, Digest, DiskFailed, Missing, Name, NoSpace, Store
+from cas.audit import Audit
 from cas.environment import Environment
 from cas.finding import REPAIR
+from cas.records import ChunkEntry
 from tests.engine.test_damage import chunks_of, spoil
 from tests.engine.test_scrub import BadDisk, due, later, marks
 from tests.support.counting import counted_index
@@ -197,6 +199,34 @@ def test_what_a_check_found_is_the_scrubs_next_work(store: Store, damage: Callab
     assert read(store, TEXT_DIGEST) == TEXT
     assert list(store.check(Depth.DEEP)) == []
     assert doubted(store) == set()
+
+
+def test_a_dry_run_of_a_repair_changes_nothing(store: Store) -> None:
+    """It says what would be set aside; that nobody does because of it, and nobody says that it was read and sound."""
+    pack = flip_a_bit(store)
+    assert store.repair(dry_run=True).packs == (pack,)
+    assert doubted(store) == set()
+    assert pack not in written(store)
+    assert not store.is_scrub_due(1)
+    assert store.stats().unchecked_packs == 1
+    assert store.repair().packs == (pack,)
+
+
+def test_what_only_a_deep_check_can_find_is_no_work_for_the_scrub(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would acquit it each time; nor is it called read and sound."""
+    pack = pack_of(store, NOISE_DIGEST)
+    spoilt = Audit._spoilt
+
+    def other_key(audit: Audit, at: int, entry: ChunkEntry) -> tuple[str, str] | None:
+        return ("keys", "a chunk's bytes have another key") if at == pack else spoilt(audit, at, entry)
+
+    monkeypatch.setattr(Audit, "_spoilt", other_key)
+    monkeypatch.setattr("cas.audit.doubtful", lambda entries, *_: entries)
+    assert {finding.pack for finding in store.check(Depth.DEEP)} == {pack}
+    assert doubted(store) == set()
+    assert pack not in written(store)
 
 
 def test_what_a_check_could_not_read_is_not_doubted(root: Path) -> None:
