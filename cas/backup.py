@@ -306,6 +306,12 @@ def _diary_of_backup(target: Layout, store: str, parts: Parts) -> Diary:
         raise Occupied(f"{target.root} holds the backup of another store; choose another folder")
     diary.restores = False
     if not target.index_data.is_file():
+        # The cell is made just before the first index takes its place, which until then is the copy.
+        if target.journal_cell.exists() and not (target.index_copy / "data.mdb").exists():
+            raise Damaged(
+                f"the backup in {target.root} may alone have what this store lost, and its index is gone; "
+                f"run cas fsck --rebuild-index --root {target.root}, or choose another folder"
+            )
         return diary
     change = _change_of(target, parts.settings)
     if change not in diary.changes:

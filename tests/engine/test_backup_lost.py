@@ -239,6 +239,24 @@ def test_a_damaged_index_of_the_backup_ends_the_backup(tmp_path: Path) -> None:
     is_whole(backup)
 
 
+def test_a_backup_whose_index_is_gone_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    """What it kept of lost blobs nobody would know to be needed; nothing there is touched, and what to do is said."""
+    root, backup = tmp_path / "root", tmp_path / "backup"
+    fill(root, backup)
+    with opened(root) as store:
+        rot(store)
+        assert told(store.backup(backup)) == ([], [], sorted(LOST))
+    shutil.rmtree(backup / "index")
+    before = {path: path.read_bytes() for path in packs_of(backup)}
+    with opened(root) as store, pytest.raises(Damaged, match=f"--rebuild-index --root {backup}"):
+        store.backup(backup)
+    assert {path: path.read_bytes() for path in packs_of(backup)} == before
+    rebuild_index(backup, SMALL)
+    with opened(root) as store:
+        assert told(store.backup(backup)) == ([], [], sorted(LOST))
+    is_whole(backup)
+
+
 def spoil_blob(root: Path) -> None:
     """Flip a bit in the row of a lost blob, in whichever page that lies."""
     data = root / "index" / "data.mdb"
