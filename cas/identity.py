@@ -101,6 +101,10 @@ def _identity(layout: Layout, settings: EngineSettings) -> bytes:
     found_in = list(headers(dict(pack_paths(layout))))
     packs, index = Counter(header.store for header in found_in), _index_says(layout, settings)
     diary = Diary.read(layout.diary)
+    if diary is not None and diary.restores and not layout.manifest.exists():
+        raise NotAStore(
+            f"a cas restore into {layout.root} was cut off, and not all is here; call it again, which goes on"
+        )
     if any(header.format > PACK_FORMAT for header in found_in):
         raise NotAStore(f"packs of a newer version lie in {layout.packs}; upgrade cas, or {_ELSE}")
     if len(packs) > 1:

@@ -16,6 +16,7 @@ import pytest
 
 from cas import Busy, DiskFailed, InUse, Name, NoSpace, NotAStore, Occupied, RootReadOnly, Store, rebuild_index, restore
 from cas.disk import Disk
+from cas.identity import inspect_manifest, mend_manifest
 from cas.layout import Layout
 from cas.lease import maintenance_lock
 from cas.mirror import CopyReport
@@ -171,6 +172,13 @@ def test_a_refused_restore_leaves_nothing_in_its_root(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "new").rglob("*")} == before
 
 
+def refuses_to_make_do(root: Path) -> None:
+    """Nobody takes what a restore brought so far for all there is, and makes a store of that."""
+    if inspect_manifest(root, SMALL) is not None:  # something of a store is there
+        with pytest.raises(NotAStore, match="call it again" if (root / "backup.json").exists() else ""):
+            mend_manifest(root, SMALL)
+
+
 @pytest.mark.parametrize("is_damaged", [False, True])
 def test_a_restore_that_ends_anywhere_goes_on(tmp_path: Path, *, is_damaged: bool) -> None:
     """Until it is done the root is no store; then it is whole. What is damaged is told by the last call, too."""
@@ -192,6 +200,7 @@ def test_a_restore_that_ends_anywhere_goes_on(tmp_path: Path, *, is_damaged: boo
             if not (tmp_path / "new" / "store.json").exists():
                 with pytest.raises(NotAStore):
                     Store.open(tmp_path / "new", SMALL)
+                refuses_to_make_do(tmp_path / "new")
             assert restore(tmp_path / "backup", tmp_path / "new", SMALL).damaged == damaged
             assert not {"backup.json", "backup.lock"} & {path.name for path in (tmp_path / "new").iterdir()}
             assert contents_of(tmp_path / "new") == before
