@@ -324,7 +324,8 @@ class Connection(TCPServer):
         self._linger_end = self.loop.call_later(self.settings.linger_s, self._hang_up)
 
     def _hang_up(self) -> None:
-        if self._layer is not None and self._layer.is_lent:
+        # asyncio's TLS does nothing when it is closed once its peer is gone, or while somebody else uses it.
+        if self._layer is not None and (self._layer.is_lent or self._layer.is_deaf):
             self._layer.cut()
         else:
             self.writer.close()
@@ -336,7 +337,7 @@ class Connection(TCPServer):
         self.pieces.close()
         with suppress(OSError, NotImplementedError, RuntimeError):
             self.writer.write_eof()
-        self._hang_up()
+        self.writer.close()
         self._part()
         try:
             async with asyncio.timeout(self.settings.stall_s):

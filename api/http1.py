@@ -123,7 +123,8 @@ class Http1(H11Protocol):
             if self.is_held_up:
                 self._question = b""  # its body would be taken for the next request
             self._direct = direct = body_of(self.connection, is_chunked=self._is_chunked)
-            if direct is not None and direct.is_large(ahead=len(data)):
+            is_refused = self.connection.our_state in _ANSWERED  # then what comes is heard out, and nobody's
+            if direct is not None and direct.is_large(ahead=len(data)) and not is_refused:
                 self._connection.pieces.lend()  # its application may want to read the rest by itself
         if data and self._direct is not None:
             data = await self._take_direct(self._direct, data)
@@ -184,7 +185,11 @@ class Http1(H11Protocol):
             self._connection.take_back()
             return None
         stall_s = self._connection.settings.stall_s
-        return Loan(self._connection.socket, direct.to_come, stall_s, partial(self._take_back, taken), source)
+        try:
+            return Loan(self._connection.socket, direct.to_come, stall_s, partial(self._take_back, taken), source)
+        except OSError:  # no descriptor is left
+            self._connection.take_back()
+            raise
 
     async def _take_back(self, before: int, loan: Loan) -> None:
         """Go on where a thread stopped to read, after so many bytes of the body."""

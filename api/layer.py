@@ -14,8 +14,10 @@ from typing import Any, Final, final
 
 from api.config import KIB
 
-# Encrypted bytes taken from the socket at once: eight records.
+# Encrypted bytes taken from the socket at once: eight records. And how often in one read without anything for it: what
+# is only about TLS a peer may send for ever, while others wait for the thread.
 _TAKEN_BYTES: Final = 128 * KIB
+_IDLE_TAKES: Final = 4
 # What may have come of a record that is not whole, so that nothing of it can be had (RFC 8446, 5.2: 2^14 + 256 + 5).
 _RECORD_BYTES: Final = 17 * KIB
 
@@ -43,28 +45,35 @@ class Decrypted:
             BlockingIOError: nothing has come.
             OSError: the peer is gone, or speaks no TLS any more.
         """
-        got = 0
+        got = idle = 0
         while got < len(into):
             try:
                 more = self._tls.read(len(into) - got, into[got:])
             except ssl.SSLWantReadError:
-                if self._take(sock, may_wait=not got):
-                    continue
-                break
+                idle += 1
+                try:
+                    if not self._take(sock, is_late=idle > _IDLE_TAKES):
+                        break
+                except BlockingIOError:
+                    if not got:
+                        raise
+                    break
+                continue
             if not more:
                 break
-            got += int(more)
+            got, idle = got + int(more), 0
         return got
 
-    def _take(self, sock: socket.socket, *, may_wait: bool) -> bool:
-        """Take what came; False if nothing did, or nothing will any more."""
-        try:
-            count = sock.recv_into(self._taken)
-        except BlockingIOError:
-            self.is_dry = True
-            if may_wait:
-                raise
-            return False
+    def _take(self, sock: socket.socket, *, is_late: bool) -> bool:
+        """Take what came; False if nothing will any more.
+
+        Raises:
+            BlockingIOError: nothing has come, or it was enough for now.
+        """
+        self.is_dry = True
+        if is_late:
+            raise BlockingIOError
+        count = sock.recv_into(self._taken)
         self.is_dry = False
         self._incoming.write(self._taken[:count])
         return count > 0
@@ -103,10 +112,11 @@ class Layer:
         layer, wire = self._transport._ssl_protocol, self._wire  # noqa: SLF001
         if layer._get_write_buffer_size() or wire.get_write_buffer_size():  # noqa: SLF001 - it would write meanwhile
             return None
+        source = Decrypted(layer._sslobj, layer._incoming)  # noqa: SLF001
         self._was_reading = wire.is_reading()
         wire.pause_reading()
         self.is_lent = True
-        return Decrypted(layer._sslobj, layer._incoming)  # noqa: SLF001
+        return source
 
     def take_back(self) -> None:
         """Go on where they stopped."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -12,20 +13,21 @@ from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.types import ASGIApp
 
+from api import layer
 from api.config import HttpSettings
 from api.intake import received
-from api.layer import Layer
+from api.layer import Decrypted, Layer
 from api.loan import Loan
 from api.threads import Threads
 from cas import Digest, Store
 from tests.support.engine import KIB, MIB, noise, read
 from tests.wire.blobs import application, self_signed, trusting
-from tests.wire.harness import PATIENCE_S, Running, body_of, read_all, serving
+from tests.wire.harness import PATIENCE_S, Running, body_of, open_descriptors, read_all, serving
 
 FIRST = 64 * KIB  # what the connection reads with a head
 
@@ -374,6 +376,58 @@ def test_a_server_that_stops_cuts_a_connection_that_is_lent_once_its_thread_is_d
     assert store.stats().blobs == 1
 
 
+def test_a_refused_body_over_tls_leaves_no_connection_behind(
+    store: Store, threads: Threads, tls: ssl.SSLContext
+) -> None:
+    """However much of it came with its head, which nobody wanted."""
+    line, lengths = Line(tls), f"Content-Length: {MIB}\r\nTransfer-Encoding: chunked\r\n"
+    settings, before = HttpSettings(linger_s=0.1, grace_s=2 * PATIENCE_S), open_descriptors()
+    with line.serving(application(store, threads), settings) as running:
+        for _ in range(20):
+            with line.connect(running) as sock:
+                sock.sendall(f"PUT / HTTP/1.1\r\nHost: a\r\n{lengths}\r\n".encode() + bytes(200_000))
+                assert sock.recv(4096).startswith(b"HTTP/1.1 400 ")
+    assert open_descriptors() <= before
+
+
+def test_a_connection_that_cannot_be_lent_for_lack_of_descriptors_is_answered(
+    line: Line, store: Store, threads: Threads, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And goes on, once there are some again."""
+    dup, data = os.dup, noise(MIB, 8)
+
+    def none_left(_: int) -> int:
+        monkeypatch.setattr(os, "dup", dup)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with line.serving(application(store, threads), HttpSettings(linger_s=0.1)) as running:
+        with line.connect(running) as sock:
+            monkeypatch.setattr(os, "dup", none_left)
+            sock.sendall(head(len(data)) + data)
+            assert read_all(sock).startswith(b"HTTP/1.1 500 ")
+        assert put(line, running, data).decode() == str(Digest.of(data))
+    assert "Too many open files" in caplog.text
+
+
+def test_what_is_only_about_tls_holds_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys may be changed for ever; nothing of a body comes by that."""
+
+    class Silent:
+        def read(self, _count: int, _into: memoryview) -> int:
+            raise ssl.SSLWantReadError
+
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        far.sendall(bytes(50_000))
+        monkeypatch.setattr(layer, "_TAKEN_BYTES", 1000)
+        source = Decrypted(cast("ssl.SSLObject", Silent()), ssl.MemoryBIO())
+        with pytest.raises(BlockingIOError):
+            source.read(near, memoryview(bytearray(100)))
+        assert source.is_dry
+        assert near.recv(1, socket.MSG_PEEK), "it was read to the end"
+
+
 def test_nobody_writes_to_a_connection_that_encrypts_while_it_is_lent() -> None:
     """Nor closes it: whoever reads is told, and then it is."""
 
@@ -381,17 +435,17 @@ def test_nobody_writes_to_a_connection_that_encrypts_while_it_is_lent() -> None:
         ended = asyncio.Event()
 
         async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            layer = Layer(writer.transport)
-            source = await layer.lend()
+            ours = Layer(writer.transport)
+            source = await ours.lend()
             assert source is not None
-            assert layer.is_lent
-            assert await layer.lend() is None
-            layer.cut()
+            assert ours.is_lent
+            assert await ours.lend() is None
+            ours.cut()
             assert not writer.transport.is_closing()
             near = writer.get_extra_info("socket")
             with closing(socket.socket(fileno=os.dup(near.fileno()))) as sock:
                 assert await asyncio.to_thread(source.read, sock, memoryview(bytearray(100))) == 0
-            layer.take_back()
+            ours.take_back()
             assert writer.transport.is_closing()
             ended.set()
 
