@@ -376,17 +376,19 @@ def test_a_server_that_stops_cuts_a_connection_that_is_lent_once_its_thread_is_d
     assert store.stats().blobs == 1
 
 
+@pytest.mark.parametrize("why", ["Transfer-Encoding: chunked", f"X: {'x' * 4000}"], ids=["two-lengths", "large-head"])
 def test_a_refused_body_over_tls_leaves_no_connection_behind(
-    store: Store, threads: Threads, tls: ssl.SSLContext
+    store: Store, threads: Threads, tls: ssl.SSLContext, why: str
 ) -> None:
     """However much of it came with its head, which nobody wanted."""
-    line, lengths = Line(tls), f"Content-Length: {MIB}\r\nTransfer-Encoding: chunked\r\n"
-    settings, before = HttpSettings(linger_s=0.1, grace_s=2 * PATIENCE_S), open_descriptors()
+    line, before = Line(tls), open_descriptors()
+    settings = HttpSettings(linger_s=0.3, grace_s=2 * PATIENCE_S, max_header_bytes=3000)
     with line.serving(application(store, threads), settings) as running:
-        for _ in range(20):
-            with line.connect(running) as sock:
-                sock.sendall(f"PUT / HTTP/1.1\r\nHost: a\r\n{lengths}\r\n".encode() + bytes(200_000))
-                assert sock.recv(4096).startswith(b"HTTP/1.1 400 ")
+        for number in range(20):
+            client = Records(running)
+            with client.sock:
+                client.sock.sendall(client.encrypted(head(MIB, why) + chunked(bytes(150_000 + 60_000 * number), 5000)))
+                assert client.hear().startswith(b"HTTP/1.1 4")
     assert open_descriptors() <= before
 
 
