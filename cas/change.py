@@ -113,8 +113,28 @@ class Names(Reads):
         """
         for digest in record.holds:
             if self._edit.blob(digest) is None:
-                raise Missing(f"{name.path} cannot hold {digest}: no such blob is stored; upload it first")
-        key, value = name.key(), record.encode()
+                raise _missing(name, digest)
+        self._put(name.key(), record.encode())
+
+    def move(self, name: Name, to: Name, record: Record) -> None:
+        """Remove a name and set another one in its stead, which goes on holding what this one held, lost or not.
+
+        No other way leads to a name that holds what is not stored; here it is held already, or known to be lost (I9).
+
+        Raises:
+            Missing: a blob it should hold was not held by the one removed, and is neither stored nor lost.
+            InvalidName: the name cannot be stored.
+        """
+        key, value = to.key(), record.encode()
+        old = self.get(name)
+        held = () if old is None else old.holds
+        for digest in record.holds:
+            if digest not in held and not self._edit.blob_rows(digest):
+                raise _missing(to, digest)
+        self.delete(name)
+        self._put(key, value)
+
+    def _put(self, key: bytes, value: bytes) -> None:
         self._edit.put_record(key, value)
         self._draft.edits.append(NameEdit(key, value))
 
@@ -170,6 +190,10 @@ def find_blob(view: View, digest: Digest) -> BlobEntry | None:
         return view.blob(digest)
     except Damaged as error:
         raise Damaged(f"blob {digest} is damaged: {error}") from error
+
+
+def _missing(name: Name, digest: Digest) -> Missing:
+    return Missing(f"{name.path} cannot hold {digest}: no such blob is stored; upload it first")
 
 
 def _bounds(kind: str, prefix: str, after: str) -> tuple[bytes, bytes]:

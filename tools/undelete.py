@@ -58,7 +58,7 @@ def undelete(settings: Settings, what: str | None, *, listing: bool, as_json: bo
         return
     click.echo(f"{target.what} is back" + (f", and with it {', '.join(along)}" if along else ""))
     for each in left:
-        click.echo(f"left out: {each}: something stands there by now, or its blob was lost")
+        click.echo(f"left out: {each}: something stands there by now, or its blob is gone")
 
 
 def _target(what: str) -> Target:

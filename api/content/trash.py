@@ -5,13 +5,15 @@
     trash       ID/kind/path    the record as it was, holding the same blobs; one row of what the deletion took
     trash.last  ids             {"id": the last one's}
 
-To the engine these are names like any other: what they hold is not collected. They stand for no logical bytes. Rows of
-an id that no deletion has, and no note of `removal`, are garbage. Blocking; no HTTP.
+To the engine these are names like any other: what they hold is not collected, and what is lost of it is known to be
+needed, so that a backup goes on having it. They stand for no logical bytes. Rows of an id that no deletion has, and no
+note of `removal`, are garbage. Blocking; no HTTP.
 Who brings things back: `undelete`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from api.content.collect import Garbage, Rule, Terms, walk
 from api.content.repositories import GONE, BeingRemoved
 from api.content.repository import Repository
 from api.content.values import content, record
-from cas import Damaged, Digest, Name, Names, Reads, Record, Store
+from cas import Damaged, Missing, Name, Names, Reads, Record, Store
 
 TRASH: Final = "trash"
 OF: Final = "trash.of"
@@ -100,26 +102,25 @@ def take_row(names: Names, deletion: str, name: Name) -> int:
     found = names.get(name)
     if found is None:
         return 0
-    held = tuple(digest for digest in found.holds if _is_stored(names, digest))
     whole = found.encode()
-    names.put(_row(deletion, name), Record(whole, held))
-    names.delete(name)
+    names.move(name, _row(deletion, name), Record(whole, found.holds))
     return len(whole)
 
 
 def give_back(names: Names, row: Name) -> tuple[Name, int]:
     """Put a name back where it stood; return it, and how many bytes that moved: 0 if it could not go back.
 
-    It cannot where something stands by now, or where a blob that it held was lost.
+    It cannot where something stands by now, or where a blob is gone: earlier versions let go of what was lost.
     """
     found = names.get(row)
     assert found is not None, "listed within this change"
-    name, before = original(row), Record.decode(found.value)
+    name = original(row)
+    if names.get(name) is None:
+        with contextlib.suppress(Missing, Damaged):
+            names.move(row, name, Record.decode(found.value))
+            return name, len(found.value)
     names.delete(row)
-    if names.get(name) is not None or not all(_is_stored(names, digest) for digest in before.holds):
-        return name, 0
-    names.put(name, before)
-    return name, len(found.value)
+    return name, 0
 
 
 def _row(deletion: str, name: Name) -> Name:
@@ -207,10 +208,3 @@ def _read(name: Name, found: Record) -> Deletion:
     what, _, id_ = name.path.rpartition("#")
     value = content(found)
     return Deletion(what, value["at"], id_, value.get("stamp"))
-
-
-def _is_stored(reads: Reads, digest: Digest) -> bool:
-    try:
-        return reads.stat(digest) is not None
-    except Damaged:
-        return False

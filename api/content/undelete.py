@@ -66,7 +66,7 @@ class Restored:
     Attributes:
         deletion: the one that was undone.
         back: the tags and manifests that came back, whichever of them was asked for; of a repository, nothing is said.
-        left: names in whose place something stands by now, or whose blobs were lost.
+        left: names in whose place something stands by now, or whose blobs an earlier version let go of.
     """
 
     deletion: Deletion
@@ -113,7 +113,7 @@ def _within(names: Names, target: Target) -> Restored:
     moved = [trash.give_back(names, row) for row in trash.rows(names, deletion.id)]
     left = tuple(name for name, size in moved if not size)
     if Name(target.kind, target.what) in left:
-        raise StandsInTheWay(f"{target.what} needs a blob that was lost; push it again")
+        raise StandsInTheWay(f"{target.what} needs a blob that is gone; push it again")
     if names.get(Name(target.kind, target.what)) is None:
         raise NothingDeleted(target.what)  # its rows are gone
     if target.kind == tags.TAG:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import final
 
-from api.content import repositories
+from api.content import repositories, trash
 from api.content.repository import Repository
 from api.content.usage import Contents
 from cas import Digest, Name, Store
@@ -25,12 +25,15 @@ class Whereabouts:
         self._reached: dict[str, dict[str, set[Digest]]] = {}
 
     def of(self, blobs: Iterable[Digest], holders: Iterable[Name]) -> list[str]:
-        """Return `REPO:TAG` of every tag that needs one of these blobs; what has no tag there as `REPO@DIGEST`."""
+        """Return `REPO:TAG` of every tag that needs one of these blobs; what has no tag there as `REPO@DIGEST`.
+
+        What waits in the trash is `REPO@DIGEST (deleted)`.
+        """
         wanted, told = set(blobs), set[str]()
         for name in holders:
             homes = self._homes(name)
             tags = {f"{home}:{tag}" for home in homes for tag, reached in self._tags(home).items() if reached & wanted}
-            told |= tags or {name.path if name.kind in _SEPARATORS else f"{name.kind} {name.path}"}
+            told |= tags or {_plain(name)}
         return sorted(told)
 
     def of_blob(self, digest: Digest) -> list[str]:
@@ -52,3 +55,9 @@ class Whereabouts:
             tags = {} if contents is None else contents.tags
             self._reached[home] = {} if contents is None else {tag: contents.reach(to) for tag, to in tags.items()}
         return self._reached[home]
+
+
+def _plain(name: Name) -> str:
+    if name.kind == trash.TRASH:
+        return f"{_plain(trash.original(name))} (deleted)"
+    return name.path if name.kind in _SEPARATORS else f"{name.kind} {name.path}"

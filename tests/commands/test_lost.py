@@ -123,6 +123,30 @@ def test_a_backup_brings_back_what_was_lost_beside_a_live_server(lossy: Lossy) -
     assert lossy.cas("backup", lossy.backup)[0] == 0
 
 
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_a_backup_keeps_what_was_lost_of_what_was_deleted_and_brings_it_back(lossy: Lossy, *, meanwhile: bool) -> None:
+    """Whatever is done in between: it stays in the backup, and comes back from there, in the trash or out of it."""
+    assert lossy.cas("repo", "rm", "team/app")[0] == 0
+    for _ in range(2):
+        code, text = lossy.cas("backup", lossy.backup, "--json")
+        told = json.loads(text)
+        assert (code, told["lost"]) == (1, [])
+        assert told["kept"] == [{"blob": lossy.layer, "names": [f"team/app@{lossy.layer} (deleted)"]}]
+        assert lossy.cas("gc")[0] == 0
+    if meanwhile:
+        assert summary(lossy.cas("fsck", "--repair", "--from", lossy.backup, "--json")[1])["recovered"] == [lossy.layer]
+    assert lossy.cas("undelete", "team/app") == (0, "team/app is back\n")
+    assert lossy.is_served() == meanwhile
+    if not meanwhile:
+        told = json.loads(lossy.cas("backup", lossy.backup, "--json")[1])
+        assert told["kept"] == [{"blob": lossy.layer, "names": ["team/app:1.0"]}]
+        assert lossy.cas("fsck")[0] == 4
+        assert summary(lossy.cas("fsck", "--repair", "--from", lossy.backup, "--json")[1])["recovered"] == [lossy.layer]
+    assert lossy.is_served()
+    assert lossy.cas("fsck", "--deep")[0] == 0
+    assert lossy.cas("backup", lossy.backup)[0] == 0
+
+
 def test_a_repair_that_cannot_bring_back_what_was_lost_before_says_so(lossy: Lossy) -> None:
     """Exit code 4, as of a check: which blobs, whose, and what would help; a push then does."""
     for arguments in ((), ("--from", lossy.backup)):

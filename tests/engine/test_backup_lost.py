@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cas import Damaged, Depth, Digest, Name, Store, rebuild_index, restore
+from cas import Damaged, Depth, Digest, Name, Names, Store, rebuild_index, restore
 from cas.mirror import CopyReport
 from cas.tables import ChunkState
 from tests.engine.test_backup import contents, contents_of
@@ -99,6 +99,28 @@ def test_a_pack_that_is_gone_and_forgotten_stays_in_the_backup(tmp_path: Path) -
         assert (report.damaged, report.lost) == ([], [])
         assert {Digest.of(DATA[name]) for name in contents_missing(store)} == set(report.kept)
     is_whole(backup)
+
+
+def test_a_backup_goes_on_having_what_a_name_holds_that_moved(tmp_path: Path) -> None:
+    """There and back, as what is deleted and undeleted; and the journal says so too."""
+    root, backup = tmp_path / "root", tmp_path / "backup"
+    fill(root, backup)
+
+    def move(names: Names, old: str, new: str) -> None:
+        for name, found in names.scan(old):
+            if name.path in ("one", "two"):
+                names.move(name, Name(new, name.path), found)
+
+    with opened(root) as store:
+        rot(store)
+        for ends in (("thing", "elsewhere"), ("elsewhere", "thing")):
+            store.change(lambda names, ends=ends: move(names, *ends))  # type: ignore[misc]
+            store.collect()
+            assert told(store.backup(backup)) == ([], [], sorted(LOST))
+    is_whole(backup)
+    assert set(rebuild_index(root, SMALL, force=True).concerned.values()) == set(LOST)
+    with opened(root) as store:
+        assert {finding.check for finding in store.check()} == {"lost"}
 
 
 def contents_missing(store: Store) -> set[str]:

@@ -92,6 +92,27 @@ class TestOneChange:
                 store.change(edit)
             assert store.scan("thing") == []
 
+    def test_a_name_that_moves_goes_on_holding_what_is_lost(self, tmp_path: Path) -> None:
+        """Somebody holds it at any moment; no other name can come to hold it, and none what is not known at all."""
+        with opened(tmp_path) as store:
+            lost, other = push(store, "lost", noise(10 * KIB)), push(store, "other", noise(10 * KIB, 2))
+            old, new, unknown = Name("thing", "lost"), Name("thing", "moved"), Digest.of(b"never pushed")
+            store._parts.index.write(lambda edit: edit.lose_blob(lost))
+            with pytest.raises(Missing):
+                store.change(lambda names: names.put(new, Record(b"", (lost,))))
+            with pytest.raises(Missing, match=r"moved cannot hold sha256:.*upload it first"):
+                store.change(lambda names: names.move(old, new, Record(b"", (lost, unknown))))
+            assert (store.get(new), store.get(old) is None) == (None, False)
+            moved = Record(b"as it is", (lost, other), 7)
+            store.change(lambda names: names.move(old, new, moved))
+            assert (store.get(new), store.get(old)) == (moved, None)
+            assert store.read(lambda reads: reads.names_of(lost)) == [new]
+            assert {finding.check for finding in store.check()} == {"lost"}
+            store.change(lambda names: names.move(new, new, Record(b"", (lost,))))
+            assert store.read(lambda reads: (reads.names_of(lost), new in reads.names_of(other))) == ([new], False)
+            store.collect()
+            assert store.stats().lost == 1
+
     def test_a_blob_kept_by_the_same_change_may_be_held(self, tmp_path: Path) -> None:
         """But only after it was kept."""
         with opened(tmp_path) as store:
