@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+import xxhash
+
 from cas.errors import Damaged
 from cas.extent import Codec, Extent, FileRange, adjacent, coalesce, overlap
 from cas.finding import REPAIR
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from cas.parts import Parts
     from cas.pins import Pin
     from cas.records import BlobEntry
-    from cas.tables import Stretch
+    from cas.tables import ChunkRow, Stretch
     from cas.view import View
 
 _LOOKS = 3  # for a chunk whose pack was moved between the look and the opening of its file
@@ -144,6 +146,30 @@ class Reader:
             f"a pack ends {missing} bytes early", *(p for p, held in list(self._held.items()) if held == fd)
         )
 
+    def belied(self) -> Damaged:
+        """Return the error for whoever read all of it, and found that its bytes have another digest.
+
+        Reads it once more: packs are doubted in which chunks are not what was stored. Where all are now, those that
+        were read.
+
+        Raises:
+            Damaged, Unreadable: it cannot be read.
+        """
+        return self._damage("its bytes have another digest", *(set(self._untrue()) or self._held))
+
+    def _untrue(self) -> Iterator[int]:
+        """Yield the pack of each chunk whose bytes do not have its key."""
+        at = self.size if self._blob.inline is not None else 0
+        while at < self.size:
+            stretch = self._stretch(at)
+            for ref, row in zip(stretch.refs, self._rows(stretch), strict=True):
+                extent = row.extent
+                stored = self._load(FileRange(self._held[extent.pack], extent.offset, extent.stored))
+                raw = stored if extent.codec is Codec.RAW else self._decode(extent, memoryview(stored))
+                if xxhash.xxh3_128_digest(raw) != ref.key:
+                    yield extent.pack
+            at = stretch.start + stretch.raw
+
     def _stretch(self, at: int) -> Stretch:
         def look(view: View) -> Stretch | None:
             found = view.stretch(self._blob.recipe, at)
@@ -221,15 +247,19 @@ class Reader:
         return True
 
     def _resolve(self, stretch: Stretch) -> list[Extent]:
+        return coalesce(row.extent for row in self._rows(stretch))
+
+    def _rows(self, stretch: Stretch) -> list[ChunkRow]:
+        """Return where its chunks lie, their packs opened."""
         gone: list[int] = []
         for _ in range(_LOOKS):
             rows = self._parts.index.read(lambda view: [view.chunk(ref) for ref in stretch.refs])
-            extents = [row.extent for row in rows if row is not None and row.state is not ChunkState.BAD]
-            if len(extents) < len(rows):
+            there = [row for row in rows if row is not None and row.state is not ChunkState.BAD]
+            if len(there) < len(rows):
                 break
-            gone = [pack for pack in {extent.pack for extent in extents} if not self._open(pack)]
+            gone = [pack for pack in {row.extent.pack for row in there} if not self._open(pack)]
             if not gone:
-                return coalesce(extents)
+                return there
         raise self._damage("a chunk of it is missing", *gone)
 
     def _damage(self, what: str, *packs: int) -> Damaged:

@@ -1,6 +1,6 @@
 """`cas export`: repositories as folders that other tools read.
 
-Layer: tools. Reads beside a live server; changes nothing in the store.
+Layer: tools. Reads beside a live server; changes nothing in the store, but that it doubts where it saw damage.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def oci_(settings: Settings, what: str, folder: Path, *, as_json: bool) -> None:
     """Write a repository or a tag as an OCI image layout.
 
     What is about it (signatures, SBOMs) goes with it. DIR is made, or added to if it is such a layout. Can be stopped
-    at any moment and begun anew: what is there already is not written again, and a tag is listed only once all of it is
-    there. What cannot be read is named and left out, and the exit code is 1 then.
+    at any moment and begun anew: what is there already, and right, is not written again, and a tag is listed only once
+    all of it is there. What cannot be read or has rotted is named and left out, and the exit code is 1 then.
 
     \b
     Examples:

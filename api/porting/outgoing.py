@@ -1,7 +1,7 @@
 """A repository, or one tag of it, on its way into an OCI layout.
 
 With everything that its manifests need, and what is about them. A tag gets its name in the layout only once all it
-needs is there. Refuses to know how files are written.
+needs is there, and nothing is there that is not what its digest says. Refuses to know how files are written.
 """
 
 from __future__ import annotations
@@ -99,6 +99,10 @@ class _Outgoing:
         if found is None:
             raise Unusable(f"its manifest {digest} is missing")
         body = b"".join(self._blocks(found.blob)) if found.blob else found.body
+        hashed = digest.hasher()
+        hashed.update(body)
+        if hashed.digest() != digest.raw:
+            raise Unusable(f"its manifest {digest} is damaged: its bytes have another digest")
         try:
             read = document.parse(body, found.media_type)
         except ApiError as error:
@@ -143,12 +147,21 @@ class _Outgoing:
             self._report.counts.blobs += 1
 
     def _blocks(self, digest: Digest) -> Iterator[bytes]:
+        """Yield a blob's bytes.
+
+        Raises:
+            Unusable: it is missing or damaged; of bytes that are stored as they came, that shows at their end.
+        """
+        hashed = digest.hasher()
         try:
             with self._store.reader(digest) as reader:
                 for start in range(0, reader.size, BLOCK_BYTES):
                     block = reader.read(start, min(start + BLOCK_BYTES, reader.size))
+                    hashed.update(block)
                     self._report.block(len(block))
                     yield block
+                if hashed.digest() != digest.raw:
+                    raise reader.belied()
         except Missing:
             raise _missing(digest) from None
         except Damaged as error:

@@ -1,7 +1,7 @@
 """An OCI layout in the making: a folder into which whole files go, and its list last of all.
 
-Knows how a file becomes durable before its name is there, and that one process at a time writes. Refuses to know where
-the bytes come from.
+Knows how a file becomes durable before its name is there, that one process at a time writes, and that what is there
+already may have rotted. Refuses to know where the bytes come from.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Layout:
             CannotWrite: the system refuses, somebody else writes here, or something else than a layout is here.
         """
         self._root, self._most_list_bytes = root, most_list_bytes
+        self._whole: set[Digest] = set()  # written here, or read
         with _told(root):
             root.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -52,19 +53,19 @@ class Layout:
         os.close(self._fd)
 
     def has(self, digest: Digest, size: int) -> bool:
-        """Tell whether a blob is there, whole; files come here only so."""
-        try:
-            return (self._root / oci.path_of(digest)).stat().st_size == size
-        except OSError:
-            return False
+        """Tell whether a blob is there, whole; one that was there before is read once, whatever its name says."""
+        if digest not in self._whole and self._is_whole(digest, size):
+            self._whole.add(digest)
+        return digest in self._whole
 
     def write(self, digest: Digest, blocks: Iterable[bytes]) -> None:
-        """Write a blob.
+        """Write a blob; whoever has these blocks raises at their end if they are not its bytes.
 
         Raises:
             CannotWrite: the system refuses.
         """
         self._write(oci.path_of(digest), blocks)
+        self._whole.add(digest)
 
     def name(self, descriptors: Iterable[dict[str, Any]]) -> None:
         """Add to the list; whatever had one of these names before gives way.
@@ -77,6 +78,18 @@ class Layout:
         kept = [each for each in rows.values() if oci.name_of(each) is not None or each.get("digest") not in named]
         content = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": kept}
         self._write(oci.INDEX, [json.dumps(content, indent=2).encode()])
+
+    def _is_whole(self, digest: Digest, size: int) -> bool:
+        hashed = digest.hasher()
+        try:
+            with Folder(self._root) as folder, folder.open(oci.path_of(digest)) as file:
+                if file.size != size:
+                    return False
+                for block in file.blocks():
+                    hashed.update(block)
+        except (NotThatKind, Unusable):
+            return False
+        return hashed.digest() == digest.raw
 
     def _begin(self) -> None:
         with _told(self._root):
