@@ -120,7 +120,7 @@ def restore(
         moment = _copy_index(source, target, settings, disk)
         mirror, report = Mirror(source, target, disk, diary), CopyReport()
         mirror.copy(moment.packs, report, progress)
-        report.damaged += _damage_that_matters(mirror, settings)
+        report.damaged += _doubt_what_matters(mirror, settings)
         _finish(mirror, moment, [], report)
         disk.unlink(target.copy_lock)
     at_last()
@@ -168,8 +168,11 @@ def _beside_earlier(target: Layout, parts: Parts, work: Callable[[Index, Earlier
             earlier.close()
 
 
-def _damage_that_matters(mirror: Mirror, settings: EngineSettings) -> list[str]:
-    """Return what is damaged in words, without what a backup spared from being relied on."""
+def _doubt_what_matters(mirror: Mirror, settings: EngineSettings) -> list[str]:
+    """Return what is damaged in words, without what a backup spared from being relied on.
+
+    The index says of these packs when they were read where they came from; the new store's scrub is to read them first.
+    """
     if not mirror.rotten:
         return []
     index = Index(mirror.target.index_copy, settings)
@@ -184,9 +187,11 @@ def _damage_that_matters(mirror: Mirror, settings: EngineSettings) -> list[str]:
         return rot.lines(without=elsewhere)
 
     try:
-        return [line for rot in mirror.rotten for line in index.read(partial(lines, rot=rot))]
+        found = {rot.pack: index.read(partial(lines, rot=rot)) for rot in mirror.rotten}
+        index.write(lambda edit: mark(edit, None, [pack for pack, said in found.items() if said]))
     finally:
         index.close()
+    return [line for said in found.values() for line in said]
 
 
 def _publish(source: Layout, target: Layout, moment: _Moment, disk: Disk) -> None:

@@ -61,7 +61,7 @@ class Doubts:
                 self._owed |= packs
 
 
-def mark(edit: Edit, _draft: Draft, packs: Iterable[int]) -> None:
+def mark(edit: Edit, _draft: Draft | None, packs: Iterable[int]) -> None:
     """Let the scrub read these packs before all others."""
     for pack in packs:
         edit.put_checked(pack, DOUBTED)
