@@ -165,7 +165,8 @@ class _Outgoing:
         except Missing:
             raise _missing(digest) from None
         except Damaged as error:
-            raise Unusable(f"its blob {digest} is damaged: {error}") from None
+            said = f"blob {digest} is damaged: "
+            raise Unusable(f"its {said}{str(error).removeprefix(said)}") from None
 
 
 def _missing(digest: Digest) -> Unusable:
