@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cas.errors import DiskFailed, Forbidden, NoSpace, Unreadable
-from cas.files import NO_FOLDER, open_file
+from cas.files import NO_FOLDER, open_file, rename_new
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -215,6 +215,11 @@ class Disk:
         """Give a file another name, in place of whatever had that; durable once the folder is synced."""
         with refusals(f"rename {path.name}"):
             path.rename(to)
+
+    def rename_new(self, path: Path, to: Path) -> bool:
+        """Do the same unless something has that name; say whether it was done."""
+        with refusals(f"rename {path.name}"):
+            return rename_new(path, to)
 
     def seal(self, fd: int) -> None:
         """Take the right to write from a file that will never change again."""

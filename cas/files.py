@@ -1,10 +1,11 @@
-"""Whether what has the name of a file is one: a folder, a pipe or a link to nowhere may have it, too.
+"""Names of files: whether what has one is a file (a folder, a pipe or a link to nowhere may), and whether one is free.
 
 Layer: L2. Knows nothing of what is in a file.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import stat
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 NO_FOLDER: Final = (
     "what has this name, or one above it, is no folder; move that away, or mount the disk that it leads to"
 )
+
+_AT_FDCWD: Final = -100
+_NOREPLACE: Final = 1  # RENAME_NOREPLACE, see renameat2(2)
+_CANNOT: Final = {errno.EINVAL, errno.ENOSYS}  # the filesystem, or the system
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
 def open_file(path: Path) -> int:
@@ -44,6 +50,28 @@ def file_size(path: Path) -> int:
     found = path.stat()
     _demand_file(path, found)
     return found.st_size
+
+
+def rename_new(path: Path, to: Path) -> bool:
+    """Give whatever has a name another one, unless something has that; say whether it was done.
+
+    In one step where the filesystem can; else nobody else may be about it.
+
+    Raises:
+        FileNotFoundError: nothing has the name.
+        OSError: the system refused.
+    """
+    if _renameat2 is not None:
+        if not _renameat2(_AT_FDCWD, os.fsencode(path), _AT_FDCWD, os.fsencode(to), _NOREPLACE):
+            return True
+        if (number := ctypes.get_errno()) == errno.EEXIST:
+            return False
+        if number not in _CANNOT:
+            raise OSError(number, os.strerror(number), str(path))
+    if os.path.lexists(to):
+        return False
+    path.rename(to)
+    return True
 
 
 def _demand_file(path: Path, found: os.stat_result) -> None:

@@ -15,7 +15,7 @@ Layer: L1, pure (paths are values here; nothing is opened).
       locks/epochs        empty; its bytes are locked by whoever relies on what a collection might take
       locks/uploads       empty; its bytes are locked by whoever writes to a resumable upload
       locks/turns         empty; its bytes are locked by uploads of the same content
-      quarantine/         damaged packs, after what was good in them was moved
+      quarantine/         damaged packs, after what was good in them was moved, and unknown ones
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _PACK = re.compile(r"([0-9a-f]{16})\.pack", re.ASCII)
 
@@ -38,11 +43,6 @@ class Layout:
     def manifest(self) -> Path:
         """What makes a folder a store."""
         return self.root / "store.json"
-
-    @property
-    def manifest_aside(self) -> Path:
-        """Where a damaged one is kept."""
-        return self.root / "quarantine" / "store.json"
 
     @property
     def index(self) -> Path:
@@ -142,9 +142,11 @@ class Layout:
         name = f"{pack:016x}"
         return self.packs / name[:2] / f"{name}.pack"
 
-    def quarantined(self, pack: int) -> Path:
-        """Where a damaged pack is kept after what was good in it was moved."""
-        return self.root / "quarantine" / self.pack(pack).name
+    def aside(self, path: Path) -> Iterator[Path]:
+        """Yield where something is kept that nobody is to read: the first of these that is free, for good."""
+        folder = self.root / "quarantine"
+        yield folder / path.name
+        yield from (folder / f"{path.stem}-{number}{path.suffix}" for number in count(2))
 
     def pack_folders(self) -> list[Path]:
         """All 256 folders that packs may lie in."""

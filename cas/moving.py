@@ -148,14 +148,15 @@ def set_aside(parts: Parts, pack: int) -> None:
 def put_by(parts: Parts, pack: int) -> None:
     """Move a pack's file to where nobody reads it, nor removes it; one that is gone is no matter.
 
+    It replaces nothing that was put by before, which may have the last good bytes of something.
+
     Raises:
         DiskFailed: there is no such place.
     """
-    target = parts.layout.quarantined(pack)
-    make_folder(target.parent, FOLDER_MODE)
     path = parts.layout.pack(pack)
+    make_folder(next(parts.layout.aside(path)).parent, FOLDER_MODE)
     with contextlib.suppress(FileNotFoundError):
-        parts.disk.rename(path, target)
+        target = next(place for place in parts.layout.aside(path) if parts.disk.rename_new(path, place))
         for folder in (target.parent, path.parent):
             parts.disk.sync_folder(folder)
 

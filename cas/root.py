@@ -27,7 +27,7 @@ from cas.errors import (
     Unreadable,
     UnsafeFilesystem,
 )
-from cas.files import NO_FOLDER
+from cas.files import NO_FOLDER, rename_new
 from cas.layout import Layout
 from cas.lease import present
 from cas.locks import lock_folder, open_shared
@@ -292,12 +292,12 @@ def put_manifest(layout: Layout, manifest: Manifest, disk: Disk) -> None:
     Raises:
         NoSpace, RootReadOnly: see their texts.
     """
-    aside = layout.manifest_aside
+    folder = next(layout.aside(layout.manifest)).parent
     try:
         if layout.manifest.exists():
-            aside.parent.mkdir(FOLDER_MODE, exist_ok=True)
-            layout.manifest.rename(aside)
-            disk.sync_folder(aside.parent)
+            folder.mkdir(FOLDER_MODE, exist_ok=True)
+            next(place for place in layout.aside(layout.manifest) if rename_new(layout.manifest, place))
+            disk.sync_folder(folder)
         write_file(layout.manifest, encode_manifest(manifest))
     except OSError as error:
         raise _refusal(error, f"{layout.manifest} cannot be made", "mend permissions or mount") from error

@@ -36,6 +36,10 @@ class BreakingDisk(SteppingDisk):
         self._step()
         super().rename(path, to)
 
+    def rename_new(self, path: Path, to: Path) -> bool:
+        self._step()
+        return super().rename_new(path, to)
+
     def unlink(self, path: Path) -> None:
         self._step()
         super().unlink(path)

@@ -108,6 +108,15 @@ class ForgetfulDisk(Disk):
     def rename(self, path: Path, to: Path) -> None:
         self.step("rename")
         super().rename(path, to)
+        self._renamed(path, to)
+
+    def rename_new(self, path: Path, to: Path) -> bool:
+        self.step("rename")
+        if is_done := super().rename_new(path, to):
+            self._renamed(path, to)
+        return is_done
+
+    def _renamed(self, path: Path, to: Path) -> None:
         self._past = [file for file in self._past if file.path != to]
         for file in (*self._past, *self._files.values()):
             if file.path == path:
