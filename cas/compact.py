@@ -3,7 +3,7 @@
 Layer: L8, over `moving`, which knows how. Runs beside uploads and readers, one at a time, and is ended at any point
 without loss: the next run goes on. A pack is emptied once nothing can be entered into the index any more that lies in
 it unseen: it is closed, and whoever had it open before is done (`quiet`). A pack in which something is damaged is left
-alone, since that is the business of fsck.
+alone and doubted, since that is the business of the scrub and of fsck.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class _Compaction:
                 return self._leave(row, "its file is missing or empty; run cas fsck")
             return _Plan(row, self._size(row.pack), Living(), LAST_BYTE)
         except Unreadable as error:
-            return self._leave(row, str(error))
+            return self._leave(row, str(error), is_damaged=False)
         is_headless = scan.header is None and (counted.chunks or row.committed)
         if counted.bad or scan.complaints or is_headless or torn(scan, row.committed):
             return self._leave(row, "it is damaged; run cas fsck")
@@ -257,8 +257,10 @@ class _Compaction:
             return plans
         return [replace(oldest, living=found, floor=floor) if plan is oldest else plan for plan in plans]
 
-    def _leave(self, row: PackRow, why: str) -> _Plan | None:
+    def _leave(self, row: PackRow, why: str, *, is_damaged: bool = True) -> _Plan | None:
         self._report.left.append(f"pack {row.pack:016x}: {why}")
+        if is_damaged and not self._dry:
+            self._parts.files.doubt([row.pack])
         return None
 
     @property

@@ -143,7 +143,7 @@ def collect_if_due(store: Store, settings: KeepingSettings) -> bool:
     except CasError as error:
         logger.warning("a collection failed and will be tried again: %s", error)
         return False
-    for each in done.names.left:
+    for each in done.left:
         logger.warning("left for the next collection: %s", each)
     logger.info("collected: %d names, %d blobs", done.names.removed.total(), done.bytes.blobs)
     return True

@@ -28,7 +28,7 @@ from api.v2.settings import V2Settings
 from cas import DiskFailed, InUse, Name, Store
 from cas.layout import Layout
 from cas.lease import maintenance_lock
-from tests.support.engine import noise, push
+from tests.support.engine import flip, noise, push
 from tests.support.processes import start_python
 from tests.support.serving import StartServer, run_cas
 from tests.wire.v2.content import Home
@@ -242,6 +242,18 @@ class TestSchedule:
         with store:
             keeping.collect_apart(order_for(store, KeepingSettings()), stop)
             assert maintenance.is_due(store, KeepingSettings(), time.time())
+
+    def test_what_was_left_of_the_bytes_is_told_too(self, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+        """And that the damage that kept it from them is looked into at once."""
+        with store:
+            push(store, "kept", noise(2 * MIB))
+        with Store.open(store._parts.layout.root) as again, caplog.at_level(logging.WARNING):
+            path = max((store._parts.layout.root / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
+            flip(path, path.stat().st_size - 5)
+            assert keeping.collect_if_due(again, KeepingSettings())
+            assert again.is_scrub_due(1)
+        [told] = [record.message for record in caplog.records]
+        assert told.startswith(f"left for the next collection: pack {path.stem}: it is damaged")
 
     def test_what_is_due_is_done_once(self, store: Store) -> None:
         """And then not again until it is time."""

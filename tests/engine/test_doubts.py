@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from cas import Busy, CasError, Damaged, Depth, Digest, DiskFailed, Missing, Name, NoSpace, Store
+from cas import Busy, CasError, Damaged, Depth, Digest, DiskFailed, Missing, Name, NoSpace, Store, Unreadable
 from cas.audit import Audit
 from cas.environment import Environment
 from cas.finding import REPAIR
 from cas.records import ChunkEntry
+from cas.scan import scan_pack
 from tests.engine.test_damage import chunks_of, spoil
 from tests.engine.test_scrub import BadDisk, due, later, marks
 from tests.support.counting import counted_index
-from tests.support.engine import KIB, MIB, SMALL, noise, opened, packs_of, prose, push, read
+from tests.support.engine import KIB, MIB, SMALL, flip, noise, opened, packs_of, prose, push, read
 from tests.support.processes import run_python
 
 TEXT, NOISE = prose(MIB), noise(MIB)
@@ -154,6 +155,49 @@ def test_whoever_empties_a_pack_sees_it_too(tmp_path: Path) -> None:
         store.collect()
         assert [left.endswith(f"is damaged; {REPAIR}") for left in store.compact(everything=True).left] == [True]
         assert doubted(store) == {row.extent.pack}
+
+
+def spoil_a_record(path: Path) -> None:
+    flip(path, scan_pack(int(path.stem, 16), path).records[0].offset + 60)
+
+
+def halve(path: Path) -> None:
+    path.chmod(0o640)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [spoil_a_record, halve, Path.unlink])
+def test_whoever_finds_a_pack_not_fit_to_be_emptied_sees_it_too(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """So the scrub deals with it at once, and the next run is kept from nothing; who only looks marks nothing."""
+    with opened(tmp_path) as store:
+        keep = push(store, "keep", noise(100 * KIB, 1))
+        push(store, "drop", noise(200 * KIB, 2))
+    with opened(tmp_path) as store:
+        pack = pack_of(store, keep)
+        damage(path_of(store, pack))
+        store.change(lambda names: names.delete(Name("thing", "drop")))
+        store.collect()
+        assert any(f"{pack:016x}" in left for left in store.compact(everything=True, dry_run=True).left)
+        assert written(store) == {}
+        assert any(f"{pack:016x}" in left for left in store.compact(everything=True).left)
+        assert doubted(store) == {pack}
+        assert [done.left for done in store.scrub(1)] == [""]
+        assert doubted(store) == set()
+        assert store.compact(everything=True).left == []
+        push(store, "keep", noise(100 * KIB, 1))
+        assert list(store.check(Depth.DEEP)) == []
+
+
+def test_a_pack_that_could_not_be_read_to_be_emptied_is_not_doubted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left alone and named, and that is all that is known of it."""
+    with opened(tmp_path) as store:
+        push(store, "keep", noise(100 * KIB, 1))
+    with opened(tmp_path) as store:
+        monkeypatch.setattr("cas.compact.scan_pack", failing(Unreadable))
+        assert all(left.endswith("planted") for left in store.compact(everything=True).left)
+        assert written(store) == {}
 
 
 def test_it_is_doubted_once_however_many_saw_it(store: Store) -> None:
