@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cas.scan import pack_paths
-from cas.tables import PackState
+from cas.tables import DOUBTED, PackState
 
 if TYPE_CHECKING:
     from cas.parts import Parts
     from cas.view import View
+
+_BELIEVED_S: Final = 86400.0  # a time so far in the future was told by a clock that was set back since
+_NOBODY_KNOWS: Final = 1.0  # long ago, and not DOUBTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,8 @@ class Stats:
 
     Attributes:
         lost: blobs that were found damaged, and are answered as missing until their bytes are pushed again.
-        checked: every pack was read through, or else written, after this (Unix seconds); 0 where there is none.
+        checked: every pack was read through, or else written, after this (Unix seconds); 0 where there is none, 1 where
+            nobody knows, since that was while the clock was ahead.
         unchecked_packs: packs that nobody read through since they were written.
         doubted: packs in which somebody who read saw damage, or that are missing, and that nobody looked into since.
     """
@@ -56,8 +60,13 @@ def stats(parts: Parts) -> Stats:
 
     def counts(view: View) -> tuple[int, ...]:
         counted = map(view.count, ("blobs", "chunks", "packs", "refs", "lost"))
-        return (*counted, view.number("logical_bytes"), sum(map(bool, view.checked().values())))
+        return (
+            *counted,
+            view.number("logical_bytes"),
+            sum(DOUBTED < when <= latest for when in view.checked().values()),
+        )
 
+    latest = _latest(parts)
     blobs, chunks, packs, names, lost, logical, checked = parts.index.read(counts)
     pack_bytes = 0
     for _, path in pack_paths(parts.layout):
@@ -81,14 +90,28 @@ def stats(parts: Parts) -> Stats:
 
 
 def last_read(parts: Parts) -> dict[int, float]:
-    """Return of each pack when it was last read through, or else written, in Unix seconds; of a doubted one, 0."""
+    """Return of each pack when it was last read through, or else written, in Unix seconds; of a doubted one, 0.
+
+    What is told from the future was told by a clock that was wrong: who read then never did, and what was written then
+    may be of any age.
+    """
+    latest = _latest(parts)
     rows, checked = parts.index.read(lambda view: (view.packs(), view.checked()))
     found: dict[int, float] = {}
     for row in rows:
         if row.committed and row.state is not PackState.DYING:
             try:
                 marked = checked.get(row.pack)
-                found[row.pack] = parts.layout.pack(row.pack).stat().st_mtime if marked is None else marked
+                if marked is None or marked > latest:
+                    written = parts.layout.pack(row.pack).stat().st_mtime
+                    found[row.pack] = written if written <= latest else _NOBODY_KNOWS
+                else:
+                    found[row.pack] = marked
             except OSError:
                 found[row.pack] = 0  # gone: not a matter of time
     return found
+
+
+def _latest(parts: Parts) -> float:
+    """Return what a clock that is right may tell at most; those of machines differ a little."""
+    return parts.clock() + _BELIEVED_S

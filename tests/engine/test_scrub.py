@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -275,6 +276,75 @@ def test_a_check_of_all_bytes_leaves_its_marks_too(store: Store) -> None:
     assert set(marks(store)) == {pack for pack in packs if half.has_pack(pack)} | journal
     list(store.check(Scope(Depth.DATA, 2, 2)))
     assert set(marks(store)) == packs
+
+
+class TestClockAhead:
+    """A clock that was wrong for a while does not keep stored bytes from being read for as long as it was ahead."""
+
+    YEARS = 10 * 365 * 86400.0
+
+    @pytest.fixture
+    def ahead(self) -> list[float]:
+        """By how much the clock is."""
+        return [0.0]
+
+    @pytest.fixture
+    def store(self, tmp_path: Path, ahead: list[float]) -> Iterator[Store]:
+        with opened(tmp_path / "root") as made:
+            for name, data in DATA.items():
+                push(made, name, data)
+        with Store.open(tmp_path / "root", SMALL, clock=lambda: later() + ahead[0]) as again:
+            yield again
+
+    def read_through(self, store: Store, ahead: list[float], by: float) -> None:
+        ahead[0] = by
+        assert list(store.check(Depth.DATA)) == []
+        ahead[0] = 0.0
+
+    def test_what_was_read_then_counts_as_never_read(self, store: Store, ahead: list[float]) -> None:
+        """It is due by the time when it was written, which a check shows, too; then it has a mark to be believed."""
+        self.read_through(store, ahead, self.YEARS)
+        rot(store)
+        packs = packs_of(root_of(store))
+        found = store.stats()
+        assert (found.unchecked_packs, found.doubted) == (len(packs), 0)
+        assert found.checked == int(min(path.stat().st_mtime for path in packs))
+        assert not store.is_scrub_due(found.checked)
+        assert store.is_scrub_due(due())
+        assert [done.lost for done in store.scrub(due())] == [(LOST,)]
+        list(store.scrub(due()))
+        assert store.stats().unchecked_packs == 0
+        assert max(marks(store).values()) <= later()
+        assert not store.is_scrub_due(found.checked)
+
+    def test_what_was_written_then_is_due_whenever_that_was(self, store: Store, ahead: list[float]) -> None:
+        """Nobody can say when; it is read, and then its mark counts."""
+        for path in packs_of(root_of(store)):
+            os.utime(path, (time.time() + self.YEARS,) * 2)
+        self.read_through(store, ahead, self.YEARS)
+        assert store.stats().checked == 1
+        assert store.stats().doubted == 0
+        assert not store.is_scrub_due(1)
+        assert store.is_scrub_due(2)
+        assert list(store.scrub(due())) == []
+        assert not store.is_scrub_due(due())
+        assert store.stats().unchecked_packs == 0
+        assert store.stats().checked > due()
+
+    def test_clocks_that_differ_a_little_are_believed(self, store: Store, ahead: list[float]) -> None:
+        """Nothing is read twice for a clock that is corrected by an hour, or for a zone taken for another."""
+        self.read_through(store, ahead, 12 * 3600)
+        assert store.stats().unchecked_packs == 0
+        assert not store.is_scrub_due(due())
+
+    def test_a_doubted_pack_is_one_all_the_same(self, store: Store, ahead: list[float]) -> None:
+        """Before all others, also before those of which nobody can say when they were read."""
+        self.read_through(store, ahead, self.YEARS)
+        path = rot(store)
+        store._parts.files.doubt([int(path.stem, 16)])
+        store._parts.committer.run(lambda _edit, _draft: None)
+        assert store.stats().doubted == 1
+        assert [done.lost for done in store.scrub(1)] == [(LOST,)]
 
 
 def test_a_store_of_before_there_were_marks_opens(tmp_path: Path, store: Store) -> None:
