@@ -158,14 +158,18 @@ def _beside_earlier(target: Layout, parts: Parts, work: Callable[[Index, Earlier
     try:
         return work(copy, None if earlier is None else Earlier(copy, earlier))
     except Damaged as error:
-        raise Damaged(
-            f"the backup in {target.root} may alone have what this store lost, and its index is damaged ({error}); "
-            f"run cas fsck --rebuild-index --force --root {target.root}, or choose another folder"
-        ) from error
+        raise _without_index(target, f"damaged ({error})", "--rebuild-index --force") from error
     finally:
         copy.close()
         if earlier is not None:
             earlier.close()
+
+
+def _without_index(target: Layout, state: str, remedy: str) -> Damaged:
+    return Damaged(
+        f"the backup in {target.root} may alone have what this store lost, and its index is {state}; "
+        f"run cas fsck {remedy} --root {target.root}, or choose another folder"
+    )
 
 
 def _doubt_what_matters(mirror: Mirror, settings: EngineSettings) -> list[str]:
@@ -313,10 +317,7 @@ def _diary_of_backup(target: Layout, store: str, parts: Parts) -> Diary:
     if not target.index_data.is_file():
         # The cell is made just before the first index takes its place, which until then is the copy.
         if target.journal_cell.exists() and not (target.index_copy / "data.mdb").exists():
-            raise Damaged(
-                f"the backup in {target.root} may alone have what this store lost, and its index is gone; "
-                f"run cas fsck --rebuild-index --root {target.root}, or choose another folder"
-            )
+            raise _without_index(target, "gone", "--rebuild-index")
         return diary
     change = _change_of(target, parts.settings)
     if change not in diary.changes:
