@@ -26,7 +26,7 @@ from cas.lease import maintenance_lock, present
 from cas.locks import lock_folder, try_lock
 from cas.mirror import CopyReport, Diary, Mirror, Prover, put_file
 from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
-from cas.retain import Earlier, Retained, retain
+from cas.retain import Earlier, Retained, retain, without_index
 from cas.root import FOLDER_MODE, check_filesystem, read_manifest
 from cas.spare import Spared, spare
 from cas.tables import TABLES, is_usable, read_place
@@ -158,18 +158,11 @@ def _beside_earlier(target: Layout, parts: Parts, work: Callable[[Index, Earlier
     try:
         return work(copy, None if earlier is None else Earlier(copy, earlier))
     except Damaged as error:
-        raise _without_index(target, f"damaged ({error})", "--rebuild-index --force") from error
+        raise without_index(target.root, f"damaged ({error})", "--rebuild-index --force") from error
     finally:
         copy.close()
         if earlier is not None:
             earlier.close()
-
-
-def _without_index(target: Layout, state: str, remedy: str) -> Damaged:
-    return Damaged(
-        f"the backup in {target.root} may alone have what this store lost, and its index is {state}; "
-        f"run cas fsck {remedy} --root {target.root}, or choose another folder"
-    )
 
 
 def _doubt_what_matters(mirror: Mirror, settings: EngineSettings) -> list[str]:
@@ -317,7 +310,7 @@ def _diary_of_backup(target: Layout, store: str, parts: Parts) -> Diary:
     if not target.index_data.is_file():
         # The cell is made just before the first index takes its place, which until then is the copy.
         if target.journal_cell.exists() and not (target.index_copy / "data.mdb").exists():
-            raise _without_index(target, "gone", "--rebuild-index")
+            raise without_index(target.root, "gone", "--rebuild-index")
         return diary
     change = _change_of(target, parts.settings)
     if change not in diary.changes:

@@ -11,12 +11,14 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from cas.errors import Damaged
 from cas.extent import coalesce
 from cas.records import Segment
 from cas.tables import DOUBTED, ChunkState, PackState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
+    from pathlib import Path
 
     from cas.digest import Digest
     from cas.index import Edit, Index
@@ -92,6 +94,14 @@ class Earlier:
         rows = self._copy.write(partial(_name, rows=[self.packs[pack] for pack in sorted(self.needed)]))
         _refresh_hints(self._copy, {row.pack for row in rows} | set(doubted))
         return tuple(rows)
+
+
+def without_index(root: Path, state: str, remedy: str) -> Damaged:
+    """Return the error for whoever finds that nobody can tell what an earlier copy has."""
+    return Damaged(
+        f"the backup in {root} may alone have what this store lost, and its index is {state}; "
+        f"run cas fsck {remedy} --root {root}, or choose another folder"
+    )
 
 
 def retain(copy: Index, earlier: Earlier | None) -> Retained:
