@@ -10,6 +10,7 @@ import socket
 import ssl
 from asyncio.sslproto import SSLProtocolState
 from contextlib import suppress
+from itertools import count
 from typing import Any, Final, final
 
 from api.config import KIB
@@ -45,24 +46,24 @@ class Decrypted:
             BlockingIOError: nothing has come.
             OSError: the peer is gone, or speaks no TLS any more.
         """
-        got = idle = 0
-        while got < len(into):
-            try:
-                more = self._tls.read(len(into) - got, into[got:])
-            except ssl.SSLWantReadError:
-                idle += 1
-                try:
-                    if not self._take(sock, is_late=idle > _IDLE_TAKES):
-                        break
-                except BlockingIOError:
-                    if not got:
-                        raise
-                    break
-                continue
-            if not more:
-                break
-            got, idle = got + int(more), 0
+        got = 0
+        try:
+            while got < len(into) and (more := self._read(sock, into[got:])):
+                got += more
+        except BlockingIOError:
+            if not got:
+                raise
         return got
+
+    def _read(self, sock: socket.socket, into: memoryview) -> int:
+        """Read of one record, which may have to come first; raise as `read` does."""
+        for takes in count():
+            try:
+                return int(self._tls.read(len(into), into))
+            except ssl.SSLWantReadError:
+                if not self._take(sock, is_late=takes >= _IDLE_TAKES):
+                    break
+        return 0
 
     def _take(self, sock: socket.socket, *, is_late: bool) -> bool:
         """Take what came; False if nothing will any more.
@@ -73,10 +74,10 @@ class Decrypted:
         self.is_dry = True
         if is_late:
             raise BlockingIOError
-        count = sock.recv_into(self._taken)
+        size = sock.recv_into(self._taken)
         self.is_dry = False
-        self._incoming.write(self._taken[:count])
-        return count > 0
+        self._incoming.write(self._taken[:size])
+        return size > 0
 
 
 @final

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 from api.access.settings import Mode
 from api.v1.answers import answer
 from api.v1.call import Call
-from cas import CasError, Name
+from cas import CasError, Name, Store
 
 SERVER: Final = "cas registry"
 VERSION: Final = "0.9.1"  # the reference whose behaviour this is; engines before 0.11 insist on being told one
@@ -38,9 +38,13 @@ async def get_status(call: Call) -> ASGIApp:
     """Row 18: whether the storage answers, and would take a push."""
     failures: dict[str, str] = {}
     try:
-        await call.registry.threads.run(call.store.get, _ANYTHING)
-        await call.registry.threads.run(call.store.check_ready)
+        await call.registry.threads.run(_see, call.store)
     except CasError as error:
         failures["storage"] = str(error)
     status = {"services": ["storage"], "failures": failures, "host": call.host}
     return answer(status, 503 if failures else 200)
+
+
+def _see(store: Store) -> None:
+    store.get(_ANYTHING)
+    store.check_ready()

@@ -23,17 +23,11 @@ from tests.v1client import Layer, chain
 from tests.wire.harness import NOW
 from tests.wire.v1.talk import Guarded, Registry, guarding, image_json, new_id, running
 from tests.wire.v2.content import Home, index
-from tests.wire.v2.pushing import Client, Pushed, code, new_data, new_repository, pushing, sha256
+from tests.wire.v2.pushing import Client, Pushed, code, new_data, new_repository, sha256
 
 LINKS = "blobs that no manifest of their repository names"
 UNTAGGED = "manifests without a tag"
 DAY_S = 86400.0
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Pushed]:
-    with pushing(tmp_path / "root") as registry:
-        yield registry
 
 
 @pytest.fixture

@@ -28,12 +28,6 @@ KEEPING = KeepingSettings()
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Pushed]:
-    with pushing(tmp_path / "root") as registry:
-        yield registry
-
-
-@pytest.fixture
 def home(registry: Pushed) -> Iterator[Home]:
     with closing(registry.client()) as client:
         yield Home(client)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -21,16 +20,10 @@ from tests.engine.test_damage import chunks_of, spoil
 from tests.support.engine import noise
 from tests.wire.harness import NOW
 from tests.wire.v2.content import Document, Home
-from tests.wire.v2.pushing import Pushed, pushing
+from tests.wire.v2.pushing import Pushed
 
 LAYER = noise(300_000)
 LARGE = {"annotations": {"x": "y" * 100_000}}  # a manifest of more than 64 KiB is a blob
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Pushed]:
-    with pushing(tmp_path / "root") as registry:
-        yield registry
 
 
 @pytest.fixture

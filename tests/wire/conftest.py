@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,3 +30,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def tls(tmp_path: Path) -> ssl.SSLContext:
     return self_signed(tmp_path)
+
+
+@pytest.fixture
+def fd(data: bytes, tmp_path: Path) -> Iterator[int]:
+    """Give a file of what a test says is its data."""
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    descriptor = os.open(path, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)

@@ -10,9 +10,8 @@ import random
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,15 +35,6 @@ def data() -> bytes:
     return random.Random(7).randbytes(SIZE)
 
 
-@pytest.fixture
-def fd(data: bytes, tmp_path: Path) -> Iterator[int]:
-    path = tmp_path / "file"
-    path.write_bytes(data)
-    descriptor = os.open(path, os.O_RDONLY)
-    yield descriptor
-    os.close(descriptor)
-
-
 def ranges_of(fd: int) -> ASGIApp:
     """Answer /A-B with bytes [A, B) of a file, and anything else shortly."""
 
@@ -61,6 +51,11 @@ def ranges_of(fd: int) -> ASGIApp:
             await send({"type": "http.response.body", "body": b"hi"})
 
     return app
+
+
+async def not_full() -> None:
+    """Stand for a wait for room."""
+    raise AssertionError("nothing is full")
 
 
 def connect(running: Running, buffer_bytes: int | None = None) -> ssl.SSLSocket:
@@ -127,12 +122,9 @@ def test_what_a_disk_cannot_give_is_no_end_of_a_file(fd: int, monkeypatch: pytes
     def broken(*_: object) -> int:
         raise OSError(errno.EIO, "the disk is broken")
 
-    async def drain() -> None:
-        raise AssertionError("nothing is full")
-
     async def scenario() -> None:
         threads = Threads(1)
-        sender = SealedSender(lambda _: True, drain, HttpSettings(), threads)
+        sender = SealedSender(lambda _: True, not_full, HttpSettings(), threads)
         with pytest.raises(OSError, match="broken"):
             await sender.send(FileData(fd, 0, SIZE))
         threads.close()
@@ -202,9 +194,6 @@ def test_a_long_file_leaves_the_others_their_turns(fd: int) -> None:
             await asyncio.sleep(0)
         return count
 
-    async def drain() -> None:
-        raise AssertionError("nothing is full")
-
     async def send(sender: SealedSender) -> None:
         for place in places:
             await sender.send(place)
@@ -212,7 +201,7 @@ def test_a_long_file_leaves_the_others_their_turns(fd: int) -> None:
     async def scenario() -> None:
         threads = Threads(1)
         for streams in (1, 2):
-            senders = [SealedSender(lambda _: True, drain, HttpSettings(), threads) for _ in range(streams)]
+            senders = [SealedSender(lambda _: True, not_full, HttpSettings(), threads) for _ in range(streams)]
             tasks = [asyncio.create_task(send(sender)) for sender in senders]
             turns[streams] = await others(tasks[0])
             await asyncio.gather(*tasks)
@@ -260,12 +249,9 @@ def test_a_file_that_ends_early_is_told_apart_from_one_that_is_sent(
         written += len(piece)
         return True
 
-    async def drain() -> None:
-        raise AssertionError("nothing is full")
-
     async def scenario() -> None:
         threads = Threads(1)
-        sender = SealedSender(write, drain, HttpSettings(), threads)
+        sender = SealedSender(write, not_full, HttpSettings(), threads)
         with pytest.raises(ShortFile) as caught:
             await sender.send(FileData(fd, 100, SIZE))
         assert caught.value.missing == 100

@@ -9,7 +9,7 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,6 @@ SIZE = 3 * (1 << 20) + 12_345
 @pytest.fixture
 def data() -> bytes:
     return random.Random(7).randbytes(SIZE)
-
-
-@pytest.fixture
-def fd(data: bytes, tmp_path: Path) -> Iterator[int]:
-    path = tmp_path / "file"
-    path.write_bytes(data)
-    descriptor = os.open(path, os.O_RDONLY)
-    yield descriptor
-    os.close(descriptor)
 
 
 Answer = Callable[[Scope, Send], Awaitable[None]]
