@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -33,12 +33,13 @@ Doubt = tuple[str, bytes | None, bytes | None]
 
 
 @contextmanager
-def weak_keys() -> Iterator[None]:
-    """Give all chunks of one length the same key, as ill will could."""
+def weak_keys(sent: Collection[bytes]) -> Iterator[None]:
+    """Give all chunks of one length the same key, as ill will could that sends them; what rot makes, nobody can aim."""
     key = xxhash.xxh3_128_digest
 
-    def weak(data: bytes) -> bytes:
-        return key(len(data).to_bytes(8, "big"))
+    def weak(data: bytes | memoryview) -> bytes:
+        chunk = bytes(data)
+        return key(len(chunk).to_bytes(8, "big") if any(chunk in one for one in sent) else chunk)
 
     with patch("xxhash.xxh3_128_digest", weak):
         yield
@@ -57,6 +58,7 @@ class EngineRound:
         self._dice, self._tally, self._honest = random.Random(seed), tally, honest
         self._weak = seed % 3 == 0
         self._promised: dict[str, bytes] = {}
+        self._sent: set[bytes] = set()
         self._doubt: Doubt | None = None
         self._spoilt = False  # a pack was damaged, perhaps one of the journal
         self._calls = FaultyCalls(seed)
@@ -66,7 +68,7 @@ class EngineRound:
         with ExitStack() as stack:
             stack.enter_context(self._calls.in_place())
             if self._weak:
-                stack.enter_context(weak_keys())
+                stack.enter_context(weak_keys(self._sent))
             self._open()
             stack.callback(self._leave)
             for _ in range(STEPS):
@@ -142,6 +144,7 @@ class EngineRound:
 
     def _push(self) -> None:
         name, data = self._dice.choice(_NAMES), self._content()
+        self._sent.add(data)
         self._act(name, data, lambda: push(self._store, name, data))
 
     def _delete(self) -> None:
@@ -176,6 +179,7 @@ class EngineRound:
         old, name = self._dice.choice(sorted(self._promised)), self._dice.choice(_NAMES)
         data = self._promised[old]
         more = data + self._content()
+        self._sent.add(more)
         with self._store.reader(Digest.of(data)) as reader, self._store.upload() as upload:
             upload.write(data)
             for each in [each for each, theirs in self._promised.items() if theirs == data]:
