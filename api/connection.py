@@ -25,6 +25,7 @@ from hypercorn.utils import parse_socket_addr
 
 from api.access_log import AccessLog
 from api.config import KIB, HttpSettings
+from api.evenly import Share
 from api.flow import Stalled, unsent_bytes
 from api.http1 import Http1, Linger
 from api.http2 import Http2
@@ -111,12 +112,12 @@ class Connection(TCPServer):
 
     protocol: Protocols
 
-    def __init__(self, worker: Worker, reader: Pieces, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, worker: Worker, reader: Pieces, writer: asyncio.StreamWriter, share: Share) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(worker.app, loop, worker.config, worker.context, worker.state, reader, writer)
         self.worker, self.settings, self.pieces = worker, worker.settings, reader
         self.repeats, self.access = worker.repeats, worker.access
-        self.lost = False
+        self.lost, self._share = False, share
         self.is_tls = writer.get_extra_info("ssl_object") is not None
         self._layer = Layer(writer.transport) if self.is_tls else None
         self.socket: Any = writer.get_extra_info("socket")
@@ -212,9 +213,11 @@ class Connection(TCPServer):
         elif isinstance(event, Updated):
             if not event.idle:
                 self._idle.stop()
+                self._share.take()
             elif self._is_read:
                 await self._close()
             else:
+                self._share.drop()
                 self._rest()
         else:
             await super().protocol_send(event)

@@ -11,6 +11,7 @@ import logging
 import ssl
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY, socket
 from typing import Any, Final, Protocol, cast, final
 
@@ -24,6 +25,7 @@ from starlette.types import ASGIApp
 from api.access_log import AccessLog
 from api.config import HttpSettings
 from api.connection import Connection, Worker
+from api.evenly import Balance, Burden, Share
 from api.hello import speaks_tls
 from api.inbox import Held
 from api.intake import Pieces
@@ -37,6 +39,8 @@ NewestContext = Callable[[], ssl.SSLContext]
 
 # How long to leave the listening socket alone when the process has no descriptor left for a newcomer.
 _BREATH_S: Final = 0.5
+# How long to leave a newcomer to a worker that is busy with less: it was woken too, and may be in the middle of a step.
+_COURTESY_S: Final = 0.002
 
 
 class Waitable(Protocol):
@@ -49,7 +53,7 @@ def _no_moment() -> None:
     return None
 
 
-async def serve(  # noqa: PLR0913 - the last three are what a server can do without
+async def serve(  # noqa: PLR0913 - the last four are what a server can do without
     app: ASGIApp,
     sockets: Iterable[socket],
     settings: HttpSettings,
@@ -59,13 +63,15 @@ async def serve(  # noqa: PLR0913 - the last three are what a server can do with
     tls: NewestContext | None = None,
     moment: Callable[[], int | None] = _no_moment,
     access: AccessLog | None = None,
+    burden: Burden | None = None,
 ) -> None:
     """Serve an application on bound sockets until stop is set.
 
     Then nothing more is accepted, idle connections are closed at once, transfers get `grace_s`, and what is
     left is cut. The sockets are closed. With `tls` every connection has to speak it. `moment` tells whether what the
     application said may be repeated (`api.repeats`); without it everything is asked anew. So it is with `access`, which
-    is told of every request: an answer by heart passes by all that knows what a line has to say.
+    is told of every request: an answer by heart passes by all that knows what a line has to say. `burden` is what other
+    processes that serve on the same sockets go by, to share connections evenly.
     """
     listening = list(sockets)
     config = _config(settings)
@@ -81,7 +87,7 @@ async def serve(  # noqa: PLR0913 - the last three are what a server can do with
         repeats = Repeats(settings.repeat_bytes if access is None else 0, moment)
         held = Held(settings.h2_held_bytes)
         worker = Worker(wrapped, config, WorkerContext(None), state, settings, cold, held, repeats, access)
-        await _listen(worker, listening, tls, stop, on_ready)
+        await _listen(worker, listening, tls, burden or Balance().join(0), stop, on_ready)
         await lifespan.wait_for_shutdown()
     finally:
         living.cancel()
@@ -95,14 +101,16 @@ async def _listen(
     worker: Worker,
     sockets: list[socket],
     tls: NewestContext | None,
+    burden: Burden,
     stop: Waitable,
     on_ready: Callable[[], None],
 ) -> None:
-    listeners = [Listener(worker, sock, tls) for sock in sockets]
+    listeners = [Listener(worker, sock, tls, burden) for sock in sockets]
     try:
         on_ready()
         await stop.wait()
     finally:
+        burden.leave()
         for listener in listeners:
             listener.close()
         await worker.context.terminated.set()  # connections at work see it and end
@@ -124,8 +132,8 @@ def _config(settings: HttpSettings) -> Config:
 class Listener:
     """Accepts on one socket, which other processes may share, and holds its connections."""
 
-    def __init__(self, worker: Worker, sock: socket, tls: NewestContext | None) -> None:
-        self._worker, self._sock, self._tls = worker, sock, tls
+    def __init__(self, worker: Worker, sock: socket, tls: NewestContext | None, burden: Burden) -> None:
+        self._worker, self._sock, self._tls, self._burden = worker, sock, tls, burden
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers: set[asyncio.Task[None]] = set()  # whose connection has not got as far as HTTP
@@ -159,12 +167,25 @@ class Listener:
         room = len(self._tasks) < self._worker.settings.max_connections
         if self._is_open and room and not self._is_watching:
             self._is_watching = True
-            self._loop.add_reader(self._sock, self._accept)
+            self._loop.add_reader(self._sock, self._wake)
 
     def _unwatch(self) -> None:
         if self._is_watching:
             self._is_watching = False
             self._loop.remove_reader(self._sock)
+
+    def _wake(self) -> None:
+        if self._burden.is_light():
+            self._accept()
+        else:
+            self._unwatch()
+            self._loop.call_later(_COURTESY_S, self._accept_late)
+
+    def _accept_late(self) -> None:
+        """Take a newcomer that nobody else did."""
+        if self._is_open:
+            self._watch()
+            self._accept()
 
     def _accept(self) -> None:
         # One a wake-up: asyncio's own server takes as many as it can, and one worker would get a whole burst.
@@ -177,22 +198,24 @@ class Listener:
             self._unwatch()
             self._loop.call_later(_BREATH_S, self._watch)
             return
-        task = self._loop.create_task(self._serve(sock))
+        share = self._burden.share()
+        task = self._loop.create_task(self._serve(sock, share))
         self._tasks.add(task)
         self._strangers.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(self._ended, share))
         if len(self._tasks) >= self._worker.settings.max_connections:
             self._unwatch()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, share: Share, task: asyncio.Task[None]) -> None:
+        share.drop()
         self._tasks.discard(task)
         self._strangers.discard(task)
         self._watch()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("A connection failed", exc_info=error)
 
-    async def _serve(self, sock: socket) -> None:
-        connection = await self._meet(sock)
+    async def _serve(self, sock: socket, share: Share) -> None:
+        connection = await self._meet(sock, share)
         if connection is None:
             return
         self._strangers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
@@ -202,7 +225,7 @@ class Listener:
         finally:
             self._connections.discard(connection)
 
-    async def _meet(self, sock: socket) -> Connection | None:
+    async def _meet(self, sock: socket, share: Share) -> Connection | None:
         """Shake hands; None if it came to nothing."""
         sock.settimeout(0)
         if sock.family in {AF_INET, AF_INET6}:
@@ -232,4 +255,5 @@ class Listener:
             if isinstance(error, OSError):
                 return None
             raise
-        return Connection(self._worker, reader, asyncio.StreamWriter(transport, protocol, reader, self._loop))
+        writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
+        return Connection(self._worker, reader, writer, share)

@@ -30,6 +30,7 @@ class Order:
 
     Attributes:
         access_log: a file, or a descriptor to inherit.
+        balance: descriptor of the memory in which workers say how busy they are, and where in it this one does.
     """
 
     root: Path
@@ -43,11 +44,13 @@ class Order:
     keeping: KeepingSettings
     tls: Files | None = None
     access_log: str | int | None = None
+    balance: tuple[int, int] | None = None
 
     @property
     def inherited(self) -> tuple[int, ...]:
         """The descriptors that a worker needs."""
-        return (*self.sockets, self.access_log) if isinstance(self.access_log, int) else self.sockets
+        log = (self.access_log,) if isinstance(self.access_log, int) else ()
+        return (*self.sockets, *log, *(self.balance or ())[:1])
 
     def to_line(self) -> bytes:
         return json.dumps(dataclasses.asdict(self), default=os.fspath).encode() + b"\n"
@@ -67,4 +70,5 @@ class Order:
             keeping=KeepingSettings(**told["keeping"]),
             tls=told["tls"] and Files(Path(told["tls"]["cert"]), Path(told["tls"]["key"])),
             access_log=told["access_log"],
+            balance=told["balance"] and tuple(told["balance"]),
         )

@@ -17,8 +17,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
+from api.evenly import Balance, shared_memory
 from tools.errors import WorkerFailed
 from tools.order import READY, Order
 
@@ -114,7 +116,9 @@ class Supervisor:
         self._grace_s = order.http.grace_s
         # Where there are files to be read again, a hang-up asks for that; else it is a terminal that closed.
         self._stops = STOP_SIGNALS if order.tls is None else STOP_SIGNALS - {signal.SIGHUP}
-        self._slots = [Slot(number, order) for number in range(1, workers + 1)]
+        self._memory = shared_memory(workers)
+        self._balance = Balance(self._memory)
+        self._slots = [Slot(place + 1, replace(order, balance=(self._memory, place))) for place in range(workers)]
         self._on_ready, self._on_stop = on_ready, on_stop
         self._announced = False
         self._selector = selectors.DefaultSelector()
@@ -129,6 +133,7 @@ class Supervisor:
                     self._keep_alive()
             finally:
                 self._stop(wakeup)
+                os.close(self._memory)
 
     def _start(self, slot: Slot) -> None:
         try:
@@ -188,6 +193,7 @@ class Supervisor:
         with contextlib.suppress(KeyError):  # its end of file was heard first
             self._selector.unregister(slot.process.stdout)
         slot.bury()
+        self._balance.forget(slot.number - 1)
         return status
 
     def _until_due_s(self) -> float | None:

@@ -24,6 +24,7 @@ from typing import Final
 
 from api.access_log import AccessLog
 from api.app import build
+from api.evenly import Balance, Burden
 from api.server import serve
 from api.tls import Certificate
 from cas import Store
@@ -79,9 +80,24 @@ async def _serve(order: Order, store: Store) -> None:
         if order.access_log is not None:
             access = opened.enter_context(contextlib.closing(AccessLog(order.access_log, order.http, time.time)))
         await serve(
-            app, sockets, order.http, stop=stop, on_ready=_tell_ready, tls=newest, moment=store.moment, access=access
+            app,
+            sockets,
+            order.http,
+            stop=stop,
+            on_ready=_tell_ready,
+            tls=newest,
+            moment=store.moment,
+            access=access,
+            burden=_burden(order),
         )
     logger.info("worker stopped")
+
+
+def _burden(order: Order) -> Burden | None:
+    if order.balance is None:
+        return None
+    fd, place = order.balance
+    return Balance(fd).join(place)
 
 
 def _tell_ready() -> None:

@@ -95,11 +95,13 @@ def test_an_order_reads_back_as_it_was_given() -> None:
         keeping=KeepingSettings(gc_interval_s=0),
         tls=Files(Path("/etc/cas/cert.pem"), Path("/etc/cas/key.pem")),
         access_log="/var/log/cas/access.log",
+        balance=(6, 1),
     )
     assert Order.from_line(order.to_line()) == order
     assert Order.from_line(order.to_line()).access.mode is Mode.AUTH
     plain = dataclasses.replace(order, tls=None, access_log=5)
-    assert plain.inherited == (3, 4, 5)
+    assert plain.inherited == (3, 4, 5, 6)
+    assert dataclasses.replace(plain, balance=None).inherited == (3, 4, 5)
     assert Order.from_line(plain.to_line()) == plain
     assert order.to_line().count(b"\n") == 1
 
@@ -119,15 +121,20 @@ def test_how_a_worker_ended_is_put_in_words(status: int, words: str) -> None:
 
 
 def test_a_machine_that_is_out_of_descriptors_for_a_moment_costs_no_server(tmp_path: Path) -> None:
-    """A worker that cannot be started is tried again, and again the server is whole."""
+    """A worker that cannot be started is tried again, meanwhile nobody waits for it, and again the server is whole."""
     with serve_process(tmp_path / "root", "--workers", "1") as (process, stdout, stderr):
         port = int(stdout.readline().rpartition(b":")[2])
         supervisor = psutil.Process(process.pid)
         _, most = supervisor.rlimit(psutil.RLIMIT_NOFILE)
+        memory = next(
+            each for each in Path(f"/proc/{process.pid}/fd").iterdir() if "cas-evenly" in str(each.readlink())
+        )
+        assert any(memory.read_bytes())
         supervisor.rlimit(psutil.RLIMIT_NOFILE, (5, most))
         supervisor.children()[0].kill()
         assert b"was killed by SIGKILL" in stderr.readline()
         assert b"cannot be started (Too many open files)" in stderr.readline()
+        assert not any(memory.read_bytes())
         supervisor.rlimit(psutil.RLIMIT_NOFILE, (most, most))
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(b"GET /v1/_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

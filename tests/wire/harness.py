@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access_log import AccessLog
 from api.config import HttpSettings
+from api.evenly import Burden
 from api.server import NewestContext, serve
 
 NOW = 1_795_437_699.0
@@ -64,6 +65,7 @@ def serving(
     sock: socket.socket | None = None,
     moment: Callable[[], int | None] = lambda: None,
     access: AccessLog | None = None,
+    burden: Burden | None = None,
 ) -> Iterator[Running]:
     """Serve an application; at the end nothing of the server is left but the threads of its application."""
     sock = sock or socket.create_server(("127.0.0.1", 0))
@@ -76,8 +78,17 @@ def serving(
         address = sock.getsockname()[:2]
         running.append(Running(address, asyncio.get_running_loop(), stop, threading.current_thread(), failures))
         newest = (lambda: tls) if isinstance(tls, ssl.SSLContext) else tls
-        http = settings or HttpSettings()
-        await serve(app, [sock], http, stop=stop, on_ready=ready.set, tls=newest, moment=moment, access=access)
+        await serve(
+            app,
+            [sock],
+            settings or HttpSettings(),
+            stop=stop,
+            on_ready=ready.set,
+            tls=newest,
+            moment=moment,
+            access=access,
+            burden=burden,
+        )
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"tasks left behind: {left}"
 
