@@ -8,31 +8,38 @@ and so does what rotted there before anybody knew.
 
 from __future__ import annotations
 
-import os
 import shutil
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cas.commit import JOURNAL_SEQ
 from cas.config import EngineSettings
+from cas.destination import (
+    check_apart,
+    check_done,
+    copying,
+    diary_of_backup,
+    diary_of_restore,
+    finished_backup,
+    make_folder,
+    unused,
+)
 from cas.disk import Cell, Disk, keep_modes
 from cas.doubts import mark
-from cas.errors import CasError, Damaged, InUse, NotAStore, Occupied, OpenError, RootReadOnly
+from cas.errors import CasError, Damaged
 from cas.index import Index
 from cas.kinship import hold_together
 from cas.layout import Layout
-from cas.lease import maintenance_lock, present
-from cas.locks import lock_folder, try_lock
+from cas.lease import maintenance_lock
 from cas.mirror import CopyReport, Diary, Mirror, Prover, put_file
-from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
 from cas.retain import Earlier, Retained, retain, without_index
 from cas.root import FOLDER_MODE, check_filesystem, read_manifest
 from cas.spare import Spared, spare
 from cas.tables import TABLES, is_usable, read_place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from cas.mirror import Progress, Rot
@@ -42,7 +49,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _BLOCK = 4 << 20
-_TOLERATED = {"lost+found", "backup.lock", "backup.json.new"}  # of a new filesystem, or of a copy cut off at once
 _DEFAULTS = EngineSettings()
 
 
@@ -61,10 +67,10 @@ class _Moment(NamedTuple):
 def backup(parts: Parts, folder: Path, progress: Progress = _nobody) -> CopyReport:
     """Bring the copy in a folder up to date, or make one there; see `Store.backup`."""
     source, target = parts.layout, Layout(folder)
-    _check_apart(source.root, folder)
+    check_apart(source.root, folder)
     store = read_manifest(source).id.hex()
-    with maintenance_lock(source), _copying(target):
-        diary = _diary_of_backup(target, store, parts)
+    with maintenance_lock(source), copying(target):
+        diary = diary_of_backup(target, store, source.root, parts.index, parts.settings)
         diary.write(target.diary, parts.disk)
         _clear(target)
         target.index_copy.mkdir(FOLDER_MODE)
@@ -108,13 +114,13 @@ def restore(
     """
     disk = disk or Disk()
     source, target = Layout(folder), Layout(root)
-    _check_apart(folder, root)
-    store = _finished_backup(source)
-    _make_folder(root)
+    check_apart(folder, root)
+    store = finished_backup(source)
+    make_folder(root)
     check_filesystem(root)
-    _check_done(store, target)
-    with _copying(target), _unused(source):
-        diary = _diary_of_restore(target, store, settings)
+    check_done(store, target)
+    with copying(target), unused(source):
+        diary = diary_of_restore(target, store, settings)
         diary.write(target.diary, disk)
         _clear(target)
         moment = _copy_index(source, target, settings, disk)
@@ -252,141 +258,6 @@ def _proven_moment(view: View) -> _Moment:
         if not several:
             view.prove(table)
     return _moment(view)
-
-
-# --- what may be copied where -----------------------------------------------------------------------------
-
-
-def _check_apart(one: Path, other: Path) -> None:
-    first, second = one.resolve(), other.resolve()
-    if first.is_relative_to(second) or second.is_relative_to(first):
-        raise Occupied(f"{other} and {one} lie within each other; choose a folder outside of the store")
-
-
-@contextmanager
-def _copying(target: Layout) -> Iterator[None]:
-    """Be the only one who copies into a folder, and know that no process uses what is there as a store."""
-    _make_folder(target.root)
-    fd = None
-    others = {path.name for path in target.root.iterdir()} - _TOLERATED
-    if others and target.diary.name not in others:
-        raise Occupied(f"{target.root} is not empty and no backup; choose an empty or new folder")
-    for path in (target.packs, target.index, target.index_copy, target.locks):
-        if os.path.lexists(path) and not path.is_dir():
-            raise Occupied(f"{path} is no folder, as it would be in a backup; move it away, or choose another folder")
-    with _reachable(target.root):
-        fd = try_lock(target.copy_lock, create=True)
-    if fd is None:
-        raise InUse(f"another process is copying into {target.root}; try again when it is done")
-    try:
-        with _unused(target):
-            yield
-    finally:
-        if not target.diary.exists():  # refused: nothing was begun here
-            target.copy_lock.unlink(missing_ok=True)
-        os.close(fd)
-
-
-@contextmanager
-def _unused(layout: Layout) -> Iterator[None]:
-    """Know that no process has a folder open as a store, nor will open it meanwhile.
-
-    On a network filesystem nobody can; nor could its folders be locked there.
-    """
-    with ExitStack() as stack:
-        if filesystem_type(layout.root) not in NETWORK_FILESYSTEMS:
-            stack.enter_context(lock_folder(layout.root, 0))
-        if present(layout):
-            raise InUse(f"a process has {layout.root} open as a store; stop it first")
-        yield
-
-
-def _diary_of_backup(target: Layout, store: str, parts: Parts) -> Diary:
-    """Return the diary of a folder that may take this store's backup; a new one where there is nothing yet."""
-    diary = Diary.read(target.diary) or Diary(store)
-    if diary.store != store:
-        raise Occupied(f"{target.root} holds the backup of another store; choose another folder")
-    diary.restores = False
-    if not target.index_data.is_file():
-        # The cell is made just before the first index takes its place, which until then is the copy.
-        if target.journal_cell.exists() and not (target.index_copy / "data.mdb").exists():
-            raise without_index(target.root, "gone", "--rebuild-index")
-        return diary
-    change = _change_of(target, parts.settings)
-    if change not in diary.changes:
-        raise Occupied(f"{target.root} took changes of its own since it was a backup; choose another folder")
-    ours = parts.index.read(lambda view: view.number(JOURNAL_SEQ))
-    if change > ours:
-        raise Occupied(
-            f"{target.root} holds a later state than {parts.layout.root} (change {change}, and here {ours}): "
-            "this store was restored from an earlier backup, or is an older copy; choose another folder"
-        )
-    return diary
-
-
-def _finished_backup(source: Layout) -> str:
-    """Return whose backup, or whose folder, this is."""
-    if not source.root.exists():
-        raise NotAStore(f"{source.root} does not exist; name the folder that a cas backup went to")
-    if not source.manifest.exists() or not source.index_data.is_file():
-        raise NotAStore(f"{source.root} holds no finished backup (it needs a store.json and an index/data.mdb)")
-    return read_manifest(source).id.hex()
-
-
-def _diary_of_restore(target: Layout, store: str, settings: EngineSettings) -> Diary:
-    """Return the diary of an empty folder, or that of a restore which was cut off, be it at its very end."""
-    diary = Diary.read(target.diary) or Diary(store)
-    is_store = target.manifest.exists()
-    if diary.store != store or (is_store and not diary.restores):
-        raise Occupied(f"{target.root} is not empty; restore into an empty or new folder")
-    if is_store and _change_of(target, settings) not in diary.changes:
-        raise Occupied(
-            f"{target.root} took changes of its own since it was restored: it is whole, use it as it is, "
-            "or restore into an empty or new folder"
-        )
-    diary.restores = True
-    return diary
-
-
-def _change_of(layout: Layout, settings: EngineSettings) -> int:
-    """Return the number of the last change of names of a store that nobody uses."""
-    index = Index(layout.index, settings)
-    try:
-        return index.read(lambda view: view.number(JOURNAL_SEQ))
-    finally:
-        index.close()
-
-
-def _check_done(store: str, target: Layout) -> None:
-    """Refuse a root that is that store already: of a restore that was ended after all was done, nobody heard.
-
-    Raises:
-        Occupied: it is.
-    """
-    there = ""
-    if target.manifest.exists() and not target.diary.exists():
-        with suppress(OpenError):  # then it is no store
-            there = read_manifest(target).id.hex()
-    if there == store:
-        raise Occupied(
-            f"{target.root} is this store already, and whole: a restore that made it was completed, and cas fsck looks "
-            "it through; to have it once more restore into an empty or new folder"
-        )
-
-
-def _make_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise Occupied(f"{folder} is a file; choose an empty or new folder")
-    with _reachable(folder):
-        folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
-
-
-@contextmanager
-def _reachable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RootReadOnly(f"{folder} cannot be written ({error.strerror}); mend its permissions or mount") from error
 
 
 def _clear(target: Layout) -> None:

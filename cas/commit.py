@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cas.disk import Cell
+from cas.era import begin as begin_era
 from cas.errors import Busy, CasError, Closed, DiskFailed, ReadOnly
 from cas.lease import check_own
 from cas.records import Body, NameChanges, NameEdit, Role
@@ -140,7 +141,7 @@ class Committer:
         self._mutex = threading.Lock()  # by itself: Python cannot be interrupted between its taking and its `with`
         self._wake = threading.Condition(self._mutex)
         self._committing: int | None = None  # the thread that is
-        self._closing = self._is_broken = False
+        self._closing = self._is_broken = self._has_era = False
         self._coming = set[int]()  # threads about to have work
         self._failures = 0
         self._thread = threading.Thread(target=self._loop, name="cas-committer", daemon=True)
@@ -336,7 +337,9 @@ class Committer:
         committed = edit.number(JOURNAL_SEQ)
         reserved = max(self._cell.read(), committed)
         if edits or blobs or reserved > committed:
-            self._write_journal(edit, Body(blobs=blobs, names=NameChanges(reserved + 1, committed, edits)))
+            begun = () if self._has_era else begin_era(edit, self._layout, self._owner, reserved + 1)
+            self._has_era = not begun  # once it is committed
+            self._write_journal(edit, Body(blobs=blobs, names=NameChanges(reserved + 1, committed, begun + edits)))
         return done
 
     def _write_journal(self, edit: Edit, body: Body) -> None:

@@ -72,6 +72,17 @@ def standing(layout: Layout) -> set[int]:
         os.close(fd)
 
 
+def is_standing(layout: Layout, owner: bytes) -> bool:
+    """Whether an owner has the store open, in this very folder."""
+    with suppress(OSError):
+        fd = os.open(layout.packs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return is_byte_locked(fd, place(owner))
+        finally:
+            os.close(fd)
+    return False
+
+
 @contextmanager
 def visiting(layout: Layout, owner: bytes, wait_s: float) -> Iterator[None]:
     """Have a lease while one looks at the index of a store without opening that; where none can be had, have none.

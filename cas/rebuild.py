@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from cas.commit import JOURNAL_SEQ
 from cas.config import EngineSettings
 from cas.disk import Cell, Disk
+from cas.era import eras
 from cas.errors import CasError, IndexPresent, InUse, NoSpace
 from cas.extent import coalesce
 from cas.index import Index
@@ -171,7 +172,7 @@ def rebuild(layout: Layout, settings: EngineSettings, disk: Disk) -> RebuildRepo
         report.damaged += _lost_tail(layout, top)
         index.write(lambda edit: edit.set_number(JOURNAL_SEQ, top))
         report.chunks = index.read(lambda view: view.count("chunks"))
-        report.names = index.read(lambda view: view.count("refs"))
+        report.names = index.read(lambda view: view.count("refs") - len(eras(view)))
     finally:
         index.close()
     return report

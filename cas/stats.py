@@ -9,6 +9,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from cas.era import eras
 from cas.scan import pack_paths
 from cas.tables import DOUBTED, PackState
 
@@ -59,9 +60,9 @@ def stats(parts: Parts) -> Stats:
     """Return what the store holds and what that takes on the disk."""
 
     def counts(view: View) -> tuple[int, ...]:
-        counted = map(view.count, ("blobs", "chunks", "packs", "refs", "lost"))
+        blobs, chunks, packs, names, lost = map(view.count, ("blobs", "chunks", "packs", "refs", "lost"))
         return (
-            *counted,
+            *(blobs, chunks, packs, names - len(eras(view)), lost),
             view.number("logical_bytes"),
             sum(DOUBTED < when <= latest for when in view.checked().values()),
         )

@@ -132,3 +132,19 @@ def test_a_restored_store_is_checked(root: Path, tmp_path: Path) -> None:
     assert [line.startswith("damaged: ") for line in ended.stdout.splitlines()] == [False, True]
     with Store.open(tmp_path / "new") as store:
         assert len(list(store.check())) == 1
+
+
+def test_a_later_backup_is_not_overwritten_by_a_store_that_was_restored(root: Path, tmp_path: Path) -> None:
+    """However much was pushed to it since: the exit code says so, and what to do."""
+    run("backup", tmp_path / "first", "--root", root)
+    push(root, 3)
+    run("backup", tmp_path / "second", "--root", root)
+    kept = names(tmp_path / "second")
+    run("restore", tmp_path / "first", "--root", tmp_path / "new")
+    push(tmp_path / "new", 4, 5, 6)
+    ended = run_cas("backup", tmp_path / "second", "--root", tmp_path / "new")
+    assert (ended.returncode, ended.stdout) == (73, "")
+    assert f"{tmp_path / 'second'} holds a state that {tmp_path / 'new'} never had" in ended.stderr
+    assert "choose another folder" in ended.stderr
+    assert names(tmp_path / "second") == kept
+    run("backup", tmp_path / "first", "--root", tmp_path / "new")
