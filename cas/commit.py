@@ -142,6 +142,7 @@ class Committer:
         self._wake = threading.Condition(self._mutex)
         self._committing: int | None = None  # the thread that is
         self._closing = self._is_broken = self._has_era = False
+        self.steps_over = True  # numbers that were reserved and never counted: at once, not by the next change
         self._coming = set[int]()  # threads about to have work
         self._failures = 0
         self._thread = threading.Thread(target=self._loop, name="cas-committer", daemon=True)
@@ -251,8 +252,8 @@ class Committer:
             self._cell.write(seq)
 
     def unsettled(self) -> bool:
-        """Whether a journal number was reserved that never became a commit."""
-        return self._cell.read() > self._index.read(lambda view: view.number(JOURNAL_SEQ))
+        """Whether a journal number was reserved that never became a commit, and is to be stepped over."""
+        return self.steps_over and self._cell.read() > self._index.read(lambda view: view.number(JOURNAL_SEQ))
 
     def close(self) -> None:
         """Finish what waits, then stop and give the journal pack back."""
@@ -336,7 +337,7 @@ class Committer:
         blobs = [blob for job in jobs for blob in job.draft.blobs]
         committed = edit.number(JOURNAL_SEQ)
         reserved = max(self._cell.read(), committed)
-        if edits or blobs or reserved > committed:
+        if edits or blobs or (self.steps_over and reserved > committed):
             begun = () if self._has_era else begin_era(edit, self._layout, self._owner, reserved + 1)
             self._has_era = not begun  # once it is committed
             self._write_journal(edit, Body(blobs=blobs, names=NameChanges(reserved + 1, committed, begun + edits)))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from cas.commit import JOURNAL_SEQ
 from cas.errors import IndexUnfit, NoSpace, NotAStore, PacksMissing, Unreadable
 from cas.lease import survey
-from cas.mirror import Diary
+from cas.mirror import is_copy
 from cas.packbytes import PackBytes
 from cas.records import HEADER_SIZE, Role, decode_header
 from cas.root import remake
@@ -74,8 +74,8 @@ def hold_together(layout: Layout, manifest: Manifest, index: Index) -> int:
         raise _unfit(layout, f"it is empty, and there are {len(strangers)} packs")
     _demand_packs(layout, known, files, strangers)
     newest, proven = _beyond(layout, known, strangers)
-    diary = Diary.read(layout.diary)
-    if proven > known.change and (diary is None or known.change not in diary.changes):
+    may_lag = is_copy(layout, known.change)  # behind packs that a copy, which was cut off, had brought
+    if proven > known.change and not may_lag:
         raise _unfit(
             layout, f"it is older than the packs: it ends with change {known.change}, and they show change {proven}"
         )

@@ -142,6 +142,16 @@ class Diary:
         put_file(path, json.dumps(asdict(self)).encode(), disk)
 
 
+def is_copy(layout: Layout, change: int) -> bool:
+    """Whether a folder, whose index ends with this change of names, took none of its own since it was a copy.
+
+    Raises:
+        Occupied: as for `Diary.read`.
+    """
+    diary = Diary.read(layout.diary)
+    return diary is not None and change in diary.changes
+
+
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """What is to be copied of a pack: bytes `[have, want)`."""

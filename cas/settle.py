@@ -34,8 +34,12 @@ class _Remains:
     recipes: list[int]
 
 
-def settle(parts: Parts) -> None:
+def settle(parts: Parts, seen: int = 0) -> None:
     """Close what dead processes left open and step over what they did not finish.
+
+    Args:
+        parts: of the store.
+        seen: a journal number; if the index has not come to it, it never counted, and never will.
 
     Raises:
         NoSpace, DiskFailed, ReadOnly, Busy: it could not be written, or nobody can be told from the dead since leases
@@ -55,11 +59,12 @@ def settle(parts: Parts) -> None:
     def close(edit: Edit, draft: Draft) -> None:
         unread = [pack for pack, highest in told.items() if highest is None]
         top = edit.number(JOURNAL_SEQ) + _BEYOND if unread else 0
-        parts.committer.reserve(max([top, *(highest or 0 for highest in told.values())]))
+        parts.committer.reserve(max([top, seen, *(highest or 0 for highest in told.values())]))
         _close(edit, remains)
         mark(edit, draft, unread)  # the scrub says which, and goes on saying so
 
-    if remains.packs or remains.recipes or parts.committer.unsettled():
+    is_new = seen > parts.index.read(lambda view: view.number(JOURNAL_SEQ))
+    if is_new or remains.packs or remains.recipes or parts.committer.unsettled():
         parts.committer.run(close)
     bury(parts.layout, {owner for owner in dead if not lives(owner)})
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from cas.change import Blob, Names, Reads, change, find_blob
 from cas.claims import RunningHashes, cancel, expire, is_stale, progress, unfinished
 from cas.codec import ChunkCodec
-from cas.commit import JOURNAL_SEQ, Committer
+from cas.commit import Committer
 from cas.config import EngineSettings
 from cas.direct import Buffers
 from cas.disk import Disk
@@ -173,19 +173,13 @@ class Store(Upkeep):
                 if not has_index:
                     disk.sync_folder(layout.index)
                 newest = hold_together(layout, manifest, store._parts.index)
+                store._parts.committer.steps_over = not (reading and store.is_backup())
                 with contextlib.suppress(NoSpace):  # what is there can be read; a later tick, or change, settles
-                    store._step_over(newest)
-                    settle(store._parts)
+                    settle(store._parts, newest)
             except BaseException as error:
                 store.__exit__(type(error), error, None)
                 raise
         return store
-
-    def _step_over(self, change: int) -> None:
-        """See to it that a journal number which never counted, as far as the index knows, never will."""
-        committer = self._parts.committer
-        if change > self._parts.index.read(lambda view: view.number(JOURNAL_SEQ)):
-            committer.run(lambda _edit, _draft: committer.reserve(change))
 
     def close(self) -> None:
         """Finish what waits, seal this process's packs, and end its lease. Closing twice is harmless."""

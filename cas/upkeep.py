@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from cas.backup import backup
 from cas.check import check, size
 from cas.collect import CollectReport, collect
+from cas.commit import JOURNAL_SEQ
 from cas.compact import CompactReport, compact
 from cas.finding import Depth, Finding, Scope
 from cas.lease import at_work, maintenance_lock
+from cas.mirror import is_copy
 from cas.repair import RepairReport, repair
 from cas.scrub import Scrubbed, due, is_under_way, scrub
 from cas.stats import Stats, stats
@@ -222,6 +224,10 @@ class Upkeep:
     def when_doubted(self, call: Callable[[], object]) -> None:
         """Have this called, on any thread, when a reader of this process saw damage, so that a scrub is due."""
         self._doubts.marked = call
+
+    def is_backup(self) -> bool:
+        """Whether this is a copy of a store that took no change of its own since; who only reads leaves it so."""
+        return is_copy(self._parts.layout, self._parts.index.read(lambda view: view.number(JOURNAL_SEQ)))
 
     def backup(self, folder: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> CopyReport:
         """Make a copy of the store as of this moment, or bring one up to date; it can be opened, or restored.
