@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from cas.commit import JOURNAL_SEQ
 from cas.era import descends, eras
-from cas.errors import InUse, NotAStore, Occupied, OpenError, RootReadOnly
+from cas.errors import Damaged, InUse, NotAStore, Occupied, OpenError, RootReadOnly
 from cas.index import Index
 from cas.lease import present
 from cas.locks import lock_folder, try_lock
@@ -20,6 +20,7 @@ from cas.mirror import Diary
 from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
 from cas.retain import without_index
 from cas.root import FOLDER_MODE, read_manifest
+from cas.tables import DOUBTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,24 +81,31 @@ def unused(layout: Layout) -> Iterator[None]:
 
 
 class _State(NamedTuple):
-    """A state of a store's names.
+    """A state of a store's names, and what is known of its packs.
 
     Attributes:
         change: the number of the last change of names.
         eras: those up to then.
+        doubted: the packs in which somebody who read saw damage.
     """
 
     change: int
     eras: list[Era]
+    doubted: list[int]
 
     @classmethod
     def of(cls, view: View) -> Self:
-        """Look it up."""
-        return cls(view.number(JOURNAL_SEQ), eras(view))
+        """Look it up; marks that cannot be read are none."""
+        doubted = list[int]()
+        with suppress(Damaged):
+            doubted = [pack for pack, when in view.checked().items() if when == DOUBTED]
+        return cls(view.number(JOURNAL_SEQ), eras(view), doubted)
 
 
 def diary_of_backup(target: Layout, store: str, root: Path, index: Index, settings: EngineSettings) -> Diary:
     """Return the diary of a folder that may take a store's backup; a new one where there is nothing yet.
+
+    What a look at that folder found damaged is in it: the index that says so is about to be another one.
 
     Args:
         target: the folder.
@@ -127,6 +135,7 @@ def diary_of_backup(target: Layout, store: str, root: Path, index: Index, settin
             "this store was restored from an earlier backup or lost changes, or one of the two was copied; "
             "choose another folder"
         )
+    diary.damaged += sorted({f"{pack:016x}.pack" for pack in there.doubted} - set(diary.damaged))
     return diary
 
 

@@ -216,6 +216,10 @@ class Mirror:
                 continue
             report.packs += 1
             report.pack_bytes += path.stat().st_size
+            if path.name in self.diary.damaged:
+                found = rot(path, row, self.disk)
+                report.damaged += found.lines()
+                self._note(found)
 
     def remove_others(self, rows: Sequence[PackRow], report: CopyReport) -> None:
         """Remove packs that these rows do not name."""

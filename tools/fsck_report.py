@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LOST: Final = "push the same content again, or bring it back from a backup: cas fsck --repair --from BACKUP"
 MENDED: Final = "mended"
+COPY: Final = "this is a backup, and the next cas backup to this folder mends it"
 _STEPS = 1000  # of a progress bar
 
 
@@ -53,9 +54,9 @@ class Report:
         """Check, tell, and return the exit code."""
         with self._progress(store, scope):
             found = list(store.check(scope))
-        places = Whereabouts(store)
+        places, is_backup = Whereabouts(store), store.is_backup()
         for finding in found:
-            self._say(finding, places)
+            self._say(_of_backup(finding) if is_backup else finding, places)
         code = exits.UNMENDED if found else exits.OK
         part = {} if scope.parts == 1 else {"subset": f"{scope.part}/{scope.parts}"}
         blobs = len({digest for finding in found for digest in finding.blobs})
@@ -137,6 +138,11 @@ class Report:
             "seconds": round(time.monotonic() - self._began, 2),
         }
         click.echo(json.dumps({"summary": summary | more}) if self._json else text)
+
+
+def _of_backup(finding: Finding) -> Finding:
+    """Return what was found in a backup with what mends it there: a repair might make a store of its own of it."""
+    return replace(finding, remedy=COPY) if finding.check in {"packs", "chunks", "journal"} else finding
 
 
 def _done(finding: Finding, report: RepairReport) -> Finding:

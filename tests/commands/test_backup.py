@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from cas import Store
 from tests.commands.test_stats import push
+from tests.engine.test_backup_looked_at import cut_off
 from tests.support.engine import flip, packs_of
 from tests.support.serving import StartServer, run_cas
 from tools.main import main
@@ -148,3 +149,26 @@ def test_a_later_backup_is_not_overwritten_by_a_store_that_was_restored(root: Pa
     assert "choose another folder" in ended.stderr
     assert names(tmp_path / "second") == kept
     run("backup", tmp_path / "first", "--root", tmp_path / "new")
+
+
+def test_a_backup_that_was_cut_off_can_be_looked_at(root: Path, tmp_path: Path) -> None:
+    """By every command that only looks; it is a backup as before, and the next one goes on."""
+    run("backup", tmp_path / "backup", "--root", root)
+    push(root, 3)
+    with Store.open(root) as store:
+        cut_off(store, tmp_path / "backup")
+    for command in (["stats"], ["du"], ["fsck", "--data"], ["user", "list"]):
+        assert run_cas(*command, "--root", tmp_path / "backup").stderr == ""
+    run("backup", tmp_path / "backup", "--root", root)
+    assert names(tmp_path / "backup") == names(root)
+
+
+def test_what_a_check_of_a_backup_finds_the_next_backup_mends(root: Path, tmp_path: Path) -> None:
+    """So the check says, and not what would make a store of its own of it."""
+    run("backup", tmp_path / "backup", "--root", root)
+    flip(max(packs_of(tmp_path / "backup"), key=lambda path: path.stat().st_size), 5000)
+    ended = run_cas("fsck", "--data", "--root", tmp_path / "backup")
+    assert ended.returncode == 4
+    assert "checksum; this is a backup, and the next cas backup to this folder mends it" in ended.stdout
+    assert run("backup", tmp_path / "backup", "--root", root)["copied_bytes"]
+    assert run_cas("fsck", "--data", "--root", tmp_path / "backup").returncode == 0
