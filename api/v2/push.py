@@ -122,10 +122,13 @@ class Push:
             raise Refused(MANIFEST_BLOB_UNKNOWN, {"digest": told[0], "missing": told})
 
     def _has(self, reads: Reads, reference: Reference) -> bool:
+        """Tell whether something is shown here, and is here: what damage took keeps its names (I9)."""
         place, digest = reference.place, reference.digest
-        if place is not Place.MANIFEST and links.find(reads, self.repository, digest) is not None:
+        is_shown = place is not Place.MANIFEST and links.find(reads, self.repository, digest) is not None
+        if is_shown and reads.stat(digest) is not None:
             return True
-        return place is not Place.BLOB and manifest.find(reads, self.repository, digest) is not None
+        found = None if place is Place.BLOB else manifest.find(reads, self.repository, digest)
+        return found is not None and (found.blob is None or reads.stat(found.blob) is not None)
 
     def _check_conditions(self, reads: Reads, digest: Digest) -> None:
         if self.conditions == Conditions():
