@@ -67,6 +67,7 @@ class Audit:
         self.read: dict[int, int] = {}
         self._parts, self._scope, self._only = parts, scope, only
         self._bad: dict[bytes, tuple[str, str, str, int]] = {}  # chunk → check, what, where, pack
+        self._untold: dict[int, set[bytes]] = {}  # pack → its chunks of which no good record tells
         self._links: dict[int, int] = {}  # number of a change → the one before it
         self._unread: set[int] = set()  # packs of which nobody knows what is in them
 
@@ -101,7 +102,8 @@ class Audit:
         self.read.clear()
 
     def _note_clean(self, pack: int) -> None:
-        if pack in self.read and pack not in self.suspects and all(bad[3] != pack for bad in self._bad.values()):
+        is_clean = pack not in self.suspects and pack not in self._untold
+        if pack in self.read and is_clean and all(bad[3] != pack for bad in self._bad.values()):
             note_checked(self._parts, {pack: self.read.pop(pack)})
 
     def _those(self, packs: Iterable[int]) -> list[int]:
@@ -208,9 +210,9 @@ class Audit:
             for chunk, row in rows:
                 if row.extent.pack != pack or row.state is ChunkState.BAD:
                     continue
-                entry, where = entries.get(chunk), f"pack {pack:016x}, byte {row.extent.offset}"
+                entry = entries.get(chunk)
                 if entry is None or extent_of(pack, entry) != row.extent:
-                    self._bad[chunk] = ("packs", "no good record tells of this chunk", where, pack)
+                    self._untold.setdefault(pack, set()).add(chunk)
 
     def _spoilt(self, pack: int, entry: ChunkEntry) -> tuple[str, str] | None:
         files = self._parts.files
@@ -236,7 +238,12 @@ class Audit:
         return None
 
     def _told(self) -> Iterator[Finding]:
-        whose = sufferers(self._parts.index, self._bad)
+        whose = sufferers(self._parts.index, self._bad.keys() | set[bytes]().union(*self._untold.values()))
+        for pack, chunks in self._untold.items():
+            self.suspects.add(pack)
+            what = f"no good record tells of {len(chunks)} chunks in it"
+            blobs = {blob.digest for chunk in chunks for blob in whose.get(chunk, ())}
+            yield about("packs", what, f"pack {pack:016x}", self._parts, blobs, pack)
         for chunk, (check_name, what, where, pack) in self._bad.items():
             self.suspects.add(pack)
             blobs = {blob.digest for blob in whose.get(chunk, ())}

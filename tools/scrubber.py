@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, final
 
@@ -22,6 +23,7 @@ from tools.pace import Pace
 _AHEAD: Final = 0.9  # of the interval: what is due soon is read in the same go
 _TOLD: Final = Name("scrub.told", "run")
 _SUM_BYTES: Final = 8
+_MOST_LINES: Final = 10  # of one pack
 _MOST_TOLD: Final = 2000  # sums that one row keeps
 logger = logging.getLogger("cas.scrub")
 
@@ -91,14 +93,27 @@ class _Told:
 def _tell(store: Store, scrubbed: Scrubbed, told: _Told) -> None:
     """Log what was found and what became of it, loudly."""
     places = Whereabouts(store)
+    by_place: dict[str, list[Finding]] = {}
     for finding in filter(told.is_new, scrubbed.found):
-        whose = ", ".join(places.of(finding.blobs, finding.names)) or "nothing that has a name"
-        logger.error("DAMAGE: %s: %s; it concerns %s; %s", finding.where, finding.what, whose, finding.remedy)
+        by_place.setdefault(finding.where.partition(",")[0], []).append(finding)
+    for place, found in by_place.items():
+        for finding in found if len(found) <= _MOST_LINES else (*found[: _MOST_LINES - 1], _others(place, found)):
+            whose = ", ".join(places.of(finding.blobs, finding.names)) or "nothing that has a name"
+            logger.error("DAMAGE: %s: %s; it concerns %s; %s", finding.where, finding.what, whose, finding.remedy)
     if scrubbed.lost:
         lost = ", ".join(map(str, scrubbed.lost))
         logger.error("the damaged packs are in quarantine/; until they are pushed again, these answer 404: %s", lost)
     if scrubbed.left:
         logger.error("what looks damaged could not be looked at closely, and will be: %s", scrubbed.left)
+
+
+def _others(place: str, found: Sequence[Finding]) -> Finding:
+    """Return as one finding those of a pack that get no line of their own."""
+    others = found[_MOST_LINES - 1 :]
+    blobs = sorted({digest for each in others for digest in each.blobs})
+    names = sorted({name for each in others for name in each.names}, key=Name.key)
+    what = f"there are {len(others)} more findings like the last one"
+    return Finding(others[0].check, what, place, others[0].remedy, tuple(blobs), tuple(names))
 
 
 def _work(store: Store, order: Order) -> int:

@@ -240,6 +240,30 @@ def say(store: Store, caplog: pytest.LogCaptureFixture, code: int) -> list[str]:
     return [re.split("[:;]", record.getMessage())[0] for record in caplog.records]
 
 
+@pytest.mark.parametrize("how", ["header", "everywhere"])
+def test_however_much_of_a_pack_is_damaged_it_is_said_in_a_few_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """Each names the remedy, and together they name all that suffers."""
+    root = tmp_path / "root"
+    with Store.open(root, replace(SMALL, pack_bytes=64 << 20), create=True) as store:
+        for number in range(20):
+            engine_push(store, str(number), noise(256 << 10, number))
+    path = spoil(root, 29)
+    if how == "everywhere":
+        flip(path, 29)
+        for at in range(100_000, path.stat().st_size, 256 << 10):
+            flip(path, at)
+        grow_old(root)
+    with Store.open(root, SMALL) as store:
+        assert scrubber.scrub_if_due(store, OFTEN) == exits.OK
+    said = [line for line in (record.getMessage() for record in caplog.records) if line.startswith("DAMAGE: ")]
+    assert len(said) == (2 if how == "header" else 10)
+    assert all(line.endswith(REPAIR) for line in said)
+    concerned = {name for line in said for name in re.findall(r"thing (\d+)", line)}
+    assert concerned == {str(number) for number in range(20)}
+
+
 def test_a_mend_that_is_refused_on_its_way_says_what_was_lost_by_then(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

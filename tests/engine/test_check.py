@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from cas import CHECKS, Depth, Digest, Name, Store, rebuild_index
+from cas.finding import REPAIR
 from cas.records import Role
+from tests.engine.test_damage import chunks_of
 from tests.support.engine import MIB, SMALL, flip, noise, opened, packs_of, prose, push
 
 DATA = noise(3 * MIB), prose(MIB)
@@ -100,3 +102,29 @@ def test_pushes_under_way_are_not_taken_for_damage(root: Path) -> None:
         for one in loads:
             one.result(timeout=30)
         assert findings == []
+
+
+@pytest.mark.parametrize("how", ["header", "gone"])
+def test_what_no_record_tells_of_is_one_finding_a_pack(root: Path, how: str) -> None:
+    """However many chunks that are: one bit of a header takes all records along, and nobody reads hundreds of lines."""
+    path = max(packs_of(root), key=lambda path: path.stat().st_size)
+    if how == "header":
+        flip(path, 29)
+    else:
+        path.unlink()
+    with opened(root) as store:
+        suffer = whose(store, int(path.stem, 16))
+        for depth in Depth:
+            pack, chunks = (each for each in store.check(depth) if path.stem in each.where)
+            assert (pack.remedy, chunks.remedy, chunks.pack) == (REPAIR, REPAIR, int(path.stem, 16))
+            assert chunks.what.startswith("no good record tells of ")
+            assert set(chunks.blobs) == suffer
+        report = store.repair()
+        assert set(report.lost) == (suffer if how == "gone" else set())
+
+
+def whose(store: Store, pack: int) -> set[Digest]:
+    """The blobs of which a chunk lies in a pack."""
+    return {
+        digest for digest in map(Digest.of, DATA) if any(row.extent.pack == pack for _, row in chunks_of(store, digest))
+    }
