@@ -25,7 +25,7 @@ from cas.proof import doubtful
 from cas.records import Role
 from cas.scan import extent_of, flaws, pack_paths, scan_pack
 from cas.sufferers import sufferers
-from cas.tables import DOUBTED, ChunkState, PackState, is_usable, pack_place
+from cas.tables import DOUBTED, TOLD, ChunkState, PackState, is_usable, pack_place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -100,6 +100,11 @@ class Audit:
         read = {pack: when for pack, when in self.read.items() if pack not in but}
         note_checked(self._parts, read | dict.fromkeys(doubted, DOUBTED))
         self.read.clear()
+
+    def leave(self, packs: Collection[int]) -> None:
+        """Remember of packs that they were found damaged, and that nobody is going to mend them."""
+        now = int(self._parts.clock())
+        note_checked(self._parts, {pack: TOLD | self.read.pop(pack, now) for pack in packs})
 
     def _note_clean(self, pack: int) -> None:
         is_clean = pack not in self.suspects and pack not in self._untold

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _BATCH_BYTES: Final = 16 << 30  # read between two walks over all rows of chunks
 _HEED_BYTES: Final = 256 << 20  # read between two looks whether something became more urgent
 _LOOK_S: Final = 0.5  # between two looks whether others are done
+_SAID_S: Final = 86400.0  # what is damaged and not to be mended is read, and said, again after that
 _PATIENCE_S: Final = 3600.0  # whoever is at work for longer was stopped, or reads as slowly as we do
 
 
@@ -70,7 +71,7 @@ def scrub(
         if wrong := tuple(index(parts)):
             yield Scrubbed(wrong)
             return
-        work = _Work(parts, before)
+        work = _Work(parts, before, mends=mends)
         while batch := work.next():
             audit = Audit(parts, Scope(Depth.DATA, told=work.heeding(behind.after(told))), batch)
             try:
@@ -92,8 +93,8 @@ class _MoreUrgent(Exception):
 class _Work:
     """Which packs to read, looked up anew before each batch: those doubted first, and by themselves."""
 
-    def __init__(self, parts: Parts, before: float) -> None:
-        self._parts, self._before = parts, before
+    def __init__(self, parts: Parts, before: float, *, mends: bool) -> None:
+        self._parts, self._before, self._mends = parts, before, mends
         self._batch: dict[int, float] = {}  # pack → when it was last read
         self._done: dict[int, float] = {}  # those that keep their mark, whatever it is that keeps them from a new one
 
@@ -127,7 +128,8 @@ class _Work:
         return tell
 
     def _left(self, before: float) -> list[tuple[float, PackRow]]:
-        return [(when, row) for when, row in due(self._parts, before) if self._done.get(row.pack) != when]
+        found = due(self._parts, before, mends=self._mends)
+        return [(when, row) for when, row in found if self._done.get(row.pack) != when]
 
 
 class _Behind:
@@ -164,6 +166,7 @@ def _dealt_with(
             return
         if heal is None:
             yield Scrubbed(found)
+            audit.leave({finding.pack for finding in found if finding.pack is not None})
             return
         before = set(lost_blobs(parts))
         try:
@@ -174,12 +177,16 @@ def _dealt_with(
         yield Scrubbed(found, lost)
 
 
-def due(parts: Parts, before: float) -> list[tuple[float, PackRow]]:
+def due(parts: Parts, before: float, *, mends: bool) -> list[tuple[float, PackRow]]:
     """Return the packs that were last read through, or else written, before a time, and when that was.
 
-    Those of longest ago come first, and before these those that are doubted.
+    Those of longest ago come first, and before these those that are doubted. So is what is known to be damaged, but
+    where nothing is mended: there it is once a day, or to read it would never end.
     """
-    since = last_read(parts)
+    since, now = last_read(parts), parts.clock()
+    if not mends:
+        told = parts.index.read(lambda view: view.told())
+        since |= {pack: when for pack, when in told.items() if pack in since and now - _SAID_S < when < now + _SAID_S}
     rows = parts.index.read(lambda view: {row.pack: row for row in view.packs()})
     wanted = sorted((when, pack) for pack, when in since.items() if when < before and pack in rows)
     return [(when, rows[pack]) for when, pack in wanted]

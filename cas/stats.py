@@ -30,7 +30,8 @@ class Stats:
         checked: every pack was read through, or else written, after this (Unix seconds); 0 where there is none, 1 where
             nobody knows, since that was while the clock was ahead.
         unchecked_packs: packs that nobody read through since they were written.
-        doubted: packs in which somebody who read saw damage, or that are missing, and that nobody looked into since.
+        doubted: packs in which somebody who read saw damage, or that are missing, and that nobody looked into since;
+            and those found damaged that nobody mended.
     """
 
     blobs: int

@@ -28,10 +28,11 @@ TABLES = {  # name → whether a key has several values
     "uploads": False,  # recipe 8 → owner: segments whose blob is still arriving, in one request
     "sessions": False,  # number 8 → a resumable upload; number 8 and a zero byte → all of its bytes while they are few
     "touched": False,  # recipe 8 | raw offset 8 → nothing: segments filed while a collection marks what is in use
-    "checked": False,  # id of a pack 8 → when all of its bytes were last looked at, Unix seconds; or DOUBTED
+    "checked": False,  # id of a pack 8 → when all of its bytes were last looked at, Unix seconds; DOUBTED; TOLD | when
     "lost": False,  # digest → the row it had in `blobs`: bytes of it are damaged, so it is not here until it is whole
 }
 DOUBTED = 0  # in place of a time: somebody saw damage in a pack, and nobody has read it through since
+TOLD = 1 << 63  # beside a time: it was found damaged then, which was said, and nobody mended it
 MARKING = "marking"  # counter: whether a collection marks what is in use
 PACKS_GONE = "packs_gone"  # counter: of packs forgotten after their files
 MOST_CANDIDATES = 16  # chunks of one key that a push compares itself with; beyond, it is stored once more

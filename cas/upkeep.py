@@ -194,7 +194,7 @@ class Upkeep:
 
         Args:
             before: packs that were last read through, or else written, before this time (Unix seconds).
-            mends: set damaged packs aside, as `repair` does.
+            mends: set damaged packs aside, as `repair` does; else they stay doubted, and are told anew after a day.
             told: called with a number of bytes after they were read; it may wait, or raise to stop.
             wait_s: how long a collection or backup is waited for once something looks wrong.
 
@@ -204,12 +204,13 @@ class Upkeep:
         """
         return scrub(self._parts, before, mends=mends, told=told, wait_s=wait_s, heal=self._healing.run)
 
-    def is_scrub_due(self, before: float) -> bool:
+    def is_scrub_due(self, before: float, *, mends: bool = True) -> bool:
         """Whether some pack was last read through, or else written, before a time, and no process is at it.
 
-        So is one in which somebody who read saw damage, or that is missing, whenever that was.
+        So is one in which somebody who read saw damage, or that is missing, whenever that was; where nothing is mended,
+        a day after that was said.
         """
-        return bool(due(self._parts, before)) and not is_under_way(self._parts.layout)
+        return bool(due(self._parts, before, mends=mends)) and not is_under_way(self._parts.layout)
 
     def check_ready(self) -> None:
         """See that a push would be taken now, as far as that can be told without one.

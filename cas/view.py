@@ -17,6 +17,7 @@ from cas.records import BlobEntry, ChunkRef
 from cas.session import Session
 from cas.tables import (
     CHUNK_KEY,
+    DOUBTED,
     EXTENT,
     FEW,
     LAST_BYTE,
@@ -24,6 +25,7 @@ from cas.tables import (
     REF_SIZE,
     SEGMENT,
     SEGMENT_KEY,
+    TOLD,
     U64,
     ChunkRow,
     PackRow,
@@ -224,8 +226,18 @@ class View:
         return None if value is None else read_pack(U64.pack(pack), value)
 
     def checked(self) -> dict[int, int]:
-        """Return of each pack that was ever checked when it was, in Unix seconds; a rebuild forgets all of it."""
-        return {U64.unpack(pack)[0]: U64.unpack(when)[0] for pack, when in self._tx.cursor("checked")}
+        """Return of each pack that was ever checked when it was, in Unix seconds; a rebuild forgets all of it.
+
+        Of one that is thought or known to be damaged, DOUBTED.
+        """
+        return {pack: DOUBTED if when & TOLD else when for pack, when in self._marks()}
+
+    def told(self) -> dict[int, int]:
+        """Return of each pack that is known to be damaged, and was left so, when it was last found to be."""
+        return {pack: when ^ TOLD for pack, when in self._marks() if when & TOLD}
+
+    def _marks(self) -> Iterator[tuple[int, int]]:
+        return ((U64.unpack(pack)[0], U64.unpack(mark)[0]) for pack, mark in self._tx.cursor("checked"))
 
     def record(self, key: bytes) -> Record | None:
         """Return what stands under a name."""

@@ -65,7 +65,7 @@ def scrubbing(
     def look(done: threading.Event) -> float:
         nonlocal busy_s
         code = exits.OK
-        if store.is_scrub_due(time.time() - settings.scrub_interval_s):
+        if store.is_scrub_due(time.time() - settings.scrub_interval_s, mends=settings.scrub_mends):
             code = scrub(done)
         if code < 0:
             logger.error("a check of stored bytes was killed by signal %d; if nobody did it, run cas fsck", -code)

@@ -58,7 +58,7 @@ def _table(found: Stats) -> str:
         ("chunks", f"{found.chunks:,}", ""),
         ("names", f"{found.names:,}", "repositories, tags, images"),
         ("unchecked", _age(found), "at most, since a pack was written or read through"),
-        ("doubted", f"{found.doubted:,}", "packs that readers saw damage in, or that are missing, until looked into"),
+        ("doubted", f"{found.doubted:,}", "packs seen damaged, or missing, until looked into and mended"),
         ("lost", f"{found.lost:,}", "blobs found damaged, until they are pushed again"),
     ]
     return "\n".join(f"{label:<12}{value:>12}  {remark}".rstrip() for label, value, remark in rows)

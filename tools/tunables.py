@@ -189,7 +189,7 @@ KEEPING: dict[str, Row] = {
     ),
     "scrub_rate_bytes": Row("A second, by which a server reads through what it stores; 0 is never.", least=0),
     "scrub_interval_s": Row("How long after that each pack is read through again.", least=60, most=_YEARS),
-    "scrub_mends": Row("Set aside what it finds damaged, so that a push heals it; else it is only said."),
+    "scrub_mends": Row("Set aside what it finds damaged, so that a push heals it; else it is only said, once a day."),
 }
 
 

@@ -120,13 +120,27 @@ def is_cut_short(client: Client, digest: str) -> bool:
 
 
 def test_told_to_say_only_it_leaves_the_bytes_alone(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The pack stays where it is."""
-    path = spoil(root)
+    """The pack stays where it is, and is told of by `cas stats`, until somebody mends it; nor read all the time."""
+    path, tries = spoil(root), threading.Semaphore(0)
     with Store.open(root) as store:
-        settings = KeepingSettings(scrub_interval_s=100, scrub_rate_bytes=1 << 30, scrub_mends=False)
+        settings = replace(OFTEN, scrub_mends=False)
         assert scrubber.scrub_if_due(store, settings) == exits.OK
+        assert store.stats().doubted == 1
+        looked = store.is_scrub_due
+        with pytest.MonkeyPatch.context() as patched:
+
+            def look(before: float, *, mends: bool = True) -> bool:
+                tries.release()
+                return looked(before, mends=mends)
+
+            patched.setattr(store, "is_scrub_due", look)
+            with keeping.scrubbing(store, settings, lambda _: pytest.fail("it is not due"), look_s=0.001):
+                assert all(tries.acquire(timeout=PATIENCE_S) for _ in range(3))
     assert [record.message.startswith("DAMAGE: ") for record in caplog.records] == [True]
     assert path.exists()
+    assert run_cas("fsck", "--repair", "--root", root).returncode == 1
+    with Store.open(root) as store:
+        assert store.stats().doubted == 0
 
 
 def test_it_is_done_by_a_process_of_its_own(root: Path) -> None:

@@ -213,7 +213,8 @@ def test_it_is_doubted_once_however_many_saw_it(store: Store) -> None:
         assert work.writes <= 2  # one of them is ours here
     list(store.scrub(1, mends=False))
     pull(store)
-    assert pack not in doubted(store)
+    assert doubted(store) == {pack}
+    assert not store.is_scrub_due(1, mends=False)
 
 
 def test_what_cannot_be_read_is_not_doubted(root: Path) -> None:
@@ -303,7 +304,8 @@ def test_told_to_say_only_the_scrub_says_it_once(store: Store) -> None:
     pull(store)
     assert doubted(store) == {pack}
     assert len(list(store.scrub(1, mends=False))) == 1
-    assert not store.is_scrub_due(1)
+    assert not store.is_scrub_due(1, mends=False)
+    assert store.stats().doubted == 1
     pull(store)
     assert store.repair().lost == (TEXT_DIGEST,)
     push(store, "text", TEXT)

@@ -114,25 +114,56 @@ def test_rot_is_set_aside_and_the_next_push_heals_it(store: Store) -> None:
     assert list(store.check(Depth.DEEP)) == []
 
 
-def test_told_to_say_only_it_changes_nothing_and_says_it_once(store: Store) -> None:
-    """Until the pack is due again; the damaged file is where it was."""
-    path = rot(store)
-    [done] = store.scrub(due(), mends=False)
-    assert (len(done.found), done.lost, path.exists()) == (1, (), True)
-    assert int(path.stem, 16) in marks(store)
-    assert list(store.scrub(due())) == []
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_told_to_say_only_it_changes_nothing_and_says_it_once_a_day(tmp_path: Path, *, is_gone: bool) -> None:
+    """It is doubted until it is mended, and not read every minute for that; a scrub that may mend does so at once."""
+    root, now = tmp_path / "root", [later()]
+    with opened(root) as made:
+        for name, data in DATA.items():
+            push(made, name, data)
+    with Store.open(root, SMALL, clock=lambda: now[0]) as store:
+        path = rot(store)
+        if is_gone:
+            path.unlink()
+        for _ in range(2):
+            said = list(store.scrub(due(), mends=False))
+            assert [any(path.stem in finding.where for finding in done.found) for done in said] == [True]
+            assert (said[0].lost, path.exists(), store.stats().doubted) == ((), not is_gone, 1)
+            assert not store.is_scrub_due(due(), mends=False)
+            assert list(store.scrub(due(), mends=False)) == []
+            now[0] += 86401
+            assert store.is_scrub_due(due(), mends=False)
+        assert store.is_scrub_due(1)
+        [done] = store.scrub(1)
+        assert LOST in done.lost
+        assert (store.stats().doubted, store.is_scrub_due(1)) == (0, False)
+        assert read(store, Digest.of(DATA["prose"])) == DATA["prose"]
 
 
-def test_a_pack_that_is_gone_is_said_once_too(store: Store) -> None:
-    """Where nothing is mended it would else be due for ever, and said every minute."""
+def test_what_was_found_damaged_while_the_clock_was_ahead_is_said_again(tmp_path: Path) -> None:
+    """At once when the clock is right again, and from then on once a day."""
+    root, ahead = tmp_path / "root", [10 * 365 * 86400.0]
+    with opened(root) as made:
+        push(made, "noise", DATA["noise"])
+    with Store.open(root, SMALL, clock=lambda: later() + ahead[0]) as store:
+        rot(store)
+        assert len(list(store.scrub(EVER, mends=False))) >= 1
+        ahead[0] = 0.0
+        assert store.is_scrub_due(1, mends=False)
+        assert len(list(store.scrub(1, mends=False))) == 1
+        assert not store.is_scrub_due(1, mends=False)
+
+
+def test_what_was_told_and_is_whole_again_is_doubted_no_more(store: Store) -> None:
+    """Somebody put the bytes back; a check of the data, or the next scrub, finds nothing."""
     path = rot(store)
-    path.unlink()
-    [done] = store.scrub(due(), mends=False)
-    assert any("its file is missing" in finding.what for finding in done.found)
-    assert not store.is_scrub_due(due())
-    [done] = store.scrub(EVER)
-    assert LOST in done.lost
-    assert read(store, Digest.of(DATA["prose"])) == DATA["prose"]
+    whole = bytes(path.read_bytes())
+    list(store.scrub(due(), mends=False))
+    rot(store)  # the same bit
+    assert path.read_bytes() != whole
+    assert store.stats().doubted == 1
+    assert list(store.check(Depth.DATA)) == []
+    assert store.stats().doubted == 0
 
 
 def test_what_the_disk_gives_right_the_second_time_is_no_rot(tmp_path: Path, store: Store) -> None:
