@@ -48,11 +48,15 @@ class Scrubbed:
         found: everything that was not as promised.
         lost: blobs that are answered as missing from now on, until their bytes are pushed again.
         left: why not everything was mended that was to be; it is tried again.
+        aside: damaged packs whose files are in quarantine/ now.
+        kept: those whose files are where they were, because something kept them from being set aside.
     """
 
     found: tuple[Finding, ...]
     lost: tuple[Digest, ...] = ()
     left: str = ""
+    aside: tuple[int, ...] = ()
+    kept: tuple[int, ...] = ()
 
 
 def scrub(
@@ -168,13 +172,24 @@ def _dealt_with(
             yield Scrubbed(found)
             audit.leave({finding.pack for finding in found if finding.pack is not None})
             return
-        before = set(lost_blobs(parts))
+        before, files = set(lost_blobs(parts)), _files(parts, found)
         try:
             lost = mend(parts, found, heal)
-        except CasError:  # known at least, with what was lost by then; who scrubs is told why no more was done
-            yield Scrubbed(found, tuple(sorted(set(lost_blobs(parts)) - before)))
+        except CasError:  # known at least, with what came of it by then; who scrubs is told why no more was done
+            yield _came_of(parts, found, tuple(sorted(set(lost_blobs(parts)) - before)), files)
             raise
-        yield Scrubbed(found, lost)
+        yield _came_of(parts, found, lost, files)
+
+
+def _came_of(parts: Parts, found: tuple[Finding, ...], lost: tuple[Digest, ...], before: set[int]) -> Scrubbed:
+    kept = before & _files(parts, found)
+    return Scrubbed(found, lost, aside=tuple(sorted(before - kept)), kept=tuple(sorted(kept)))
+
+
+def _files(parts: Parts, found: tuple[Finding, ...]) -> set[int]:
+    """Return the damaged packs of which there is a file."""
+    packs = {finding.pack for finding in found if finding.pack is not None}
+    return {pack for pack in packs if os.path.lexists(parts.layout.pack(pack))}
 
 
 def due(parts: Parts, before: float, *, mends: bool) -> list[tuple[float, PackRow]]:

@@ -100,11 +100,23 @@ def _tell(store: Store, scrubbed: Scrubbed, told: _Told) -> None:
         for finding in found if len(found) <= _MOST_LINES else (*found[: _MOST_LINES - 1], _others(place, found)):
             whose = ", ".join(places.of(finding.blobs, finding.names)) or "nothing that has a name"
             logger.error("DAMAGE: %s: %s; it concerns %s; %s", finding.where, finding.what, whose, finding.remedy)
-    if scrubbed.lost:
+    if scrubbed.lost or scrubbed.aside:
         lost = ", ".join(map(str, scrubbed.lost))
-        logger.error("the damaged packs are in quarantine/; until they are pushed again, these answer 404: %s", lost)
+        after = f"until they are pushed again, these answer 404: {lost}" if lost else "nothing is missing because of it"
+        logger.error("%s; %s", _where(scrubbed), after)
     if scrubbed.left:
         logger.error("what looks damaged could not be looked at closely, and will be: %s", scrubbed.left)
+
+
+def _where(scrubbed: Scrubbed) -> str:
+    """Say what became of the files of damaged packs."""
+    if scrubbed.kept:
+        return f"{_packs(scrubbed.kept)} could not be set aside yet and will be"
+    return "the damaged packs are in quarantine/" if scrubbed.aside else "the damaged packs are gone"
+
+
+def _packs(packs: Sequence[int]) -> str:
+    return ", ".join(f"pack {pack:016x}" for pack in packs)
 
 
 def _others(place: str, found: Sequence[Finding]) -> Finding:
