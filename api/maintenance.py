@@ -35,8 +35,9 @@ class Collection:
         ended: uploads that were ended because nobody went on with them; in a dry run, those that would be.
         unfinished: uploads that keep their bytes, as somebody may go on with them.
         undoable: deletions that keep what they took, as they can be undone.
-        given_back: bytes that all packs took before, less what they take after; pushes meanwhile, and that it was
-            written down what was removed, count against it. In a dry run, what the packs of data would give back.
+        given_back: bytes that all packs took before, less what they, and what was set aside of them, take after;
+            pushes meanwhile, and that it was written down what was removed, count against it. In a dry run, what the
+            packs of data would give back.
     """
 
     names: Swept
@@ -108,7 +109,7 @@ def run(
         swept = sweep(store, wanted, dry_run=dry_run, progress=progress)
         freed = store.collect(dry_run=dry_run, without=frozenset(swept.without), alone=alone, progress=progress)
         packs = store.compact(everything=everything, dry_run=dry_run, doomed=freed.doomed, alone=alone, progress=told)
-    given_back = packs.data.freed_bytes if dry_run else before - store.stats().pack_bytes
+    given_back = packs.data.freed_bytes if dry_run else before - store.stats().pack_bytes - packs.aside_bytes
     return Collection(swept, freed, packs, given_back, ended, store.unfinished(), trash.undoable(store, wanted))
 
 

@@ -62,12 +62,14 @@ class CompactReport:
     Attributes:
         data, journal: of the packs of each role.
         left: packs left alone, each with the reason.
+        aside_bytes: of files that the index does not know, which take in quarantine/ what they took before.
         owed_bytes: what was freed and others still had open at the end, at most; free once they let go of it.
     """
 
     data: PackFigures = field(default_factory=PackFigures)
     journal: PackFigures = field(default_factory=PackFigures)
     left: list[str] = field(default_factory=list)
+    aside_bytes: int = 0
     owed_bytes: int = field(default=0, compare=False)  # others write to that disk, too
 
     def of(self, role: Role) -> PackFigures:
@@ -190,6 +192,7 @@ class _Compaction:
         """Keep files that the index does not know where they are in nobody's way: a row comes before its file."""
         for pack in sorted(strays):
             self._report.left.append(f"pack {pack:016x} is not in the index; it is kept in quarantine/")
+            self._report.aside_bytes += self._size(pack)
             if not self._dry:
                 set_aside(self._parts, pack)
 

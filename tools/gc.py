@@ -118,6 +118,9 @@ def _told(done: Collection, settings: Settings, *, dry_run: bool) -> str:
         f"{done.bytes.chunks:>9,}  chunks of them that nothing else has: {human_size(done.bytes.bytes)}",
         end,
     ]
+    if done.packs.aside_bytes:
+        where = "to be moved" if dry_run else "moved"
+        lines.append(f"{where} to quarantine/, which gives nothing back: {human_size(done.packs.aside_bytes)}")
     if done.unfinished.count:
         lines.append(_kept(done.unfinished, settings.engine.upload_life_s))
     if done.undoable.undoable:

@@ -78,6 +78,28 @@ def test_what_was_deleted_gives_its_space_back_beside_a_live_server(server: Star
         assert gc(root, "--grace", "0")["bytes"]["bytes"] == 0
 
 
+def test_what_is_moved_to_quarantine_is_not_said_to_be_given_back(tmp_path: Path) -> None:
+    """It takes there what it took before; a dry run foretells it."""
+    root = tmp_path / "root"
+    with Store.open(root, create=True) as store:
+        push(store, "a", noise(MIB))
+    (pack,) = (path for path in (root / "packs").rglob("*.pack") if path.stat().st_size > MIB)
+    stray = root / "packs" / "00" / "0000000000000001.pack"
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(pack.read_bytes())
+    size = stray.stat().st_size
+    said = run_cas("gc", "--dry-run", "--root", root).stdout
+    assert "to be moved to quarantine/, which gives nothing back: 1.00 MiB\n" in said
+    assert stray.exists()
+    done = gc(root, code=1)
+    assert done["packs"]["aside_bytes"] == (root / "quarantine" / stray.name).stat().st_size == size
+    assert done["given_back"] <= 0  # but for what it writes down itself
+    stray.write_bytes(pack.read_bytes())
+    said = run_cas("gc", "--root", root).stdout
+    assert "moved to quarantine/, which gives nothing back: 1.00 MiB\n" in said
+    assert "given back to the disk" not in said
+
+
 def test_what_is_said_for_people_names_what_and_why(tmp_path: Path, server: StartServer) -> None:
     """Counts, reasons, sizes; a dry run says that it is one."""
     running = server(tmp_path / "root")
