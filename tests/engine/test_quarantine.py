@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 import cas.files
-from cas import Depth, DiskFailed, Store, rebuild_index
+from cas import Depth, Digest, DiskFailed, Store, rebuild_index
 from cas.disk import Disk
 from cas.identity import mend_manifest
 from cas.moving import put_by
 from cas.records import Role
-from tests.support.engine import MIB, SMALL, flip, noise, opened, packs_of, push
+from tests.support.engine import MIB, SMALL, flip, noise, opened, packs_of, push, read
 
 Make = Callable[[Path], object]
 DATA = {"one": noise(MIB, 1), "two": noise(MIB, 2)}
@@ -85,6 +85,31 @@ def test_a_repair_replaces_nothing(root: Path, good: Path, *, is_scrub: bool) ->
             assert store.repair().left == ()
     assert not place.exists()
     assert aside(root) == first | {f"{good.stem}-2.pack": third}
+
+
+def test_a_good_copy_that_is_put_back_counts_again_after_a_rebuild(root: Path, good: Path) -> None:
+    """What was lost with the pack is here again, as long as no collection has moved the copy away."""
+    with opened(root) as store:
+        assert store.stats().lost == 1
+    back(root, good)
+    shutil.rmtree(root / "index")
+    assert rebuild_index(root, SMALL).damaged == []
+    with opened(root) as store:
+        assert {name: read(store, Digest.of(data)) == data for name, data in DATA.items()} == dict.fromkeys(DATA, True)
+        assert store.stats().lost == 0
+        assert list(store.check(Depth.DEEP)) == []
+
+
+def test_a_pack_that_comes_back_before_a_repair_counts_as_it_did(root: Path, tmp_path: Path) -> None:
+    """Nothing has to be done for it, also where somebody noticed meanwhile that it was gone."""
+    path = packs_of(root, Role.DATA)[0]
+    path.rename(tmp_path / path.name)
+    with opened(root) as store:
+        assert any("is missing" in finding.what for finding in store.check(Depth.DATA))
+        (tmp_path / path.name).rename(path)
+        assert {name: read(store, Digest.of(data)) == data for name, data in DATA.items()} == dict.fromkeys(DATA, True)
+        assert list(store.scrub(1)) == []
+        assert (store.stats().doubted, store.stats().lost) == (0, 0)
 
 
 def test_a_store_opens_whose_pack_was_set_aside_twice_and_is_known_still(root: Path, good: Path) -> None:
