@@ -182,9 +182,9 @@ class Listener:
             self._loop.call_later(_COURTESY_S, self._accept_late)
 
     def _accept_late(self) -> None:
-        """Take a newcomer that nobody else did."""
-        if self._is_open:
-            self._watch()
+        """Take a newcomer that nobody else did, if there is room for one."""
+        self._watch()
+        if self._is_watching:
             self._accept()
 
     def _accept(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import socket
@@ -14,7 +15,9 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 import api.server
+from api.config import HttpSettings
 from api.evenly import Balance, Burden, shared_memory
+from api.server import Listener
 from tests.wire.blobs import trusting
 from tests.wire.harness import PATIENCE_S, Running, ask, body_of, serving
 
@@ -107,6 +110,28 @@ def test_a_newcomer_whom_no_other_worker_takes_is_taken_all_the_same(balance: Ba
         assert idle.is_light()
         for _ in range(3):
             assert body_of(ask(running, "GET /short HTTP/1.1\nHost: a\nConnection: close")) == b"firstend"
+
+
+def test_whoever_waited_for_others_takes_no_more_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have waited more than once at a time: each end of a connection has it look at the socket again."""
+    listeners, accept = list[Listener](), Listener._accept  # noqa: SLF001
+
+    def noting(listener: Listener) -> None:
+        listeners.append(listener)
+        accept(listener)
+
+    monkeypatch.setattr(Listener, "_accept", noting)
+    with serving(Tap(), HttpSettings(max_connections=1)) as running, ExitStack() as stack:
+        first = stack.enter_context(_begun(running))
+        newcomer = stack.enter_context(running.connect())
+
+        async def look() -> int:
+            listeners[0]._accept_late()  # noqa: SLF001 - as a timer does that was set while there was room
+            return len(listeners[0]._tasks)  # noqa: SLF001
+
+        assert asyncio.run_coroutine_threadsafe(look(), running.loop).result(PATIENCE_S) == 1
+        first.close()
+        _begin(newcomer)
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
