@@ -48,7 +48,6 @@ class HttpSettings:
             are more of them than cores. Past it: calls wait for their turn.
         cold_threads: threads that may be blocked on a disk for `sendfile`. Few, because a disk gains nothing
             from more. Past it: cold transfers wait for their turn; warm ones never do.
-        readahead_bytes: how far the kernel is asked to read ahead of a cold transfer.
         repeat_bytes: answers that one worker keeps, to give them again while they are true; of a layer only
             where it lies. Enough for the manifests of thousands of images. Past it: the oldest are made anew.
         h2_streams: requests at once on one HTTP/2 connection. Past it: the connection is closed; clients
@@ -79,7 +78,6 @@ class HttpSettings:
     send_bytes: int = 1 * MIB
     threads: int = 32
     cold_threads: int = 4
-    readahead_bytes: int = 8 * MIB
     repeat_bytes: int = 8 * MIB
     h2_streams: int = 100
     h2_stream_bytes: int = 4 * MIB

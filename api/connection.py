@@ -124,7 +124,7 @@ class Connection(TCPServer):
         self._lingering = self._is_read = False
         self._linger_end: asyncio.TimerHandle | None = None
         self._files = FileSender(writer.transport, self.settings, worker.cold)
-        self._sealed = SealedSender(self._write, self._drain, self.settings, worker.cold)
+        self._sealed = SealedSender(self._write, self._drain, worker.cold)
         self._idle = Patience(loop, self.settings.keep_alive_s, self._leave)
 
     async def run(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from contextlib import suppress
 from typing import Final, final
 
 from api.config import KIB
@@ -27,9 +28,8 @@ _Counts: Final = ctypes.c_uint64 * 5  # in the cache; dirty, written back, evict
 class Pages:
     """What is known of the pages of a range of a file while it is sent from front to back."""
 
-    def __init__(self, fd: int, start: int, stop: int, readahead_bytes: int) -> None:
-        self._fd, self._stop, self._readahead = fd, stop, readahead_bytes
-        self._here_to = self._advised_to = start
+    def __init__(self, fd: int, start: int) -> None:
+        self._fd, self._here_to = fd, start
 
     def are_here(self, start: int, stop: int) -> bool:
         """Tell whether to read these bytes, the next ones, would very likely not wait for a disk."""
@@ -37,13 +37,15 @@ class Pages:
             self._here_to = stop
         return self._here_to >= stop
 
-    def read_ahead(self, at: int) -> None:
-        """Have the kernel read what comes from here on. It may have to wait itself: for threads."""
-        if self._advised_to - at < self._readahead // 2:
-            start = max(at, self._advised_to)
-            self._advised_to = min(self._stop, at + self._readahead)
-            if start < self._advised_to:
-                os.posix_fadvise(self._fd, start, self._advised_to - start, os.POSIX_FADV_WILLNEED)
+
+def read_far_ahead(fd: int) -> None:
+    """Let the kernel read twice as far ahead of whoever reads a file from front to back, one open file for all of them.
+
+    Not asked for what lies ahead (`POSIX_FADV_WILLNEED`): that comes as single pages, of which every one is looked up
+    each time it is sent. What the kernel reads ahead by itself are pages of up to its whole read-ahead.
+    """
+    with suppress(OSError):  # no file: whoever reads will hear of it
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
 
 def is_resident(fd: int, start: int, stop: int) -> bool:

@@ -11,9 +11,9 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import ClassVar, Final, final
 
-from api.config import KIB, HttpSettings
+from api.config import KIB
 from api.outlet import ShortFile
-from api.page_cache import Pages
+from api.page_cache import read_far_ahead
 from api.threads import Threads
 from api.zerocopy import FileData, sent
 
@@ -44,7 +44,6 @@ class SealedSender:
         self,
         write: Callable[[bytes | memoryview], bool],
         drain: Callable[[], Awaitable[None]],
-        settings: HttpSettings,
         cold: Threads,
     ) -> None:
         """Make one for a connection.
@@ -52,17 +51,15 @@ class SealedSender:
         Args:
             write: encrypts and sends; tells whether that is all done, so that the memory may be used again.
             drain: waits until more may be written.
-            settings: how far to read ahead.
             cold: threads that may wait for a disk.
         """
-        self._write, self._drain, self._settings, self._cold = write, drain, settings, cold
+        self._write, self._drain, self._cold = write, drain, cold
         self._at_once = 0  # bytes sent since the other connections had their turn
         self.moved_bytes = 0
 
     async def send(self, data: FileData) -> None:
         """Send what comes before the range, and the range whole, or raise ShortFile, or what writing raises."""
         at, stop, before = data.offset, data.offset + data.count, data.before
-        pages = Pages(data.fd, at, stop, self._settings.readahead_bytes)
         while at < stop:
             if self._at_once >= _TURN_BYTES:
                 await asyncio.sleep(0)
@@ -72,7 +69,7 @@ class SealedSender:
             except OSError as error:
                 if error.errno not in _AWAY:
                     raise
-                got = await self._send_cold(pages, data.fd, at, min(stop, at + _TURN_BYTES), before)
+                got = await self._send_cold(data.fd, at, min(stop, at + _TURN_BYTES), before)
             self._at_once += got
             at, before = at + got, b""
 
@@ -95,10 +92,10 @@ class SealedSender:
             await self._drain()
         return got
 
-    async def _send_cold(self, pages: Pages, fd: int, at: int, stop: int, before: bytes) -> int:
+    async def _send_cold(self, fd: int, at: int, stop: int, before: bytes) -> int:
         """Send from disk, for which a thread waits."""
         sent.cold_calls += 1
-        data = await self._cold.run(_read, pages, fd, at, stop)
+        data = await self._cold.run(_read, fd, at, stop)
         self._count(len(data), stop - at)
         await self.send_bytes(before + data)
         return len(data)
@@ -110,6 +107,6 @@ class SealedSender:
         sent.body_bytes += got
 
 
-def _read(pages: Pages, fd: int, at: int, stop: int) -> bytes:
-    pages.read_ahead(at)
+def _read(fd: int, at: int, stop: int) -> bytes:
+    read_far_ahead(fd)
     return os.pread(fd, stop - at, at)

@@ -33,7 +33,7 @@ from api.config import KIB, HttpSettings
 from api.flow import flow, wait_writable
 from api.outlet import EXTENSION as LOAN
 from api.outlet import LentBody, LentData, Outlet, ShortFile
-from api.page_cache import Pages
+from api.page_cache import Pages, read_far_ahead
 from api.refusals import AnsweredStream
 from api.threads import Threads
 from cas import FileRange
@@ -288,7 +288,7 @@ class _Range:
 
     def __init__(self, fd: int, offset: int, stop: int, settings: HttpSettings) -> None:
         self._fd, self.offset, self._stop, self._most = fd, offset, stop, settings.send_bytes
-        self._pages = Pages(fd, offset, stop, settings.readahead_bytes)
+        self._pages = Pages(fd, offset)
 
     @property
     def is_left(self) -> bool:
@@ -305,7 +305,7 @@ class _Range:
 
     def send_cold(self, out: socket.socket) -> bool:
         """Send from disk; called in a thread, which may have to wait. Tell whether the socket is full."""
-        self._pages.read_ahead(self.offset)
+        read_far_ahead(self._fd)
         wanted = min(self._stop - self.offset, self._most)
         return self._move(out, wanted) < wanted
 

@@ -1,6 +1,7 @@
 """What a pull costs: large and small layers, scattered ones, compressed ones, and over TLS.
 
-Everything is pulled once before it is measured, so all servers read the page cache. Rows named `pull/…`.
+Everything is pulled once before it is measured, so all servers read the page cache, but for one row that reads
+the disk. Rows named `pull/…`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from bench.load import MIB, Address, Job, drive
 from bench.measure import Load, Row, Run, compare, limit, same
 from bench.registry import give, pull
 
-STREAMS = (1, 4, 16)
+# How many at once, and times the rounds of others: one is over in a moment, and differs twofold from one to the next.
+STREAMS = {1: 10, 4: 3, 16: 1}
 SMALL = {"1m": MIB, "64k": 64 << 10}
 SMALL_BLOBS = 64
 CLIENTS = 16
@@ -42,20 +44,26 @@ def ask(run: Run) -> Iterator[Row]:
 
 
 def large(run: Run) -> Iterator[Row]:
-    """One layer, whole, by more and more clients at once; beside a bare loop of `sendfile`."""
+    """One layer, whole, by more and more clients at once, beside a bare loop of `sendfile`; and from the disk."""
     layer = run.corpus.noise(run.scale.large)
     with Field(run.folder) as field:
         ready = [(runner, warmed(runner, layer)) for runner in map(field.start, run.among(*PEERS))]
-        for streams in STREAMS:
+        for streams, times in STREAMS.items():
             row = compare(
                 f"pull/large-{streams}",
                 [Load(runner, same([job] * streams), streams) for runner, job in ready],
-                min(run.scale.rounds, 3) if streams > 1 else _MANY * run.scale.rounds,
+                times * run.scale.rounds,
                 per="GiB",
             )
             if streams == 1:
                 limit(row, "bare sendfile", [bare_sendfile(layer) for _ in range(run.scale.rounds)])
             yield row
+        yield compare(
+            "pull/cold",
+            [Load(runner, same([job]), 1, is_cold=True) for runner, job in ready],
+            _MANY * run.scale.rounds,
+            per="GiB",
+        )
     run.corpus.drop(layer)
 
 

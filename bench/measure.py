@@ -67,6 +67,7 @@ class Load:
     runner: Runner
     jobs: Callable[[int], Iterable[Job]]
     clients: int
+    is_cold: bool = False  # whether its files are to leave the page cache before each turn
 
 
 def same(jobs: Sequence[Job]) -> Callable[[int], Iterable[Job]]:
@@ -86,6 +87,8 @@ def compare(key: str, loads: list[Load], rounds: int, *, per: str, in_order: boo
         for load in loads[first:] + loads[:first]:
             jobs = list(load.jobs(number))
             os.sync()  # nobody pays for what another left to be written
+            if load.is_cold:
+                load.runner.forget_files()
             load.runner.forget_peak()
             before = load.runner.cpu_s()
             sample = drive(load.runner.address, load.clients, jobs)

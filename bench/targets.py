@@ -63,6 +63,7 @@ ROWS: Mapping[str, Title] = {
     "pull/large-1": Title("pull one large layer, 1 stream", _LARGE_PULL),
     "pull/large-4": Title("pull one large layer, 4 streams", _LARGE_PULL),
     "pull/large-16": Title("pull one large layer, 16 streams", _LARGE_PULL),
+    "pull/cold": Title("pull one large layer that is on the disk alone"),
     "pull/1m": Title("pull 1 MiB blobs, 16 clients", _SMALL_PULL),
     "pull/64k": Title("pull 64 KiB blobs, 16 clients", _SMALL_PULL),
     "pull/scattered": Title("pull a layer scattered over many packs", (faster("contiguous", 0.6),)),

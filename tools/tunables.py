@@ -100,7 +100,6 @@ HTTP: dict[str, Row] = {
     ),
     "threads": Row("Threads for engine calls of one worker.", "calls wait for their turn"),
     "cold_threads": Row("Threads that may wait for a disk in sendfile.", "cold transfers wait, warm ones never"),
-    "readahead_bytes": Row("How far the kernel reads ahead of a cold transfer.", least=0),
     "repeat_bytes": Row("Answers kept by each worker, given again while still true.", least=0),
     "h2_streams": Row("Requests at once on one HTTP/2 connection.", "connection closed"),
     "h2_stream_bytes": Row(

@@ -16,8 +16,8 @@ from dataclasses import replace
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import page_cache, sealed
-from api.config import KIB, HttpSettings
+from api import sealed
+from api.config import KIB
 from api.outlet import ShortFile
 from api.sealed import SealedSender
 from api.streaming import ZERO_COPY
@@ -124,7 +124,7 @@ def test_what_a_disk_cannot_give_is_no_end_of_a_file(fd: int, monkeypatch: pytes
 
     async def scenario() -> None:
         threads = Threads(1)
-        sender = SealedSender(lambda _: True, not_full, HttpSettings(), threads)
+        sender = SealedSender(lambda _: True, not_full, threads)
         with pytest.raises(OSError, match="broken"):
             await sender.send(FileData(fd, 0, SIZE))
         threads.close()
@@ -172,7 +172,7 @@ def test_memory_that_may_still_be_needed_is_not_written_over(fd: int, data: byte
 
     async def scenario() -> None:
         threads = Threads(1)
-        sender = SealedSender(write, drain, HttpSettings(), threads)
+        sender = SealedSender(write, drain, threads)
         await sender.send(FileData(fd, 10, SIZE - 10, b"head"))
         await sender.send_bytes(data)
         threads.close()
@@ -201,7 +201,7 @@ def test_a_long_file_leaves_the_others_their_turns(fd: int) -> None:
     async def scenario() -> None:
         threads = Threads(1)
         for streams in (1, 2):
-            senders = [SealedSender(lambda _: True, not_full, HttpSettings(), threads) for _ in range(streams)]
+            senders = [SealedSender(lambda _: True, not_full, threads) for _ in range(streams)]
             tasks = [asyncio.create_task(send(sender)) for sender in senders]
             turns[streams] = await others(tasks[0])
             await asyncio.gather(*tasks)
@@ -218,10 +218,10 @@ def test_the_loop_answers_while_a_disk_is_waited_for(
     waiting, arrived = threading.Event(), threading.Event()
     read = sealed._read  # noqa: SLF001
 
-    def from_disk(pages: page_cache.Pages, file: int, at: int, stop: int) -> bytes:
+    def from_disk(file: int, at: int, stop: int) -> bytes:
         waiting.set()
         assert arrived.wait(PATIENCE_S), "the disk never answered"
-        return read(pages, file, at, stop)
+        return read(file, at, stop)
 
     cache(monkeypatch, lambda _: 0)
     monkeypatch.setattr(sealed, "_read", from_disk)
@@ -251,7 +251,7 @@ def test_a_file_that_ends_early_is_told_apart_from_one_that_is_sent(
 
     async def scenario() -> None:
         threads = Threads(1)
-        sender = SealedSender(write, not_full, HttpSettings(), threads)
+        sender = SealedSender(write, not_full, threads)
         with pytest.raises(ShortFile) as caught:
             await sender.send(FileData(fd, 100, SIZE))
         assert caught.value.missing == 100
