@@ -10,7 +10,7 @@ import pytest
 
 from api import page_cache
 from api.config import KIB
-from api.page_cache import cached_pages, is_resident
+from api.page_cache import cached_pages, is_resident, read_far_ahead
 
 SIZE = 1024 * KIB
 # The kernel reads ahead of nobody who says that they read here and there: so a hole stays one.
@@ -111,3 +111,12 @@ def test_a_descriptor_that_is_no_file_is_away() -> None:
         os.close(out)
         os.close(into)
     assert not is_resident(out, 0, 1)
+
+
+def test_to_read_far_ahead_is_advice() -> None:
+    """What is no file cannot be read ahead of; whoever sends from it hears why."""
+    out, into = os.pipe()
+    read_far_ahead(out)
+    for end in (out, into):
+        os.close(end)
+    read_far_ahead(out)
