@@ -3,60 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from api.patience import Patience
+from tests.support.timers import Timers
 
 LIMIT_S = 10.0
 
 
-class Loop:
-    """The time and the timers of an event loop, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now, self.made = 0.0, 0
-        self.timers: list[tuple[float, Callable[[], None]]] = []
-
-    def time(self) -> float:
-        return self.now
-
-    def call_later(self, delay_s: float, work: Callable[[], None]) -> Any:
-        self.made += 1
-        timer = (self.now + delay_s, work)
-        self.timers.append(timer)
-        return Handle(lambda: self.timers.remove(timer))
-
-    def go_to(self, now: float) -> None:
-        while due := [timer for timer in self.timers if timer[0] <= now]:
-            timer = min(due)
-            self.timers.remove(timer)
-            self.now = timer[0]
-            timer[1]()
-        self.now = now
-
-
-class Handle:
-    """A timer that can be taken back."""
-
-    def __init__(self, cancel: Callable[[], None]) -> None:
-        self.cancel = cancel
-
-
 @pytest.fixture
-def loop() -> Loop:
-    return Loop()
+def loop() -> Timers:
+    return Timers()
 
 
-def waiting(loop: Loop) -> tuple[Patience, list[float]]:
+def waiting(loop: Timers) -> tuple[Patience, list[float]]:
     """Make one that writes down when it called back."""
     over: list[float] = []
     return Patience(cast("asyncio.AbstractEventLoop", loop), LIMIT_S, lambda: over.append(loop.now)), over
 
 
-def test_it_calls_back_at_its_limit_and_once(loop: Loop) -> None:
+def test_it_calls_back_at_its_limit_and_once(loop: Timers) -> None:
     """And is not running any more."""
     patience, over = waiting(loop)
     patience.start()
@@ -67,7 +35,7 @@ def test_it_calls_back_at_its_limit_and_once(loop: Loop) -> None:
     assert not patience.is_running
 
 
-def test_each_start_begins_the_wait_anew(loop: Loop) -> None:
+def test_each_start_begins_the_wait_anew(loop: Timers) -> None:
     """A start that came late is not held against the one before."""
     patience, over = waiting(loop)
     patience.start()
@@ -79,7 +47,7 @@ def test_each_start_begins_the_wait_anew(loop: Loop) -> None:
     assert over == [19]
 
 
-def test_what_was_stopped_does_not_call_back(loop: Loop) -> None:
+def test_what_was_stopped_does_not_call_back(loop: Timers) -> None:
     """Until it is started once more."""
     patience, over = waiting(loop)
     patience.start()
@@ -91,7 +59,7 @@ def test_what_was_stopped_does_not_call_back(loop: Loop) -> None:
     assert over == [6 * LIMIT_S]
 
 
-def test_a_thousand_starts_within_the_limit_make_one_timer(loop: Loop) -> None:
+def test_a_thousand_starts_within_the_limit_make_one_timer(loop: Timers) -> None:
     """This is what a request pays for."""
     patience, _ = waiting(loop)
     for _ in range(1000):
@@ -101,7 +69,7 @@ def test_a_thousand_starts_within_the_limit_make_one_timer(loop: Loop) -> None:
     assert loop.made == 1
 
 
-def test_nothing_is_left_in_the_loop_of_what_was_closed(loop: Loop) -> None:
+def test_nothing_is_left_in_the_loop_of_what_was_closed(loop: Timers) -> None:
     """Or it would keep its connection in memory."""
     patience, over = waiting(loop)
     patience.start()

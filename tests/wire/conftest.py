@@ -12,6 +12,7 @@ import pytest
 from api.threads import Threads
 from cas import Store
 from tests.wire.blobs import self_signed
+from tests.wire.hourglass import Hourglass
 
 
 @pytest.fixture
@@ -19,6 +20,11 @@ def threads() -> Iterator[Threads]:
     pool = Threads(4)
     yield pool
     pool.close()
+
+
+@pytest.fixture
+def hourglass(monkeypatch: pytest.MonkeyPatch) -> Hourglass:
+    return Hourglass(monkeypatch)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from api.config import HttpSettings
 from api.intake import received
 from tests.wire.harness import PATIENCE_S, answer, ask, body_of, count, open_descriptors, read_all, serving
+from tests.wire.hourglass import Hourglass
 
 MIB = 1 << 20
 CLOSE = "\nHost: a\nConnection: close"
@@ -199,20 +200,25 @@ def test_a_sender_that_stalls_is_dropped(caplog: pytest.LogCaptureFixture) -> No
     assert not caplog.records
 
 
-def test_an_application_that_thinks_is_no_stall() -> None:
+def test_an_application_that_thinks_is_no_stall(hourglass: Hourglass) -> None:
     """Only a peer that is waited for can stall: here the body waits for the application."""
-    size, asleep = 4 * MIB, threading.Event()
+    size, thinks, knows = 4 * MIB, threading.Event(), threading.Event()
 
     async def think(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             import asyncio  # noqa: PLC0415
 
-            await asyncio.get_running_loop().run_in_executor(None, asleep.wait, 0.5)
+            thinks.set()
+            await asyncio.get_running_loop().run_in_executor(None, knows.wait, PATIENCE_S)
             await count(scope, receive, send)
 
-    with serving(think, HttpSettings(stall_s=0.1)) as running:
+    with serving(think, HttpSettings(stall_s=10.0)) as running:
         sock = running.connect()
-        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % size + b"a" * size)
+        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % size + b"a" * MIB)
+        assert thinks.wait(PATIENCE_S)
+        hourglass.let_pass(running, 50.0)
+        knows.set()
+        sock.sendall(b"a" * (size - MIB))
         assert body_of(read_all(sock)) == f"{size} {97 * size}".encode()
 
 
@@ -246,12 +252,16 @@ def test_a_head_that_takes_too_long_is_not_waited_for() -> None:
         assert read_all(sock) == b""
 
 
-def test_an_idle_connection_is_closed() -> None:
-    """After keep_alive_s."""
-    with serving(count, HttpSettings(keep_alive_s=0.1)) as running:
+def test_an_idle_connection_is_closed(hourglass: Hourglass) -> None:
+    """After keep_alive_s, and no sooner."""
+    with serving(count, HttpSettings(keep_alive_s=10.0)) as running:
         sock = running.connect()
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert body_of(read_all(sock)) == b"0 0"
+        for _ in range(3):
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert body_of(sock.recv(1000)) == b"0 0"
+            hourglass.let_pass(running, 9.0)
+        hourglass.run(running, 10.0)
+        assert read_all(sock) == b""
 
 
 def test_the_last_request_of_a_connection_is_told_so() -> None:

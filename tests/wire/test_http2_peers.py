@@ -7,17 +7,18 @@ import socket
 import threading
 from contextlib import suppress
 
+import h2.events
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from api.config import HttpSettings
 from tests.wire.harness import PATIENCE_S, serving
+from tests.wire.hourglass import Hourglass
 from tests.wire.http2peer import Peer
 
 MIB = 1 << 20
-SHORT = HttpSettings(stall_s=0.2, keep_alive_s=0.2)
-PATIENT = HttpSettings(stall_s=PATIENCE_S, keep_alive_s=0.2)
+A_WHILE_S, NEVER_S = 10.0, 1e9
 
 
 class Endless:
@@ -72,20 +73,31 @@ def test_a_peer_without_room_holds_little_and_is_dropped(window: int) -> None:
         assert is_closed_in_time(peer.sock)
 
 
-def test_an_http2_sender_that_stalls_is_dropped() -> None:
+def test_an_http2_sender_that_stalls_is_dropped(hourglass: Hourglass) -> None:
     """As over HTTP/1.1: a body that was begun has to go on."""
-    with serving(consume, SHORT) as running:
+    begun = threading.Event()
+
+    async def begin(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await consume(scope, receive, send)
+
+    with serving(begin, HttpSettings(stall_s=A_WHILE_S, keep_alive_s=NEVER_S)) as running:
         peer = Peer(running)
         stream = peer.request(method="PUT")
         peer.speech.send_data(stream, b"a" * 100)
         peer.flush()
+        assert begun.wait(PATIENCE_S)
+        hourglass.run(running, A_WHILE_S)
         assert is_closed_in_time(peer.sock)
 
 
-def test_an_http2_connection_that_never_asks_is_closed() -> None:
+def test_an_http2_connection_that_never_asks_is_closed(hourglass: Hourglass) -> None:
     """Having switched protocols is no request."""
-    with serving(consume, PATIENT) as running:
-        assert is_closed_in_time(Peer(running).sock)
+    with serving(consume, HttpSettings(stall_s=NEVER_S, keep_alive_s=A_WHILE_S)) as running:
+        peer = Peer(running)
+        peer.read_until(h2.events.RemoteSettingsChanged)
+        hourglass.run(running, A_WHILE_S)
+        assert is_closed_in_time(peer.sock)
 
 
 def test_an_overlong_frame_is_refused_before_it_is_there() -> None:
@@ -122,12 +134,17 @@ def test_requests_reset_faster_than_they_end_close_the_connection_quietly(caplog
     [("\xff", "/"), ("G ET", "/"), ("", "/"), ("CONNECT", None), ("CONNECT", "/"), ("GET", ""), ("GET", "/\xff")],
 )
 def test_an_http2_request_that_makes_no_sense_is_refused_quietly(
-    method: str, path: str | None, caplog: pytest.LogCaptureFixture
+    method: str, path: str | None, caplog: pytest.LogCaptureFixture, hourglass: Hourglass
 ) -> None:
     """Its stream or its connection is ended, and the log has nothing to say about it."""
-    with serving(consume, SHORT) as running:
+    ends = (h2.events.StreamReset, h2.events.ConnectionTerminated, h2.events.ResponseReceived)
+    with serving(consume, HttpSettings(keep_alive_s=A_WHILE_S)) as running:
         peer = Peer(running)
         peer.request(method, path)
         peer.flush()
+        with suppress(ConnectionError):  # closed, before we could answer what it said
+            while not isinstance(peer.read_until(h2.events.Event), ends):
+                pass
+        hourglass.run(running, A_WHILE_S)
         assert is_closed_in_time(peer.sock)
     assert not caplog.records

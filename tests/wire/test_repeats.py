@@ -16,6 +16,7 @@ from api.config import HttpSettings
 from api.repeats import BASIS
 from api.zerocopy import sent
 from tests.wire.harness import Running, read_all, serving
+from tests.wire.hourglass import Hourglass
 
 DATE = re.compile(rb"\r\ndate: [^\r]*")
 HOST = b"Host: a\r\n"
@@ -170,23 +171,23 @@ def test_a_connection_ends_after_its_requests_however_they_are_answered() -> Non
         assert sock.recv(1) == b""
 
 
-def test_a_connection_on_which_answers_are_given_again_is_not_idle() -> None:
+def test_a_connection_on_which_answers_are_given_again_is_not_idle(hourglass: Hourglass) -> None:
     """Each question begins the wait for the next one anew."""
-    with repeating(Application(), HttpSettings(keep_alive_s=0.5)) as running:
-        quiet = running.connect()
-        with running.connect() as sock:
-            while True:
+    before = sent.repeats
+    with (
+        repeating(Application(), HttpSettings(keep_alive_s=10.0)) as running,
+        running.connect() as quiet,
+        running.connect() as sock,
+    ):
+        for _ in range(4):
+            for _ in range(2):  # the second answer comes after the wait that the first one began
                 sock.sendall(question(b"/a"))
                 assert sock.recv(65_536)
-                quiet.settimeout(0.05)
-                try:
-                    assert quiet.recv(1) == b""
-                    break
-                except TimeoutError:
-                    continue
-            sock.sendall(question(b"/a"))
-            assert sock.recv(65_536)
-        quiet.close()
+            hourglass.let_pass(running, 4.0)
+        assert quiet.recv(1) == b""
+        sock.sendall(question(b"/a"))
+        assert sock.recv(65_536)
+    assert sent.repeats - before == 8
 
 
 def test_a_question_with_a_body_is_asked_anew() -> None:

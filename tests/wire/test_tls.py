@@ -26,6 +26,7 @@ from api.tls import BadCertificate, Certificate, Files, complaint, load
 from tests.support.certificates import loopback_authority
 from tests.wire.blobs import trusting
 from tests.wire.harness import PATIENCE_S, Running, ask, count, open_descriptors, read_all, serving
+from tests.wire.hourglass import Hourglass
 from tests.wire.http2peer import Peer
 
 
@@ -256,10 +257,12 @@ def test_a_port_serves_again_after_many_who_did_not_speak_tls(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("is_told", [True, False])
-def test_a_peer_that_does_not_say_farewell_is_not_waited_for(is_told: bool, tmp_path: Path) -> None:
+def test_a_peer_that_does_not_say_farewell_is_not_waited_for(
+    is_told: bool, tmp_path: Path, hourglass: Hourglass
+) -> None:
     """It has its answer: neither the end of an idle connection nor that of the server takes until its grace is over."""
     certificate = Certificate(pair(tmp_path / "a"))
-    settings = HttpSettings(grace_s=10 * PATIENCE_S, keep_alive_s=PATIENCE_S if is_told else 0.1)
+    settings = HttpSettings(grace_s=10 * PATIENCE_S, keep_alive_s=PATIENCE_S)
     with serving(count, settings, tls=certificate.context) as running:
         peer = trusting().wrap_socket(running.connect(), suppress_ragged_eofs=False)
         with peer:
@@ -267,6 +270,8 @@ def test_a_peer_that_does_not_say_farewell_is_not_waited_for(is_told: bool, tmp_
             assert peer.recv(100)
             if is_told:
                 running.begin_stop()
+            else:
+                hourglass.run(running, PATIENCE_S)
             silent = socket.socket(fileno=peer.detach())  # so that nothing answers what TLS says
             with silent:
                 silent.settimeout(PATIENCE_S / 3)
