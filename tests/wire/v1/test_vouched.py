@@ -37,19 +37,21 @@ class Pair:
         return Client(self.index.host, self.index.port, basic=name)
 
 
-def free_port() -> int:
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Give a port that the kernel gives to nobody meanwhile; until a server listens there it refuses."""
     with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+        yield sock.getsockname()[1]
 
 
 @pytest.fixture
 def pair(server: StartServer, tmp_path: Path) -> Pair:
-    port = free_port()
-    index = server(tmp_path / "index", flags=["--mode", "auth", "--v1-endpoints", f"127.0.0.1:{port}"])
-    flags = ["--mode", "token", "--index-url", index.url]
-    registry = server(tmp_path / "registry", bind=f"127.0.0.1:{port}", flags=flags)
+    with reserved_port() as port:
+        index = server(tmp_path / "index", flags=["--mode", "auth", "--v1-endpoints", f"127.0.0.1:{port}"])
+        flags = ["--mode", "token", "--index-url", index.url]
+        registry = server(tmp_path / "registry", bind=f"127.0.0.1:{port}", flags=flags)
     for name in ("alice", "bob"):
         account = json.dumps({"username": name, "password": "secret"}).encode()
         connection = index.connection()
@@ -213,8 +215,8 @@ def test_a_list_of_another_shape_lists_nothing(tmp_path: Path, body: bytes) -> N
 
 def test_an_index_that_is_not_there_or_says_nothing_is_503(tmp_path: Path) -> None:
     """Refused connections and silence alike, within the time that was set."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        for number, port in enumerate((free_port(), silent.getsockname()[1])):
+    with socket.create_server(("127.0.0.1", 0)) as silent, reserved_port() as deaf:
+        for number, port in enumerate((deaf, silent.getsockname()[1])):
             with vouched_by(f"http://127.0.0.1:{port}", tmp_path / str(number), index_timeout_s=0.2) as registry:
                 answer = registry.ask("GET", "/v1/repositories/alice/app/tags", None, {"Authorization": GOOD})
                 assert answer.status == 503
