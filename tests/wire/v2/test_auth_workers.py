@@ -31,12 +31,15 @@ def serve(stack: ExitStack, root: Path, access: AccessSettings = AUTH) -> httpx2
 def test_tokens_hold_for_every_worker_and_survive_a_crash(server: StartServer, tmp_path: Path) -> None:
     """Both kinds; and every worker sees at once that a key was taken off the ring, or a password changed."""
     running = server(workers=2, flags=("--mode", "auth"))
-    with Store.open(running.root) as store:
+    own_each = httpx2.Limits(max_keepalive_connections=0)
+    with (
+        Store.open(running.root) as store,
+        httpx2.Client(timeout=PATIENCE_S, trust_env=False, limits=own_each) as client,
+    ):
         accounts = Accounts(store, AUTH, time.time)
         accounts.add(*ANN.split(":"))
-        login = httpx2.get(
-            f"{running.url}/v2/token?offline_token=true", headers={"Authorization": basic(ANN)}, trust_env=False
-        ).json()
+        token = f"{running.url}/v2/token?offline_token=true"
+        login = client.get(token, headers={"Authorization": basic(ANN)}).json()
 
         def statuses(url: str) -> set[tuple[int, int]]:
             """Ask so often, on a connection each, that every worker is asked."""
@@ -44,8 +47,8 @@ def test_tokens_hold_for_every_worker_and_survive_a_crash(server: StartServer, t
             ping = {"Authorization": f"Bearer {login['token']}"}
             return {
                 (
-                    httpx2.get(f"{url}/v2/", headers=ping, trust_env=False).status_code,
-                    httpx2.post(f"{url}/v2/token", data=form).status_code,
+                    client.get(f"{url}/v2/", headers=ping).status_code,
+                    client.post(f"{url}/v2/token", data=form).status_code,
                 )
                 for _ in range(8)
             }
