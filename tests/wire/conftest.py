@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from api import page_cache
 from api.threads import Threads
 from cas import Store
 from tests.wire.blobs import self_signed
@@ -25,6 +26,12 @@ def threads() -> Iterator[Threads]:
 @pytest.fixture
 def hourglass(monkeypatch: pytest.MonkeyPatch) -> Hourglass:
     return Hourglass(monkeypatch)
+
+
+@pytest.fixture
+def all_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no page of a file be away: a kernel may take any that nobody touched for a moment."""
+    monkeypatch.setattr(page_cache, "is_resident", lambda *_: True)
 
 
 @pytest.fixture

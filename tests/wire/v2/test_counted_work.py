@@ -177,12 +177,14 @@ def test_a_small_push_is_one_sync_and_one_commit(client: Client, registry: Pushe
     assert index.changes <= 12
 
 
+@pytest.mark.usefixtures("all_in_memory")
 def test_a_request_crosses_to_a_thread_once(client: Client, image: Image) -> None:
     """A small push, and each question, whatever goes out; a crossing costs as much as most of them do.
 
     To open an upload takes none, if anybody did in the last minute.
     """
     data, other = new_data(4096), {"other": "word"}  # else the answer would be known by heart
+    client.open(image.repository)
     with counted_crossings() as steps:
         client.push(image.repository, data)
         assert steps == ["close"]

@@ -68,6 +68,7 @@ def repeated(before: int) -> int:
     return sent.repeats - before
 
 
+@pytest.mark.usefixtures("all_in_memory")
 @pytest.mark.parametrize("size", [70_000, SIZE, 40 * MIB])
 def test_a_layer_asked_for_again_costs_one_write_and_its_bytes(client: Client, size: int) -> None:
     """No look at the index, no thread; whatever its size, and in as many runs as it lies."""
@@ -87,6 +88,7 @@ def test_a_layer_asked_for_again_costs_one_write_and_its_bytes(client: Client, s
         assert (index.reads, index.look_ups, steps) == (0, 0, [])
 
 
+@pytest.mark.usefixtures("all_in_memory")
 def test_a_layer_is_known_by_heart_while_others_are_pushed(client: Client) -> None:
     """One look at where it lies, and no thread."""
     digest = client.push(repository := new_repository(), data := new_data(SIZE))
@@ -255,9 +257,9 @@ def test_clients_that_leave_in_the_middle_leave_nothing_behind(own: Pushed, capl
             with asked(own, "a/b", digest) as sock:
                 assert sock.recv(100)
         users = own.store._parts.files._open.values()
-        for _ in itertools.takewhile(lambda _: any(entry.users for entry in users), range(10_000)):
+        for _ in itertools.takewhile(lambda _: any(entry.users for entry in list(users)), range(10_000)):
             client.ask("HEAD", "/v2/")
-        assert not any(entry.users for entry in users)
+        assert not any(entry.users for entry in list(users))
         assert repeated(repeats) == 5
         client.ask("HEAD", "/v2/")
         assert len(open_descriptors()) <= len(before)
@@ -266,13 +268,15 @@ def test_clients_that_leave_in_the_middle_leave_nothing_behind(own: Pushed, capl
 
 def test_who_takes_nothing_is_dropped(tmp_path: Path) -> None:
     """After stall_s, from an answer that is given again too."""
-    with pushing(tmp_path / "root", HttpSettings(stall_s=0.3)) as registry, closing(registry.client()) as client:
+    settings = HttpSettings()
+    with pushing(tmp_path / "root", settings) as registry, closing(registry.client()) as client:
         digest = client.push("a/b", data := new_data(24 * MIB))
         assert given(registry, "a/b", digest) == data
         repeats = sent.repeats
+        object.__setattr__(settings, "stall_s", 0.3)  # only now: until here a client that is slow is none that stalls
         with asked(registry, "a/b", digest) as sock:
             users = registry.store._parts.files._open.values()
-            while repeated(repeats) < 1 or any(entry.users for entry in users):
+            while repeated(repeats) < 1 or any(entry.users for entry in list(users)):
                 client.ask("HEAD", "/v2/")
             with suppress(ConnectionResetError):
                 assert len(read_all(sock)) < len(data)
