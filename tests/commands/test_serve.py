@@ -20,6 +20,7 @@ from cas import Store
 from tests.support.serving import (
     Server,
     StartServer,
+    reserved_port,
     run_cas,
     serve_process,
     without_privileges,
@@ -122,9 +123,9 @@ def test_a_killed_supervisor_takes_its_workers_along(server: StartServer) -> Non
 
 def test_after_a_kill_of_everything_a_restart_needs_no_repair(server: StartServer, tmp_path: Path) -> None:
     """I7: no lock, lease or port is left behind."""
-    running = server(tmp_path / "root", workers=2)
-    running.kill()
-    again = server(tmp_path / "root", workers=2, bind=f"127.0.0.1:{running.port}")
+    with reserved_port() as port:
+        server(tmp_path / "root", workers=2, bind=f"127.0.0.1:{port}").kill()
+        again = server(tmp_path / "root", workers=2, bind=f"127.0.0.1:{port}")
     assert again.get(PING)[0] == 200
     assert again.stop() == 0
     assert again.log() == ""

@@ -7,6 +7,7 @@ import os
 import re
 import selectors
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -53,6 +54,15 @@ def run_cas(
         timeout=120,
         check=False,
     )
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Give a port that the kernel gives to nobody meanwhile; until a server listens there it refuses."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from api.v1.rights import Side
 from api.v1.routes import TABLE
 from api.v1.settings import V1Settings
 from cas import Store
-from tests.support.serving import Server, StartServer
+from tests.support.serving import Server, StartServer, reserved_port
 from tests.v1client import Client, Refused, chain
 from tests.wire.v1.talk import Registry, basic, image_json, new_id, payload, refusal, running
 
@@ -35,15 +35,6 @@ class Pair:
     def client(self, user: str | None) -> Client:
         name = basic(user)["Authorization"] if user is not None else None
         return Client(self.index.host, self.index.port, basic=name)
-
-
-@contextmanager
-def reserved_port() -> Iterator[int]:
-    """Give a port that the kernel gives to nobody meanwhile; until a server listens there it refuses."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()[1]
 
 
 @pytest.fixture
