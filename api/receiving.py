@@ -155,6 +155,8 @@ class _Writer(Generic[T]):
 
     def _rest(self) -> None:
         """Let the upload rest if no thread is at it: what a client that stalls has sent must hold nobody up."""
+        if self._results:
+            return  # it is over, and only its connection is still to be given back
         self._look = asyncio.get_running_loop().call_later(_REST_S, self._rest)
         last = self._writing
         if last is None or (last.done() and not last.cancelled() and last.exception() is None):
