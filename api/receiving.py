@@ -162,6 +162,13 @@ class _Writer(Generic[T]):
         if last is None or (last.done() and not last.cancelled() and last.exception() is None):
             self._writing = asyncio.ensure_future(self._run(lambda: self._write([]).rest()))
 
+    async def _start(self) -> None:
+        """Have the upload begun, unless a thread has just done that: one with its first bytes may be on its way."""
+        await self._wait()
+        if self._upload is None:
+            self._writing = asyncio.ensure_future(self._run(self._write, []))
+            await self._wait()
+
     async def add(self, data: bytes) -> None:
         self._pieces.append(data)
         self._size += len(data)
@@ -179,8 +186,7 @@ class _Writer(Generic[T]):
             while loan.left and not loan.is_over:
                 block = _loan_bytes(_Writer.active)
                 if self._upload is None and not loan.is_ready:
-                    self._writing = asyncio.ensure_future(self._run(self._write, []))
-                    await self._wait()  # what it says must not wait for a slow client
+                    await self._start()  # what it says must not wait for a slow client
                 await loan.wait(_SMALLEST_BLOCK_BYTES)
                 await self._wait()
                 pieces, self._pieces, self._size = self._pieces, [], 0

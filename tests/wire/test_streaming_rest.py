@@ -1,8 +1,9 @@
-"""Receiving from a connection that is lent: nobody rests the upload once it is over."""
+"""Receiving from a connection that is lent: the upload is begun once, and nobody rests it once it is over."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import cast
 
@@ -14,6 +15,7 @@ from api.loan import Lender, Loan
 from api.receiving import receive_into
 from api.threads import Threads
 from cas import Closed, Upload
+from tests.wire.harness import PATIENCE_S
 from tests.wire.test_streaming_receive import Sink, messages
 
 
@@ -92,3 +94,23 @@ def test_an_upload_that_is_over_does_not_rest(threads: Threads, monkeypatch: pyt
 
     assert asyncio.run(main()) == len(data)
     assert sink.data == data
+
+
+def test_an_upload_that_a_thread_is_about_to_begin_is_begun_once(threads: Threads) -> None:
+    """Its first block is on its way there when the rest of its connection is lent."""
+    sink, begun, go_on = Ending(), list[int](), threading.Event()
+
+    def begin() -> Upload:
+        begun.append(1)
+        assert go_on.wait(PATIENCE_S)
+        return cast("Upload", sink)
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        lend = lending(None, Rest(b"y" * MIB, is_ready=False), told=lambda: loop.call_later(0.05, go_on.set))
+        came = messages(b"x" * 2 * MIB)
+        return await receive_into(came, begin, limit_bytes=None, run=threads.run, lend=lend, then=sink.end)
+
+    assert asyncio.run(main()) == 3 * MIB
+    assert begun == [1]
+    assert sink.data == b"x" * 2 * MIB + b"y" * MIB
