@@ -146,6 +146,7 @@ class Upload:
         """
         self._check_open()
         turn: Turn | None = None
+        staged: Staged | None = None
         try:
             self._inflow.end()
             digest = self._prove(expect)
@@ -163,6 +164,8 @@ class Upload:
                     self._release()
                     return self._change(staged, edit)
         except BaseException:
+            if staged is not None:
+                staged.release()  # what was raised holds on to it, and a collection or repair would wait for that
             self.discard()
             raise
         finally:

@@ -48,6 +48,22 @@ def test_a_blob_that_is_missing_leaves_no_pin_in_its_error(tmp_path: Path) -> No
         assert store._parts.pins._held == {}
 
 
+def test_a_push_that_was_refused_in_its_change_leaves_no_pin_in_its_error(tmp_path: Path) -> None:
+    """Stored before or not: a repair that comes then need not wait until that is forgotten."""
+
+    def refuse(*_: object) -> None:
+        raise ValueError
+
+    with opened(tmp_path) as store:
+        push(store, "a", noise(300 * KIB))
+        for data in (noise(300 * KIB), noise(300 * KIB, 1)):
+            with pytest.raises(ValueError) as held, store.upload() as upload:  # noqa: PT011, PT012 - one's own
+                upload.write(data)
+                upload.keep(None, refuse)
+            assert held.value is not None
+            assert is_quiet(store)
+
+
 def test_it_is_quiet_once_the_last_of_several_pins_is_released(tmp_path: Path) -> None:
     """Pins of one epoch share one lock, which goes with the last of them; released twice is once."""
     with opened(tmp_path) as store:
