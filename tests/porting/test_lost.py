@@ -1,7 +1,5 @@
 """An import brings back what was lost by damage of what it brought before (I9), and undoes no deletion."""
 
-# ruff: noqa: SLF001 - damage is made inside, not only from the front
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,32 +9,15 @@ import pytest
 from api.content.repository import Repository
 from api.v2 import links
 from cas import Depth, Digest, Store
-from tests.engine.test_damage import chunks_of, spoil
 from tests.porting.test_oci import add, index_of, named, tagged, write_index
 from tests.porting.test_v1 import BASE, MIDDLE, TOP, Old
 from tests.support import images
 from tests.support.images import Image
+from tests.support.losing import is_here, lose
 from tests.support.porting import bring
 
 REPOSITORY = Repository.of("acme/app")
 LARGE = 200_000  # bytes: what is smaller than 64 KiB lies in the index
-
-
-def lose(store: Store, *digests: str) -> None:
-    """Damage blobs and let repair set that aside; those that lie in the index are declared lost."""
-    for digest in map(Digest.parse, digests):
-        blob = store._parts.index.read(lambda view, digest=digest: view.blob(digest))  # type: ignore[misc]
-        assert blob is not None
-        if blob.inline is None:
-            spoil(store, store._parts.layout.root, chunks_of(store, digest)[0][1].extent)
-    store.repair()
-    for each in map(Digest.parse, digests):
-        store._parts.index.write(lambda edit, each=each: edit.lose_blob(each))  # type: ignore[misc]
-    assert not any(is_here(store, digest) for digest in digests)
-
-
-def is_here(store: Store, digest: str) -> bool:
-    return store.read(lambda reads: reads.stat(Digest.parse(digest))) is not None
 
 
 def layers(image: Image, digest: str | None = None) -> list[str]:

@@ -13,11 +13,12 @@ from cas import Digest, Store
 from cas.extent import Codec
 from cas.tables import DOUBTED
 from tests.engine.test_damage import chunks_of, spoil
-from tests.porting.test_lost import LARGE, is_here, layers
+from tests.porting.test_lost import LARGE, layers
 from tests.porting.test_oci import add, index_of, named, names_of, write_index
 from tests.support import images
 from tests.support.engine import push
 from tests.support.images import Image
+from tests.support.losing import is_here
 from tests.support.porting import bring, take
 from tests.support.serving import run_cas
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cas import Digest
-from tests.engine.test_damage import chunks_of, spoil
 from tests.support.engine import noise
+from tests.support.losing import lose
 from tests.wire.v2.content import Document, Home, index
 from tests.wire.v2.pushing import MIB, Pushed, code, pushing, sha256
 
@@ -29,14 +28,6 @@ def home(registry: Pushed) -> Iterator[Home]:
         yield Home(client, layers=(LAYER, b"small"))
 
 
-def lose(registry: Pushed, data: bytes) -> None:
-    """Damage a blob in its pack, and let repair set that aside."""
-    digest, store = Digest.parse(sha256(data)), registry.store
-    spoil(store, store._parts.layout.root, chunks_of(store, digest)[0][1].extent)  # noqa: SLF001 - inside of it
-    store.repair()
-    assert store.read(lambda reads: reads.stat(digest)) is None
-
-
 @pytest.mark.parametrize("is_stored", [True, False], ids=["stored", "new"])
 @pytest.mark.parametrize("by", ["tag", "digest"])
 def test_a_manifest_that_names_a_lost_layer_is_refused(
@@ -47,7 +38,7 @@ def test_a_manifest_that_names_a_lost_layer_is_refused(
     reference = "t" if by == "tag" else image.digest
     if is_stored:
         home.push(image, reference)
-    lose(registry, LAYER)
+    lose(registry.store, sha256(LAYER))
     assert home.client.blob(home.name, sha256(LAYER), "HEAD").status_code == 404
     refused = home.put(image, reference)
     assert (refused.status_code, code(refused)) == (400, "MANIFEST_BLOB_UNKNOWN")
@@ -61,7 +52,7 @@ def test_an_index_that_names_a_lost_manifest_is_refused(registry: Pushed, home: 
     """One so large that its bytes are a blob; pushed again, the index is taken."""
     child: Document = home.push(home.image(annotations={"x": "y" * (2 * MIB)}))
     whole = home.push(index([child]), "t")
-    lose(registry, child.body)
+    lose(registry.store, sha256(child.body))
     refused = home.put(whole, "t")
     assert (refused.status_code, code(refused)) == (400, "MANIFEST_BLOB_UNKNOWN")
     home.push(child)
