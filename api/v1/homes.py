@@ -90,6 +90,25 @@ def known(reads: Reads, home: str, image_id: str, sees: Sight = _all) -> Image:
     return image
 
 
+def pushed(reads: Reads, home: str, image_id: str, sees: Sight = _all) -> Image:
+    """Look up an image as whoever pushes it goes on with it: begun anew, where it was lost when its json came.
+
+    It may be whole by now, by another push or by this one, whose next step is good all the same.
+
+    Raises:
+        ApiError: 404 if it is unknown, or lost and not begun anew.
+    """
+    image = known(reads, home, image_id, sees)
+    if not image.complete:
+        return image
+    anew = find_upload(reads, home, image_id)
+    if anew is not None and anew.json == image.json:
+        return anew
+    if image.is_lost(reads):
+        raise ApiError(*refusals.IMAGE_LOST)
+    return image
+
+
 def complete(reads: Reads, home: str, image_id: str) -> Image:
     """Look up an image that may be served.
 

@@ -104,6 +104,10 @@ class Image:
             home=home,
         )
 
+    def is_lost(self, reads: Reads) -> bool:
+        """Tell whether damage took its json or its layer; an image keeps its name then, and what it holds (I9)."""
+        return any(reads.stat(each) is None for each in (self.json, self.layer) if each is not None)
+
     def has_bytes_of(self, other: Image) -> bool:
         """Tell whether two images consist of the same bytes."""
         told = not (self.checksum and other.checksum) or self.checksum == other.checksum

@@ -2,8 +2,10 @@
 
     unknown --put_json--> uploading --LayerUpload--> uploading, layer there --put_checksum--> complete
 
-Every change looks at the image again inside the store's transaction, because two engines may push one image
-at the same time. What completes it is a checksum over exactly the bytes that are stored. Blocking; no HTTP.
+A complete image that damage took bytes of, a lost one, stays what it is, and is pushed beside it in the same steps, if
+with the same bytes: as soon as they are stored they are back for all that hold them. Every change looks at the image
+again inside the store's transaction, because two engines may push one image at the same time. What completes it is a
+checksum over exactly the bytes that are stored. Blocking; no HTTP.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from api.content.repository import Repository
 from api.errors import ApiError
 from api.v1 import homes, parsing, refusals
 from api.v1.homes import EVERYWHERE, Sight
-from api.v1.image import EMPTY_LAYER, Image, find_complete
+from api.v1.image import EMPTY_LAYER, Image, find_complete, find_upload
 from api.v1.settings import V1Settings
 from api.v1.tarsum import TARSUM, Form, payload_checksum, payload_hash, tarsum
 from api.v1.unpack import TooMuch, Unreadable
@@ -63,12 +65,12 @@ class Place:
         return homes.find(reads, self.home, image_id, self.sees)
 
     def known(self, reads: Reads, image_id: str) -> Image:
-        """Look up an image that must at least be uploading here.
+        """Look up an image that must at least be uploading here, as whoever pushes it goes on with it.
 
         Raises:
             ApiError: 404.
         """
-        return homes.known(reads, self.home, image_id, self.sees)
+        return homes.pushed(reads, self.home, image_id, self.sees)
 
     def begun(self, image_id: str) -> Image:
         """Look up an image that must at least be uploading here, with a token that is good for it.
@@ -97,11 +99,11 @@ class Place:
 
 
 def put_json(place: Place, image_id: str, body: bytes, announced: str) -> None:
-    """Begin an image, or begin it anew while it is not complete.
+    """Begin an image, or begin it anew while it is not complete, or lost.
 
     Raises:
         ApiError: 400 for json that is no image's, an unknown parent, or an impossible ancestry; 409 if the
-            image is complete.
+            image is complete, and not lost, or was of other json.
     """
     parent = parsing.image_json(body, image_id)
     digest = Digest.of(body)
@@ -149,11 +151,13 @@ def _begun(
         began=int(place.now) if place.expired is None else place.expired,  # what follows is as old as what it follows
         home=place.home,
     )
+    if before is not None and before.complete:
+        if before.json != json or not before.is_lost(names):
+            raise ApiError(*refusals.IMAGE_EXISTS)
+        before = find_upload(names, place.home, image_id)
     if before is None:
         return fresh
-    if before.complete:
-        raise ApiError(*refusals.IMAGE_EXISTS)
-    if before.json != json:
+    if before.json != json or before.is_lost(names):
         return replace(fresh, contended=True, began=before.began)
     # Another engine pushes the same image. The layer it has brought already is as good for this json.
     return replace(before, chain=chain, announced=announced, contended=True)
@@ -245,6 +249,9 @@ class LayerUpload:
             if now.json != self._image.json:
                 raise ApiError(*refusals.JSON_REPLACED)
             after = replace(now, layer=staged.digest, layer_bytes=staged.size, checksum=checksum)
+            there = self._at.find(names, self._image.id)
+            if there is not None and there.complete and not there.has_bytes_of(after):
+                raise ApiError(*refusals.IMAGE_EXISTS)  # it was lost, and these are not the bytes that were
             _get_on(names, self._at, after)
             return after
 
@@ -339,6 +346,8 @@ def _complete(place: Place, before: Image, names: Names) -> None:
     if there is not None and not there.has_bytes_of(now):
         raise ApiError(*refusals.CHECKSUM_FINAL)  # one id, two images: the first stays
     done = replace(now, complete=True)
+    if done.is_lost(names):
+        raise ApiError(*refusals.CHECKSUM_MISMATCH)  # since it came: who begins anew is let through
     if there is None or now.contended:
         _get_on(names, place, done)
     names.delete(now.name)

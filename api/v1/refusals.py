@@ -8,6 +8,7 @@ from __future__ import annotations
 INVALID_ID = (404, "Invalid image ID")
 IMAGE_NOT_FOUND = (404, "Image not found")
 IMAGE_UPLOADING = (400, "Image is being uploaded, retry later")
+IMAGE_LOST = (404, "Image was lost by damage to what this server stores, push it again")
 IMAGE_EXISTS = (409, "Image already exists")
 
 INVALID_JSON = (400, "Invalid JSON")

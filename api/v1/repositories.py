@@ -130,8 +130,8 @@ def put_tag(
     """Point a tag to a complete image that is seen from a place, in a repository that is made if need be.
 
     Raises:
-        ApiError: 404 if the image or an ancestor is unknown there or still being uploaded: who pulls needs them all,
-            and a collection may have taken a base that stood in no repository yet.
+        ApiError: 404 if the image or an ancestor is unknown there, still being uploaded or lost: who pulls needs them
+            all, and a collection may have taken a base that stood in no repository yet.
     """
 
     def edit(names: Names) -> None:
@@ -149,7 +149,10 @@ def _line(place: Place, reads: Reads, image_id: str) -> list[Image]:
     top, lacking = place.find(reads, image_id), refusals.IMAGE_NOT_FOUND
     if top is None:
         raise ApiError(*lacking)
-    return homes.whole_line(reads, place.home, top, place.settings.max_chain, lacking, place.sees)
+    line = homes.whole_line(reads, place.home, top, place.settings.max_chain, lacking, place.sees)
+    if any(each.is_lost(reads) for each in line):
+        raise ApiError(*refusals.IMAGE_LOST)
+    return line
 
 
 def delete_tag(store: Store, repository: Repository, tag: str, now: float) -> None:

@@ -75,7 +75,22 @@ def check(store: Store, home: str, image_id: str) -> None:
 
 
 def _complete(store: Store, home: str, image_id: str) -> Image:
-    return store.read(lambda reads: complete(reads, home, image_id))
+    """Look up an image that is whole.
+
+    Who pushes and who pulls ask the same, and nothing tells them apart. The one sends what is lost when it is not
+    there; the other would begin what cannot end.
+
+    Raises:
+        ApiError: 404, also for a lost one; 400 if it is still being uploaded.
+    """
+
+    def look(reads: Reads) -> Image:
+        image = complete(reads, home, image_id)
+        if image.is_lost(reads):
+            raise ApiError(*refusals.IMAGE_LOST)
+        return image
+
+    return store.read(look)
 
 
 def ancestry(store: Store, settings: V1Settings, home: str, image_id: str) -> list[str]:
