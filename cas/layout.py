@@ -129,6 +129,11 @@ class Layout:
         return self.locks / "scrub"
 
     @property
+    def quarantine(self) -> Path:
+        """Folder of what nobody is to read: what is in there is neither replaced nor deleted."""
+        return self.root / "quarantine"
+
+    @property
     def work(self) -> Path:
         """Its first byte is locked, shared, by all who keep the store in order but the scrub."""
         return self.locks / "work"
@@ -144,9 +149,8 @@ class Layout:
 
     def aside(self, path: Path) -> Iterator[Path]:
         """Yield where something is kept that nobody is to read: the first of these that is free, for good."""
-        folder = self.root / "quarantine"
-        yield folder / path.name
-        yield from (folder / f"{path.stem}-{number}{path.suffix}" for number in count(2))
+        yield self.quarantine / path.name
+        yield from (self.quarantine / f"{path.stem}-{number}{path.suffix}" for number in count(2))
 
     def pack_folders(self) -> list[Path]:
         """All 256 folders that packs may lie in."""

@@ -154,7 +154,7 @@ def put_by(parts: Parts, pack: int) -> None:
         DiskFailed: there is no such place.
     """
     path = parts.layout.pack(pack)
-    make_folder(next(parts.layout.aside(path)).parent, FOLDER_MODE)
+    make_folder(parts.layout.quarantine, FOLDER_MODE)
     with contextlib.suppress(FileNotFoundError):
         target = next(place for place in parts.layout.aside(path) if parts.disk.rename_new(path, place))
         for folder in (target.parent, path.parent):

@@ -292,12 +292,11 @@ def put_manifest(layout: Layout, manifest: Manifest, disk: Disk) -> None:
     Raises:
         NoSpace, RootReadOnly: see their texts.
     """
-    folder = next(layout.aside(layout.manifest)).parent
     try:
         if layout.manifest.exists():
-            folder.mkdir(FOLDER_MODE, exist_ok=True)
+            layout.quarantine.mkdir(FOLDER_MODE, exist_ok=True)
             next(place for place in layout.aside(layout.manifest) if rename_new(layout.manifest, place))
-            disk.sync_folder(folder)
+            disk.sync_folder(layout.quarantine)
         write_file(layout.manifest, encode_manifest(manifest))
     except OSError as error:
         raise _refusal(error, f"{layout.manifest} cannot be made", "mend permissions or mount") from error
