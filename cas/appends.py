@@ -68,7 +68,7 @@ class Appends:
         """
         if not self._gathered:
             return
-        self._parts.disk.check_room(self._parts.layout.root, self._size, self._parts.settings.reserve)
+        self._parts.check_room(self._size)
         self._settle(but=_AT_ONCE - 1)
         window = None
         if aside or past_cache:

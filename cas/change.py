@@ -166,8 +166,7 @@ def change(parts: Parts, edit: Callable[[Names], T], *, frees: bool = False) -> 
         names = Names(inner, draft)
         result = edit(names)
         if draft.grows and not frees:
-            settings = parts.settings
-            parts.disk.check_room(parts.layout.root, draft.size, settings.reserve)
+            parts.check_room(draft.size)
         kept[:] = names.kept
         lacking = bool(kept) and inner.count("lost") > 0
         return result

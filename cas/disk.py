@@ -226,8 +226,15 @@ class Disk:
         keep_modes(fd, 0o440)
 
     def free_bytes(self, path: Path) -> tuple[int, int]:
-        """Return `(free, whole)` bytes of the filesystem that holds `path`."""
-        found = os.statvfs(path)
+        """Return `(free, whole)` bytes of the filesystem that holds `path`.
+
+        Raises:
+            DiskFailed: there is no such folder any more.
+        """
+        try:
+            found = os.statvfs(path)
+        except FileNotFoundError as error:
+            raise DiskFailed(f"{path.name}/ was moved away or removed; put it back, then restart") from error
         return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
     def check_room(self, path: Path, size: int, reserve: Callable[[int], int]) -> None:
@@ -240,8 +247,8 @@ class Disk:
         kept = reserve(whole)
         if free < size + kept:
             raise NoSpace(
-                f"the disk is full: {free >> 20} MiB are free, and the last {kept >> 20} MiB are kept for deletes and "
-                "collection; free some space and try again"
+                f"the disk is full: {free >> 20} MiB are free for {path.name}/, and the last {kept >> 20} MiB are kept "
+                "for deletes and collection; free some space and try again"
             )
 
     def random(self, size: int) -> bytes:

@@ -44,10 +44,15 @@ class Layout:
         """What makes a folder a store."""
         return self.root / "store.json"
 
-    @property
+    @cached_property
     def index(self) -> Path:
         """Folder of the LMDB environment."""
         return self.root / "index"
+
+    @property
+    def growing(self) -> tuple[Path, Path]:
+        """Folders that each push adds to; either may lie on a disk of its own."""
+        return self.packs, self.index
 
     @property
     def index_unfinished(self) -> Path:

@@ -68,3 +68,12 @@ class Parts:
     pins: Pins
     hands: Hands
     heal: Callable[[], None]
+
+    def check_room(self, size: int) -> None:
+        """Refuse what would add `size` bytes where a disk of the store has only left what is kept for deletes.
+
+        Raises:
+            NoSpace: as for `Disk.check_room`.
+        """
+        for folder in self.layout.growing:
+            self.disk.check_room(folder, size, self.settings.reserve)

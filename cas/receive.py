@@ -300,9 +300,8 @@ class Upload:
         known = self._inflow.running.at == end
         digest = Digest(self._inflow.running.algorithm, self._inflow.running.state.digest()) if known else None
         if self._inflow.is_small:
-            data, settings = bytes(self._inflow.few), self._parts.settings
-            root, disk = self._parts.layout.root, self._parts.disk
-            disk.check_room(root, len(data), settings.reserve)
+            data = bytes(self._inflow.few)
+            self._parts.check_room(len(data))
             self._parts.committer.run(lambda edit, _: claim.file_inline(edit, data, digest, now))
             return
         self._inflow.cut_rest()

@@ -29,8 +29,8 @@ class Room:
 
     @property
     def free(self) -> int:
-        """Bytes free on the store's filesystem."""
-        return self._parts.disk.free_bytes(self._parts.layout.root)[0]
+        """Bytes free on the packs' filesystem."""
+        return self._parts.disk.free_bytes(self._parts.layout.packs)[0]
 
     @property
     def owed(self) -> int:
@@ -71,5 +71,5 @@ class Room:
 
     @property
     def _kept(self) -> int:
-        whole = self._parts.disk.free_bytes(self._parts.layout.root)[1]
+        whole = self._parts.disk.free_bytes(self._parts.layout.packs)[1]
         return self._parts.settings.reserve(whole) // _INDEX_SHARE

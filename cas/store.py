@@ -165,7 +165,7 @@ class Store(Upkeep):
         """
         disk = disk or Disk()
         layout, manifest = find(root, create=create, reading=reading, disk=disk, wait_s=settings.write_wait_s)
-        settings = settings.fitted(disk.free_bytes(root)[1])
+        settings = settings.fitted(disk.free_bytes(layout.packs)[1])
         with lock_folder(root, settings.write_wait_s):
             has_index = check_index(layout)  # only here: a rebuild may have been cut off while we waited
             store = cls(layout, manifest, settings, disk, clock)

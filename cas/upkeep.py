@@ -218,9 +218,8 @@ class Upkeep:
         Raises:
             NoSpace, DiskFailed, ReadOnly, Closed: it would not.
         """
-        parts = self._parts
-        parts.committer.check()
-        parts.disk.check_room(parts.layout.root, 0, parts.settings.reserve)
+        self._parts.committer.check()
+        self._parts.check_room(0)
 
     def when_doubted(self, call: Callable[[], object]) -> None:
         """Have this called, on any thread, when a reader of this process saw damage, so that a scrub is due."""
