@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cas.errors import DiskFailed, Forbidden, NoSpace, Unreadable
+from cas.errors import DiskFailed, Forbidden, NoSpace, OtherDisk, Unreadable
 from cas.files import NO_FOLDER, open_file, rename_new
 
 if TYPE_CHECKING:
@@ -217,7 +217,11 @@ class Disk:
             path.rename(to)
 
     def rename_new(self, path: Path, to: Path) -> bool:
-        """Do the same unless something has that name; say whether it was done."""
+        """Do the same unless something has that name; say whether it was done.
+
+        Raises:
+            OtherDisk: the two names are not of one filesystem, or not of one mount of it.
+        """
         with refusals(f"rename {path.name}"):
             return rename_new(path, to)
 
@@ -381,6 +385,8 @@ def refusals(verb: str, kind: type[DiskFailed] = DiskFailed) -> Iterator[None]:
             raise Forbidden(
                 f"cannot {verb}: {error.strerror}; mend owner, permissions or mount of the store"
             ) from error
+        if error.errno == errno.EXDEV:
+            raise OtherDisk(f"cannot {verb}: {error.strerror}") from error
         if error.errno in _TOO_MANY:
             raise kind(f"cannot {verb}: {error.strerror}; raise the limit of open files, then try again") from error
         raise kind(f"the disk failed (cannot {verb}: {error.strerror}); look at the system's log") from error

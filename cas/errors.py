@@ -38,6 +38,10 @@ class DiskFailed(CasError):
     """The disk refused a write or a sync. What stood on it was dropped unacknowledged; send it again."""
 
 
+class OtherDisk(DiskFailed):
+    """A file cannot get that name in one step: it is one of another disk, or of another part of it. Choose another."""
+
+
 class Unreadable(DiskFailed):
     """A file of the store cannot be opened or read at present. Nothing says that what is in it is damaged."""
 

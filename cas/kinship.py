@@ -146,7 +146,8 @@ def _demand_packs(layout: Layout, known: _Known, files: dict[int, Path], strange
 
 def _has_to_be_there(row: PackRow, layout: Layout) -> bool:
     counts = row.state is not PackState.DYING and row.committed > HEADER_SIZE
-    return counts and not next(layout.aside(layout.pack(row.pack))).exists()  # or else it was just moved there
+    name = layout.pack(row.pack).name
+    return counts and not any((folder / name).exists() for folder in layout.quarantines)  # or it was just moved there
 
 
 def _beyond(layout: Layout, known: _Known, strangers: dict[int, Role]) -> tuple[int, int]:

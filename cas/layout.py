@@ -16,6 +16,7 @@ Layer: L1, pure (paths are values here; nothing is opened).
       locks/uploads       empty; its bytes are locked by whoever writes to a resumable upload
       locks/turns         empty; its bytes are locked by uploads of the same content
       quarantine/         damaged packs, after what was good in them was moved, and unknown ones
+      packs/quarantine/   the same, where packs/ is a disk of its own: no file gets from one to another in one step
 """
 
 from __future__ import annotations
@@ -152,14 +153,21 @@ class Layout:
         name = f"{pack:016x}"
         return self.packs / name[:2] / f"{name}.pack"
 
-    def aside(self, path: Path) -> Iterator[Path]:
-        """Yield where something is kept that nobody is to read: the first of these that is free, for good."""
-        yield self.quarantine / path.name
-        yield from (self.quarantine / f"{path.stem}-{number}{path.suffix}" for number in count(2))
+    @property
+    def quarantines(self) -> tuple[Path, Path]:
+        """Where packs are set aside: the first of these that a file of `packs/` can be moved to."""
+        return self.quarantine, self.packs / self.quarantine.name
 
     def pack_folders(self) -> list[Path]:
         """All 256 folders that packs may lie in."""
         return [self.packs / f"{number:02x}" for number in range(256)]
+
+
+def names_in(folder: Path, name: str) -> Iterator[Path]:
+    """Yield what something of this name may be called in a folder where nothing is replaced: the first that is free."""
+    path = folder / name
+    yield path
+    yield from (path.with_stem(f"{path.stem}-{number}") for number in count(2))
 
 
 def pack_id(filename: str) -> int | None:

@@ -17,8 +17,9 @@ import xxhash
 
 from cas.disk import make_folder
 from cas.doomed import Doomed
-from cas.errors import Damaged
+from cas.errors import Damaged, OtherDisk
 from cas.finding import REPAIR
+from cas.layout import names_in
 from cas.records import FOOTER_ENTRY_SIZE, HEADER_SIZE, TRAILER_SIZE, Body, ChunkRef, encode_record
 from cas.root import FOLDER_MODE
 from cas.scan import extent_of, scan_pack
@@ -26,6 +27,7 @@ from cas.tables import PackRow, PackState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from cas.commit import Draft
     from cas.extent import Extent
@@ -153,12 +155,19 @@ def put_by(parts: Parts, pack: int) -> None:
     Raises:
         DiskFailed: there is no such place.
     """
-    path = parts.layout.pack(pack)
-    make_folder(parts.layout.quarantine, FOLDER_MODE)
+    first, second = parts.layout.quarantines
     with contextlib.suppress(FileNotFoundError):
-        target = next(place for place in parts.layout.aside(path) if parts.disk.rename_new(path, place))
-        for folder in (target.parent, path.parent):
-            parts.disk.sync_folder(folder)
+        try:
+            _move_into(parts, first, parts.layout.pack(pack))
+        except OtherDisk:
+            _move_into(parts, second, parts.layout.pack(pack))
+
+
+def _move_into(parts: Parts, folder: Path, path: Path) -> None:
+    make_folder(folder, FOLDER_MODE)
+    next(place for place in names_in(folder, path.name) if parts.disk.rename_new(path, place))
+    for changed in (folder.parent, folder, path.parent):
+        parts.disk.sync_folder(changed)
 
 
 def change_over(parts: Parts, moves: Sequence[Move], target: PackRow) -> None:

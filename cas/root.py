@@ -28,7 +28,7 @@ from cas.errors import (
     UnsafeFilesystem,
 )
 from cas.files import NO_FOLDER, rename_new
-from cas.layout import Layout
+from cas.layout import Layout, names_in
 from cas.lease import present
 from cas.locks import lock_folder, open_shared
 from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
@@ -295,7 +295,8 @@ def put_manifest(layout: Layout, manifest: Manifest, disk: Disk) -> None:
     try:
         if layout.manifest.exists():
             layout.quarantine.mkdir(FOLDER_MODE, exist_ok=True)
-            next(place for place in layout.aside(layout.manifest) if rename_new(layout.manifest, place))
+            places = names_in(layout.quarantine, layout.manifest.name)
+            next(place for place in places if rename_new(layout.manifest, place))
             disk.sync_folder(layout.quarantine)
         write_file(layout.manifest, encode_manifest(manifest))
     except OSError as error:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cas.digest import Digest
+    from cas.layout import Layout
     from cas.parts import Parts
     from cas.records import BlobEntry
     from cas.tables import ChunkRow, PackRow
@@ -244,16 +245,22 @@ def _measure_files(parts: Parts, rows: Sequence[PackRow], in_packs: Mapping[int,
                 found.garbage += ahead
             found.garbage += size - ahead - records - in_packs.get(row.pack, 0)
     found.index = sum(path.stat().st_size for path in layout.index.iterdir())
-    strays = {layout.pack(row.pack) for row in rows}
-    for path in layout.root.rglob("*"):
+    known, aside = {layout.pack(row.pack) for row in rows}, layout.quarantines
+    for path in _all_files(layout):
         with suppress(FileNotFoundError):
             if path.is_file():
                 size = path.stat().st_size
                 found.disk += size
-                if path.is_relative_to(layout.packs):
-                    found.garbage += 0 if path in strays else size
+                if path.is_relative_to(layout.packs) and path.parent not in aside:
+                    found.garbage += 0 if path in known else size
                 elif not path.is_relative_to(layout.index):
                     found.rest += size
+
+
+def _all_files(layout: Layout) -> Iterator[Path]:
+    """Yield whatever lies under the root, and under folders that are links from there to another disk."""
+    for folder in (layout.root, *(folder for folder in layout.growing if folder.is_symlink())):
+        yield from folder.rglob("*")
 
 
 def _record_bytes(path: Path, row: PackRow) -> int:

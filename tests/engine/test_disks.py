@@ -4,16 +4,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cas import DiskFailed, Name, NoSpace, Record, Store
+from cas import Depth, DiskFailed, Name, NoSpace, Record, Store, rebuild_index
 from cas.config import EngineSettings
-from cas.disk import Disk
-from tests.support.engine import KIB, MIB, SMALL, noise, push, read
+from cas.disk import Disk, refusals
+from cas.moving import put_by
+from cas.records import Role
+from tests.support.engine import KIB, MIB, SMALL, flip, noise, packs_of, push, read
 
 GIB = 1 << 30
 RESERVED = replace(SMALL, reserve_share=0.05, reserve_bytes=MIB)
@@ -32,6 +36,27 @@ class Disks(Disk):
         """Tell of the disk that this path lies on."""
         there = path.is_relative_to(self._packs)
         return 0 if there is self.full else self.sizes[there], self.sizes[there]
+
+
+class Apart(Disk):
+    """The real disk, as if `packs/` were another one."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._packs = root / "packs"
+
+    def rename_new(self, path: Path, to: Path) -> bool:
+        """Refuse as the kernel does."""
+        if path.is_relative_to(self._packs) != to.is_relative_to(self._packs):
+            with refusals(f"rename {path.name}"):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return super().rename_new(path, to)
+
+
+def aside(root: Path) -> dict[str, bytes]:
+    """What was set aside, where packs lie on a disk of their own."""
+    assert not list((root / "quarantine").glob("*"))
+    return {path.name: path.read_bytes() for path in (root / "packs" / "quarantine").iterdir()}
 
 
 def note(store: Store) -> None:
@@ -99,3 +124,78 @@ def test_a_folder_that_was_moved_away_takes_no_more(tmp_path: Path) -> None:
             push(store, "more", noise(MIB))
         (tmp_path / "elsewhere").rename(tmp_path / "index")
         push(store, "more", noise(MIB))
+
+
+@pytest.mark.parametrize("is_scrub", [False, True], ids=["repair", "scrub"])
+def test_a_damaged_pack_is_set_aside_on_its_own_disk(tmp_path: Path, *, is_scrub: bool) -> None:
+    """In one step as ever, and not by a copy, for which there may be no room; a push heals what was lost."""
+    with Store.open(tmp_path, SMALL, create=True, disk=Apart(tmp_path)) as store:
+        kept, lost = push(store, "kept", noise(MIB)), push(store, "lost", noise(MIB, 1))
+    path = packs_of(tmp_path, Role.DATA)[-1]
+    flip(path, path.stat().st_size // 2)
+    bad = path.read_bytes()
+    with Store.open(tmp_path, SMALL, disk=Apart(tmp_path)) as store:
+        if is_scrub:
+            assert [done.left for done in store.scrub(2.0**40)] == [""]
+        else:
+            assert store.repair().left == ()
+        assert aside(tmp_path) == {path.name: bad}
+        assert store.stats().lost == 1
+        push(store, "lost", noise(MIB, 1))
+        assert (read(store, kept), read(store, lost)) == (noise(MIB), noise(MIB, 1))
+        assert list(store.check(Depth.DEEP)) == []
+    with Store.open(tmp_path, SMALL, disk=Apart(tmp_path)) as store:
+        assert store.compact().left == []  # what was set aside is no pack any more
+    assert rebuild_index(tmp_path, SMALL, force=True).damaged == []
+    assert aside(tmp_path) == {path.name: bad}
+
+
+def test_a_collection_sets_aside_what_the_index_does_not_know_and_replaces_nothing(tmp_path: Path) -> None:
+    """On another disk as on one; a file that could not be moved ended each collection."""
+    stray = tmp_path / "packs" / "ab" / "ab00000000000000.pack"
+    with Store.open(tmp_path, SMALL, create=True, disk=Apart(tmp_path)) as store:
+        push(store, "kept", noise(MIB))
+        for content in (b"one", b"two"):
+            stray.write_bytes(content)
+            assert len(store.compact().left) == 1
+        usage = store.usage({}, 0)
+        assert usage.disk == sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert aside(tmp_path) == {stray.name: b"one", f"{stray.stem}-2.pack": b"two"}
+
+
+def test_a_store_opens_whose_pack_was_just_set_aside(tmp_path: Path) -> None:
+    """A repair may end between the file, on whichever disk that is, and its row."""
+    with Store.open(tmp_path, SMALL, create=True) as store:
+        push(store, "lost", noise(MIB))
+    with Store.open(tmp_path, SMALL, disk=Apart(tmp_path)) as store:
+        for path in packs_of(tmp_path):
+            put_by(store._parts, int(path.stem, 16))
+    with Store.open(tmp_path, SMALL) as store:
+        assert store.stats().doubted > 0
+
+
+def test_what_else_keeps_a_pack_where_it_is_is_said(tmp_path: Path) -> None:
+    """A disk that refuses is no other disk."""
+
+    class Refusing(Disk):
+        def rename_new(self, path: Path, to: Path) -> bool:
+            raise DiskFailed("planted")
+
+    with Store.open(tmp_path, SMALL, create=True, disk=Refusing()) as store:
+        push(store, "kept", noise(MIB))
+        (path, *_) = packs_of(tmp_path)
+        with pytest.raises(DiskFailed, match="planted"):
+            put_by(store._parts, int(path.stem, 16))
+        assert path.exists()
+
+
+def test_packs_behind_a_link_are_counted(tmp_path: Path) -> None:
+    """All lines sum up to the disk, or rather to both of them."""
+    root, other = tmp_path / "root", tmp_path / "other"
+    for folder in (root, other):
+        folder.mkdir()
+    (root / "packs").symlink_to(other)
+    with Store.open(root, SMALL, create=True) as store:
+        push(store, "kept", noise(MIB))
+        usage = store.usage({}, 0)
+        assert usage.disk == sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
