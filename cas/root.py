@@ -88,6 +88,9 @@ def find(
     if not reading:
         check_owner(layout)
     _check_writable(root)
+    if layout.packs.is_dir():  # perhaps a disk of its own
+        check_filesystem(layout.packs, filesystem)
+        _check_mount(layout.packs)
     with lock_folder(root, wait_s):  # several processes may be the first
         if layout.manifest.exists():
             manifest = read_manifest(layout)
@@ -215,9 +218,13 @@ def _make_folder(root: Path) -> None:
         raise _refusal(error, f"{root} cannot be made", "choose another --root") from error
 
 
+def _check_mount(folder: Path) -> None:
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise RootReadOnly(f"{folder} lies on a mount that is read-only; mend the mount, or choose another --root")
+
+
 def _check_writable(root: Path) -> None:
-    if os.statvfs(root).f_flag & os.ST_RDONLY:
-        raise RootReadOnly(f"{root} lies on a mount that is read-only; mend the mount, or choose another --root")
+    _check_mount(root)
     if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
         owner, own = root.stat().st_uid, os.geteuid()
         remedy = f"mend its permissions: chmod u+rwx {root}" if owner == own else _remedy(owner, root)

@@ -9,14 +9,16 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from cas import Depth, DiskFailed, Name, NoSpace, Record, Store, rebuild_index
+from cas import Depth, DiskFailed, Name, NoSpace, Record, RootReadOnly, Store, UnsafeFilesystem, rebuild_index
 from cas.config import EngineSettings
 from cas.disk import Disk, refusals
 from cas.moving import put_by
 from cas.records import Role
+from cas.root import find
 from tests.support.engine import KIB, MIB, SMALL, flip, noise, packs_of, push, read
 
 GIB = 1 << 30
@@ -199,3 +201,19 @@ def test_packs_behind_a_link_are_counted(tmp_path: Path) -> None:
         push(store, "kept", noise(MIB))
         usage = store.usage({}, 0)
         assert usage.disk == sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_packs_on_a_network_are_refused(tmp_path: Path) -> None:
+    """As a root there is, with the folder that it is about."""
+    Store.open(tmp_path, SMALL, create=True).close()
+    with pytest.raises(UnsafeFilesystem, match=f"{tmp_path}/packs lies on a network filesystem"):
+        find(tmp_path, create=False, disk=Disk(), filesystem=lambda path: "nfs" if path.name == "packs" else "ext4")
+
+
+def test_packs_on_a_mount_that_is_read_only_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not by each push."""
+    Store.open(tmp_path, SMALL, create=True).close()
+    flags = {tmp_path: 0, tmp_path / "packs": os.ST_RDONLY}
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=flags[path]))
+    with pytest.raises(RootReadOnly, match=f"{tmp_path}/packs lies on a mount that is read-only; mend the mount"):
+        Store.open(tmp_path, SMALL)
