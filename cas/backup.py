@@ -77,6 +77,7 @@ def backup(parts: Parts, folder: Path, progress: Progress = _nobody) -> CopyRepo
         moment = parts.index.copy(target.index_copy, _moment)
         retained = _beside_earlier(target, parts, retain) if moment.lost else Retained()
         report = CopyReport(lost=list(retained.lost), kept=list(retained.kept))
+        diary.coming = moment.change
         mirror = Mirror(source, target, parts.disk, diary)
         mirror.copy(moment.packs, report, progress)
         spared = _spare(mirror, parts) if mirror.rotten else Spared()

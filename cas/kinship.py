@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from cas.commit import JOURNAL_SEQ
 from cas.errors import IndexUnfit, NoSpace, NotAStore, PacksMissing, Unreadable
 from cas.lease import survey
-from cas.mirror import is_copy
+from cas.mirror import packs_reach
 from cas.packbytes import PackBytes
 from cas.records import HEADER_SIZE, Role, decode_header
 from cas.root import remake
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _NOTES: Final = ("store", "store_rest")  # the index's note of whose it is: counters, each of half an id
 _NOTED: Final = 8  # bytes of a store's id that fit into one
+_BACK: Final = "; to go back to that backup instead, `cas restore` it into an empty folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,10 @@ def hold_together(layout: Layout, manifest: Manifest, index: Index) -> int:
         raise _unfit(layout, f"it is empty, and there are {len(strangers)} packs")
     _demand_packs(layout, known, files, strangers)
     newest, proven = _beyond(layout, known, strangers)
-    may_lag = is_copy(layout, known.change)  # behind packs that a copy, which was cut off, had brought
-    if proven > known.change and not may_lag:
-        raise _unfit(
-            layout, f"it is older than the packs: it ends with change {known.change}, and they show change {proven}"
-        )
+    reach = packs_reach(layout, known.change)  # of a copy that was cut off: it had brought packs before their index
+    if proven > (known.change if reach is None else reach):
+        why = f"it is older than the packs: it ends with change {known.change}, and they show change {proven}"
+        raise _unfit(layout, why) if reach is None else _unfit(layout, f"{why}: a backup was copied over it", _BACK)
     if known.store != manifest.id:
         with suppress(NoSpace):  # the next opener notes it
             index.write(lambda edit: _note(edit, manifest.id))
@@ -114,10 +114,10 @@ def _header(path: Path) -> Header | None:
     return None
 
 
-def _unfit(layout: Layout, why: str) -> IndexUnfit:
+def _unfit(layout: Layout, why: str, more: str = "") -> IndexUnfit:
     return IndexUnfit(
         f"the index of {layout.root} is not the one of its packs ({why}); nothing was changed. "
-        f"`cas fsck --rebuild-index --force --root {layout.root}` makes it anew from the packs"
+        f"`cas fsck --rebuild-index --force --root {layout.root}` makes it anew from the packs{more}"
     )
 
 

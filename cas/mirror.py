@@ -108,6 +108,7 @@ class Diary:
         changes: numbers of the last change of names in the copy; two while one index takes the other's place.
         growing: packs being written on in place, and how far each of them was good before.
         damaged: packs that may be damaged.
+        coming: number of the last change in the copy that is under way: packs may be here up to that, before the index.
         restores: whether the copy is to be a store, and no backup; then this goes when it is one.
     """
 
@@ -115,6 +116,7 @@ class Diary:
     changes: list[int] = field(default_factory=list)
     growing: dict[str, int] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
+    coming: int = 0
     restores: bool = False
     format: int = FORMAT
 
@@ -142,14 +144,14 @@ class Diary:
         put_file(path, json.dumps(asdict(self)).encode(), disk)
 
 
-def is_copy(layout: Layout, change: int) -> bool:
-    """Whether a folder, whose index ends with this change of names, took none of its own since it was a copy.
+def packs_reach(layout: Layout, change: int) -> int | None:
+    """Return how far packs may go in a copy whose index ends with this change; None if it is no copy, or one no more.
 
     Raises:
         Occupied: as for `Diary.read`.
     """
     diary = Diary.read(layout.diary)
-    return diary is not None and change in diary.changes
+    return None if diary is None or change not in diary.changes else max(change, diary.coming)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from cas.commit import JOURNAL_SEQ
 from cas.compact import CompactReport, compact
 from cas.finding import Depth, Finding, Scope
 from cas.lease import at_work, maintenance_lock
-from cas.mirror import is_copy
+from cas.mirror import packs_reach
 from cas.repair import RepairReport, repair
 from cas.scrub import Scrubbed, due, is_under_way, scrub
 from cas.stats import Stats, stats
@@ -227,7 +227,8 @@ class Upkeep:
 
     def is_backup(self) -> bool:
         """Whether this is a copy of a store that took no change of its own since; who only reads leaves it so."""
-        return is_copy(self._parts.layout, self._parts.index.read(lambda view: view.number(JOURNAL_SEQ)))
+        change = self._parts.index.read(lambda view: view.number(JOURNAL_SEQ))
+        return packs_reach(self._parts.layout, change) is not None
 
     def backup(self, folder: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> CopyReport:
         """Make a copy of the store as of this moment, or bring one up to date; it can be opened, or restored.

@@ -53,6 +53,11 @@ def seen(root: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (root / "packs").rglob("*.pack")}
 
 
+def killed(*_: object) -> None:
+    """End where this stands."""
+    raise KeyboardInterrupt
+
+
 def empty(root: Path) -> None:
     """What `>` in a shell leaves."""
     (root / "index" / "data.mdb").write_bytes(b"")
@@ -146,6 +151,49 @@ class TestRefusals:
         tmp_path.with_name("elsewhere").rename(tmp_path / "packs")
         assert names_in(tmp_path) == {"one"}
 
+    def test_a_backup_that_was_copied_over_a_newer_store_is_refused(self, tmp_path: Path) -> None:
+        """Its `backup.json` came along, and is no leave for an older index; whoever only looks is refused as well."""
+        root, copy = tmp_path / "root", tmp_path / "copy"
+        make(root, "one")
+        with opened(root) as store:
+            store.backup(copy)
+        make(root, "two", "three")
+        shutil.copytree(copy, root, dirs_exist_ok=True)
+        before = seen(root)
+        for reading in (True, False):
+            with pytest.raises(
+                IndexUnfit, match=r"a backup was copied over it\).*--rebuild-index --force.*cas restore.* empty folder"
+            ):
+                Store.open(root, SMALL, reading=reading)
+        with pytest.raises(IndexUnfit):
+            restore(root, tmp_path / "restored", SMALL)
+        assert seen(root) == before
+        assert rebuild_index(root, SMALL, force=True).damaged == []
+        assert names_in(root) == {"one", "two", "three"}
+        with opened(root) as store:
+            store.backup(copy)
+        assert names_in(copy) == {"one", "two", "three"}
+
+    def test_neither_is_it_a_leave_where_the_backup_was_cut_off(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its packs may be ahead of its index, by what the copy that was cut off was to bring and no more."""
+        root, copy = tmp_path / "root", tmp_path / "copy"
+        make(root, "one")
+        with opened(root) as store:
+            store.backup(copy)
+        make(root, "two")
+        with opened(root) as store, monkeypatch.context() as patch:
+            patch.setattr(cas.backup, "_publish", killed)
+            with pytest.raises(KeyboardInterrupt):
+                store.backup(copy)
+        make(root, "three", "four", "five")
+        shutil.copytree(copy, root, dirs_exist_ok=True)
+        with pytest.raises(IndexUnfit, match="a backup was copied over it"):
+            Store.open(root, SMALL)
+        assert rebuild_index(root, SMALL, force=True).damaged == []
+        assert names_in(root) == {"one", "two", "three", "four", "five"}
+
     def test_a_folder_with_an_older_index_is_not_restored_from(self, tmp_path: Path) -> None:
         """A copy of it would silently lack what it does not know."""
         root = tmp_path / "root"
@@ -225,6 +273,20 @@ class TestAcceptances:
             own = read_manifest(Layout(tmp_path)).id
             assert store._parts.index.read(cas.kinship.noted) == own
 
+    def test_a_backup_that_was_copied_to_where_a_store_was_is_that_store(self, tmp_path: Path) -> None:
+        """It goes on, and into the same backup, which takes it for what it is as long as it goes no way of its own."""
+        root, copy = tmp_path / "root", tmp_path / "copy"
+        make(root, "one")
+        with opened(root) as store:
+            store.backup(copy)
+        shutil.rmtree(root)
+        shutil.copytree(copy, root)
+        make(root, "two", "three")
+        with opened(root) as store:
+            assert not store.is_backup()
+            store.backup(copy)
+        assert names_in(root) == names_in(copy) == {"one", "two", "three"}
+
     def test_a_backup_that_was_cut_off_opens_as_the_earlier_one_and_stays_so(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -234,9 +296,6 @@ class TestAcceptances:
         with opened(root) as store:
             store.backup(copy)
         make(root, "two", "three")
-
-        def killed(*_: object) -> None:
-            raise KeyboardInterrupt
 
         with opened(root) as store, monkeypatch.context() as patch:
             patch.setattr(cas.backup, "_publish", killed)
