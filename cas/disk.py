@@ -238,7 +238,7 @@ class Disk:
         try:
             found = os.statvfs(path)
         except FileNotFoundError as error:
-            raise DiskFailed(f"{path.name}/ was moved away or removed; put it back, then restart") from error
+            raise DiskFailed(f"{path.name}/ was moved away or removed; put it back") from error
         return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
     def check_room(self, path: Path, size: int, reserve: Callable[[int], int]) -> None:
