@@ -25,6 +25,7 @@ from cas.destination import (
     make_folder,
     unused,
 )
+from cas.diary import Diary, put_file
 from cas.disk import Cell, Disk, keep_modes
 from cas.doubts import mark
 from cas.errors import CasError, Damaged
@@ -32,7 +33,7 @@ from cas.index import Index
 from cas.kinship import hold_together
 from cas.layout import Layout
 from cas.lease import maintenance_lock
-from cas.mirror import CopyReport, Diary, Mirror, Prover, put_file
+from cas.mirror import CopyReport, Mirror, Prover
 from cas.retain import Earlier, Retained, retain, without_index
 from cas.root import FOLDER_MODE, check_filesystem, read_manifest
 from cas.spare import Spared, spare
@@ -70,15 +71,15 @@ def backup(parts: Parts, folder: Path, progress: Progress = _nobody) -> CopyRepo
     check_apart(source.root, folder)
     store = read_manifest(source).id.hex()
     with maintenance_lock(source), copying(target):
-        diary = diary_of_backup(target, store, source.root, parts.index, parts.settings)
+        diary, known = diary_of_backup(target, store, source.root, parts.index, parts.settings)
         diary.write(target.diary, parts.disk)
         _clear(target)
         target.index_copy.mkdir(FOLDER_MODE)
         moment = parts.index.copy(target.index_copy, _moment)
         retained = _beside_earlier(target, parts, retain) if moment.lost else Retained()
         report = CopyReport(lost=list(retained.lost), kept=list(retained.kept))
-        diary.coming = moment.change
-        mirror = Mirror(source, target, parts.disk, diary)
+        diary.reach = moment.change
+        mirror = Mirror(source, target, parts.disk, diary, known)
         mirror.copy(moment.packs, report, progress)
         spared = _spare(mirror, parts) if mirror.rotten else Spared()
         report.damaged += [line for rot in mirror.rotten for line in rot.lines()]
@@ -121,11 +122,11 @@ def restore(
     check_filesystem(root)
     check_done(store, target)
     with copying(target), unused(source):
-        diary = diary_of_restore(target, store, settings)
+        diary, known = diary_of_restore(target, store, settings)
         diary.write(target.diary, disk)
         _clear(target)
         moment = _copy_index(source, target, settings, disk)
-        mirror, report = Mirror(source, target, disk, diary), CopyReport()
+        mirror, report = Mirror(source, target, disk, diary, known), CopyReport()
         mirror.copy(moment.packs, report, progress)
         report.damaged += _doubt_what_matters(mirror, settings)
         _finish(mirror, moment, [], report)

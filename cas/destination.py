@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from cas.commit import JOURNAL_SEQ
+from cas.diary import Diary
 from cas.era import descends, eras
 from cas.errors import Damaged, InUse, NotAStore, Occupied, OpenError, RootReadOnly
 from cas.index import Index
 from cas.lease import present
 from cas.locks import lock_folder, try_lock
-from cas.mirror import Diary
 from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
 from cas.retain import without_index
 from cas.root import FOLDER_MODE, read_manifest
@@ -87,11 +87,13 @@ class _State(NamedTuple):
         change: the number of the last change of names.
         eras: those up to then.
         doubted: the packs in which somebody who read saw damage.
+        packs: all packs.
     """
 
     change: int
     eras: list[Era]
     doubted: list[int]
+    packs: frozenset[int]
 
     @classmethod
     def of(cls, view: View) -> Self:
@@ -99,11 +101,23 @@ class _State(NamedTuple):
         doubted = list[int]()
         with suppress(Damaged):
             doubted = [pack for pack, when in view.checked().items() if when == DOUBTED]
-        return cls(view.number(JOURNAL_SEQ), eras(view), doubted)
+        return cls(view.number(JOURNAL_SEQ), eras(view), doubted, frozenset(row.pack for row in view.packs()))
 
 
-def diary_of_backup(target: Layout, store: str, root: Path, index: Index, settings: EngineSettings) -> Diary:
-    """Return the diary of a folder that may take a store's backup; a new one where there is nothing yet.
+class Begun(NamedTuple):
+    """What stands in a folder before a copy.
+
+    Attributes:
+        diary: a new one where there is nothing yet.
+        packs: those that the index there names.
+    """
+
+    diary: Diary
+    packs: frozenset[int] = frozenset()
+
+
+def diary_of_backup(target: Layout, store: str, root: Path, index: Index, settings: EngineSettings) -> Begun:
+    """Return the diary of a folder that may take a store's backup.
 
     What a look at that folder found damaged is in it: the index that says so is about to be another one.
 
@@ -120,7 +134,7 @@ def diary_of_backup(target: Layout, store: str, root: Path, index: Index, settin
         # The cell is made just before the first index takes its place, which until then is the copy.
         if target.journal_cell.exists() and not (target.index_copy / "data.mdb").exists():
             raise without_index(target.root, "gone", "--rebuild-index")
-        return diary
+        return Begun(diary)
     there, here = _state_of(target, settings), index.read(_State.of)
     if there.change not in diary.changes:
         raise Occupied(f"{target.root} took changes of its own since it was a backup; choose another folder")
@@ -136,7 +150,8 @@ def diary_of_backup(target: Layout, store: str, root: Path, index: Index, settin
             "choose another folder"
         )
     diary.damaged += sorted({f"{pack:016x}.pack" for pack in there.doubted} - set(diary.damaged))
-    return diary
+    diary.begin(there.change)
+    return Begun(diary, there.packs)
 
 
 def finished_backup(source: Layout) -> str:
@@ -148,19 +163,23 @@ def finished_backup(source: Layout) -> str:
     return read_manifest(source).id.hex()
 
 
-def diary_of_restore(target: Layout, store: str, settings: EngineSettings) -> Diary:
+def diary_of_restore(target: Layout, store: str, settings: EngineSettings) -> Begun:
     """Return the diary of an empty folder, or that of a restore which was cut off, be it at its very end."""
     diary = Diary.read(target.diary) or Diary(store)
     is_store = target.manifest.exists()
     if diary.store != store or (is_store and not diary.restores):
         raise Occupied(f"{target.root} is not empty; restore into an empty or new folder")
-    if is_store and _state_of(target, settings).change not in diary.changes:
+    diary.restores = True
+    if not is_store:
+        return Begun(diary)
+    there = _state_of(target, settings)
+    if there.change not in diary.changes:
         raise Occupied(
             f"{target.root} took changes of its own since it was restored: it is whole, use it as it is, "
             "or restore into an empty or new folder"
         )
-    diary.restores = True
-    return diary
+    diary.begin(there.change)
+    return Begun(diary, there.packs)
 
 
 def _state_of(layout: Layout, settings: EngineSettings) -> _State:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from cas.check import inspect_index
+from cas.diary import Diary
 from cas.disk import Disk
 from cas.errors import CasError, NotAStore
 from cas.finding import Finding
@@ -19,7 +20,6 @@ from cas.kinship import headers, noted
 from cas.layout import Layout
 from cas.lease import OWNER_SIZE, visiting
 from cas.locks import lock_folder
-from cas.mirror import Diary
 from cas.records import FORMAT as PACK_FORMAT
 from cas.root import FORMAT, Manifest, check_owner, has_remains, put_manifest, read_manifest
 from cas.scan import pack_paths

@@ -13,9 +13,9 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from cas.commit import JOURNAL_SEQ
+from cas.diary import packs_reach
 from cas.errors import IndexUnfit, NoSpace, NotAStore, PacksMissing, Unreadable
 from cas.lease import survey
-from cas.mirror import packs_reach
 from cas.packbytes import PackBytes
 from cas.records import HEADER_SIZE, Role, decode_header
 from cas.root import remake

@@ -10,19 +10,18 @@ their rows.
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import xxhash
 
 from cas.disk import make_folder
-from cas.errors import Damaged, DiskFailed, NoSpace, Occupied
+from cas.errors import Damaged, DiskFailed, NoSpace
 from cas.extent import Codec
 from cas.files import file_size
 from cas.proof import doubtful
-from cas.records import HEADER_SIZE
+from cas.records import HEADER_SIZE, Role
 from cas.root import FOLDER_MODE
 from cas.scan import extent_of, flaws, pack_paths, scan_pack
 from cas.tables import CHUNK_KEY, PackState
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cas.codec import ChunkCodec
+    from cas.diary import Diary
     from cas.digest import Digest
     from cas.disk import Disk
     from cas.extent import Extent
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 _BLOCK = 4 << 20
 _UNFINISHED = ".tmp"
-FORMAT = 1
 
 
 @dataclass(slots=True)
@@ -99,68 +98,23 @@ class Rot:
         return [f"pack {self.pack:016x}{what}" for what in (*self.records, *chunks)]
 
 
-@dataclass(slots=True)
-class Diary:
-    """What a folder has to remember between copies.
-
-    Attributes:
-        store: whose copy it is.
-        changes: numbers of the last change of names in the copy; two while one index takes the other's place.
-        growing: packs being written on in place, and how far each of them was good before.
-        damaged: packs that may be damaged.
-        coming: number of the last change in the copy that is under way: packs may be here up to that, before the index.
-        restores: whether the copy is to be a store, and no backup; then this goes when it is one.
-    """
-
-    store: str
-    changes: list[int] = field(default_factory=list)
-    growing: dict[str, int] = field(default_factory=dict)
-    damaged: list[str] = field(default_factory=list)
-    coming: int = 0
-    restores: bool = False
-    format: int = FORMAT
-
-    @classmethod
-    def read(cls, path: Path) -> Self | None:
-        """Return a folder's diary; None if it has none.
-
-        Raises:
-            Occupied: it has one that this version does not understand.
-        """
-        if path.exists() and not path.is_file():
-            raise Occupied(f"{path} is no file; move it away, or choose another folder")
-        try:
-            found = cls(**json.loads(path.read_bytes()))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError) as error:
-            raise Occupied(f"{path} is not what a backup leaves ({error}); choose another folder") from error
-        if found.format != FORMAT:
-            raise Occupied(f"{path} is of another version of cas; choose another folder")
-        return found
-
-    def write(self, path: Path, disk: Disk) -> None:
-        """Set it durably."""
-        put_file(path, json.dumps(asdict(self)).encode(), disk)
-
-
-def packs_reach(layout: Layout, change: int) -> int | None:
-    """Return how far packs may go in a copy whose index ends with this change; None if it is no copy, or one no more.
-
-    Raises:
-        Occupied: as for `Diary.read`.
-    """
-    diary = Diary.read(layout.diary)
-    return None if diary is None or change not in diary.changes else max(change, diary.coming)
-
-
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What is to be copied of a pack: bytes `[have, want)`."""
+    """What is to be copied of a pack: bytes `[have, want)`; what lies behind, of a copy that was cut off, goes."""
 
     row: PackRow
     have: int
     want: int
+    is_longer: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.pack:016x}.pack"
+
+    @property
+    def is_there(self) -> bool:
+        """Whether nothing is to be done."""
+        return self.have == self.want and not self.is_longer
 
 
 class Mirror:
@@ -168,12 +122,13 @@ class Mirror:
 
     Attributes:
         source, target, disk, diary: from where, whereto, by which means, and what is noted there.
+        known: the packs that the index in place there names.
         rotten: what is wrong with the packs that were copied, or were known to be damaged.
         doubted: the packs of which that is so in the folder that they came from, too.
     """
 
-    def __init__(self, source: Layout, target: Layout, disk: Disk, diary: Diary) -> None:
-        self.source, self.target, self.disk, self.diary = source, target, disk, diary
+    def __init__(self, source: Layout, target: Layout, disk: Disk, diary: Diary, known: Collection[int]) -> None:
+        self.source, self.target, self.disk, self.diary, self.known = source, target, disk, diary, known
         self.rotten: list[Rot] = []
         self.doubted: set[int] = set()
 
@@ -187,19 +142,18 @@ class Mirror:
             self.disk.unlink(path)  # of a copy that was cut off
         named = [row for row in rows if row.state is not PackState.DYING and row.committed]
         plan = [self._piece(row) for row in named]
-        self.diary.growing = {_name(piece): piece.have for piece in plan if 0 < piece.have < piece.want}
-        self.diary.write(self.target.diary, self.disk)
+        self._note_plan(plan)
         report.packs, report.pack_bytes = len(plan), sum(piece.want for piece in plan)
         total = sum(piece.want - piece.have for piece in plan)
         progress(0, total)
         for piece in plan:
-            if piece.have < piece.want:
+            if not piece.is_there:
                 self._bring(piece)
                 report.copied_bytes += piece.want - piece.have
                 progress(report.copied_bytes, total)
             elif self.diary.restores:  # nobody was told what the call that was cut off found there
                 self._note(rot(self.target.pack(piece.row.pack), piece.row, self.disk))
-            elif _name(piece) in self.diary.damaged:
+            elif piece.name in self.diary.damaged:
                 report.copied_bytes += self._mend(piece.row)
         for folder in {self.target.pack(row.pack).parent for row in named} | {self.target.packs}:
             if folder.is_dir():
@@ -233,9 +187,20 @@ class Mirror:
 
     def _piece(self, row: PackRow) -> _Piece:
         path, want = self.target.pack(row.pack), row.committed
-        have = path.stat().st_size if path.is_file() else 0
-        have = min(self.diary.growing.get(path.name, have), have)
-        return _Piece(row, have if HEADER_SIZE <= have <= want else 0, want)
+        size = path.stat().st_size if path.is_file() else 0
+        have = min(self.diary.growing.get(path.name, size), size)
+        return _Piece(row, have if HEADER_SIZE <= have <= want else 0, want, is_longer=size > want)
+
+    def _note_plan(self, plan: Sequence[_Piece]) -> None:
+        """Note what is no part of a whole copy yet, nor may ever be: a store that went back wants other packs."""
+        diary = self.diary
+        diary.growing = {piece.name: piece.have for piece in plan if piece.have and not piece.is_there}
+        if diary.changes:  # else there was no whole copy yet
+            new = [piece for piece in plan if not piece.have and piece.row.pack not in self.known]
+            diary.coming = sorted({*diary.coming, *(one.name for one in new if one.row.role is Role.JOURNAL)})
+        diary.write(self.target.diary, self.disk)
+        for name in set(diary.coming) - {piece.name for piece in plan}:
+            self.disk.unlink(self.target.pack(int(name.removesuffix(".pack"), 16)))
 
     def _bring(self, piece: _Piece) -> None:
         """Copy what is missing of a pack; that it is damaged stands in the diary before it has its name."""
@@ -320,20 +285,6 @@ class Mirror:
             self.disk.close(target)
 
 
-def put_file(path: Path, data: bytes, disk: Disk) -> None:
-    """Write a small file durably and atomically."""
-    unfinished = path.with_name(path.name + ".new")
-    disk.unlink(unfinished)
-    fd = disk.create(unfinished)
-    try:
-        disk.write(fd, [data], 0)
-        disk.sync(fd)
-    finally:
-        disk.close(fd)
-    disk.rename(unfinished, path)
-    disk.sync_folder(path.parent)
-
-
 def rot(path: Path, row: PackRow, disk: Disk) -> Rot:
     """Return what is wrong with a pack's bytes up to its committed length.
 
@@ -393,7 +344,3 @@ class Prover:
 def _is_better(one: Rot, other: Rot) -> bool:
     """Whether less is wrong, and nothing that was right."""
     return set(one.lines()) < set(other.lines())
-
-
-def _name(piece: _Piece) -> str:
-    return f"{piece.row.pack:016x}.pack"

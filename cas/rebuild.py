@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cas.commit import JOURNAL_SEQ
 from cas.config import EngineSettings
+from cas.diary import half_copied
 from cas.disk import Cell, Disk
 from cas.era import eras
 from cas.errors import CasError, IndexPresent, InUse, NoSpace
@@ -154,11 +155,13 @@ def rebuild(layout: Layout, settings: EngineSettings, disk: Disk) -> RebuildRepo
     report = RebuildReport()
     index = Index(layout.index_unfinished, settings)
     try:
-        harvest = _Harvest()
+        harvest, halves = _Harvest(), half_copied(layout)
         headers = list(_headers(layout, report))
         for role in (Role.JOURNAL, Role.DATA):  # then it is known which recipes are still wanted
             for pack, path in (place for header, place in headers if header.role is role):
                 scan = _durable(scan_pack(pack, path), path, disk)
+                if role is Role.JOURNAL and not _counts(scan, halves.get(path.name)):
+                    continue
                 with PackBytes(path) as data:
                     _harvest(index, scan, data, harvest, report)
             _harvest_tails(harvest)
@@ -202,6 +205,14 @@ def _headers(layout: Layout, report: RebuildReport) -> Iterator[tuple[Header, tu
             report.damaged += [f"pack {pack:016x} has a damaged header"] * bool(scan_pack(pack, path).complaints)
         else:
             yield header, (pack, path)
+
+
+def _counts(scan: Scan, end: int | None) -> bool:
+    """Forget what a copy that was cut off had brought of a pack; tell whether something is left of it."""
+    if end is not None:
+        scan.records = [record for record in scan.records if record.end <= end]
+        scan.sound, scan.end = min(scan.sound, end), min(scan.end, end)
+    return end != 0
 
 
 def _durable(scan: Scan, path: Path, disk: Disk) -> Scan:

@@ -14,9 +14,9 @@ from cas.check import check, size
 from cas.collect import CollectReport, collect
 from cas.commit import JOURNAL_SEQ
 from cas.compact import CompactReport, compact
+from cas.diary import packs_reach
 from cas.finding import Depth, Finding, Scope
 from cas.lease import at_work, maintenance_lock
-from cas.mirror import packs_reach
 from cas.repair import RepairReport, repair
 from cas.scrub import Scrubbed, due, is_under_way, scrub
 from cas.stats import Stats, stats

@@ -12,9 +12,10 @@ import pytest
 
 from cas import Depth, Digest, Occupied, Store, rebuild_index
 from cas.commit import JOURNAL_SEQ
+from cas.diary import Diary
 from cas.disk import Disk
 from cas.layout import Layout
-from cas.mirror import CopyReport, Diary
+from cas.mirror import CopyReport
 from cas.records import Role
 from tests.engine import test_backup_lost as lost
 from tests.engine.test_backup import contents, contents_of
