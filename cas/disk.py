@@ -229,6 +229,10 @@ class Disk:
         """Take the right to write from a file that will never change again."""
         keep_modes(fd, 0o440)
 
+    def unseal(self, fd: int) -> None:
+        """Give its owner the right to write to a file after all."""
+        os.fchmod(fd, os.fstat(fd).st_mode | 0o200)
+
     def free_bytes(self, path: Path) -> tuple[int, int]:
         """Return `(free, whole)` bytes of the filesystem that holds `path`.
 

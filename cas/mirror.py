@@ -272,7 +272,7 @@ class Mirror:
         make_folder(path.parent, FOLDER_MODE)
         if not piece.have:
             self.disk.unlink(path)
-        target = self.disk.open_write(path) if piece.have else self.disk.create(path)
+        target = self._reopened(path) if piece.have else self.disk.create(path)
         try:
             self.disk.truncate(target, piece.have)
             for offset in range(piece.have, piece.want, _BLOCK):
@@ -283,6 +283,15 @@ class Mirror:
                 self.disk.seal(target)
         finally:
             self.disk.close(target)
+
+    def _reopened(self, path: Path) -> int:
+        """Open a pack that grows; a copy that was cut off may have come to its end, and taken the right to write."""
+        fd = self.disk.open_read(path)
+        try:
+            self.disk.unseal(fd)
+        finally:
+            self.disk.close(fd)
+        return self.disk.open_write(path)
 
 
 def rot(path: Path, row: PackRow, disk: Disk) -> Rot:

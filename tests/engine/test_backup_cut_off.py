@@ -98,3 +98,24 @@ def test_what_a_copy_that_was_cut_off_wrote_on_is_cut_off_again(tmp_path: Path) 
     shutil.rmtree(backup / "index")
     assert rebuild_index(backup, SMALL, force=True).damaged == []
     assert contents_of(backup) == after
+
+
+class Owned(Disk):
+    """A disk of one whom rights to files hold back, as they do not whoever runs the tests as root."""
+
+    def open_write(self, path: Path) -> int:
+        assert path.stat().st_mode & 0o200
+        return super().open_write(path)
+
+
+def test_a_pack_that_was_sealed_by_a_copy_that_was_cut_off_is_written_once_more(tmp_path: Path) -> None:
+    """It had grown by its footer alone, and how far it was good before is what counts: its length may be a lie."""
+    root, backup = tmp_path / "root", tmp_path / "backup"
+    with opened(root) as store:
+        push(store, "a", noise(20 * KIB, 1))
+        store.backup(backup)
+    with opened(root) as store:
+        cut_off(store, backup)
+        use(store, Owned())
+        assert store.backup(backup).damaged == []
+        assert contents_of(backup) == contents(store)
