@@ -131,8 +131,9 @@ def diary_of_backup(target: Layout, store: str, root: Path, index: Index, settin
         raise Occupied(f"{target.root} holds the backup of another store; choose another folder")
     diary.restores = False
     if not target.index_data.is_file():
-        # The cell is made just before the first index takes its place, which until then is the copy.
-        if target.journal_cell.exists() and not (target.index_copy / "data.mdb").exists():
+        # store.json comes after the first index, the cell just before it, which until then is the copy.
+        has_copy = (target.index_copy / "data.mdb").exists()
+        if target.manifest.exists() or (target.journal_cell.exists() and not has_copy):
             raise without_index(target.root, "gone", "--rebuild-index")
         return Begun(diary)
     there, here = _state_of(target, settings), index.read(_State.of)

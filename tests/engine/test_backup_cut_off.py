@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cas import Depth, Store, rebuild_index
+from cas import Damaged, Depth, Store, rebuild_index, restore
 from cas.disk import Disk
 from cas.layout import Layout
 from tests.engine.test_backup import contents, contents_of
@@ -98,6 +98,29 @@ def test_what_a_copy_that_was_cut_off_wrote_on_is_cut_off_again(tmp_path: Path) 
     shutil.rmtree(backup / "index")
     assert rebuild_index(backup, SMALL, force=True).damaged == []
     assert contents_of(backup) == after
+
+
+def test_a_backup_that_lost_its_index_after_it_was_cut_off_is_no_new_one(tmp_path: Path) -> None:
+    """Nobody can tell what it alone has, nor whose state it is, before its index is made anew."""
+    root, twin, backup = tmp_path / "root", tmp_path / "twin", tmp_path / "backup"
+    add(root, "a")
+    shutil.copytree(root, twin)
+    add(twin, "x")
+    add(root, "b")
+    back_up(root, backup)
+    before = contents_of(root)
+    with opened(root) as store:
+        push(store, "c", b"c")
+        cut_off(store, backup)
+        shutil.rmtree(backup / "index")
+        with opened(twin) as other:
+            for one in (store, other):
+                with pytest.raises(Damaged, match="--rebuild-index"):
+                    one.backup(backup)
+    rebuild_index(backup, SMALL)
+    restore(backup, tmp_path / "new", SMALL)
+    assert contents_of(tmp_path / "new") == before
+    back_up(root, backup)
 
 
 class Owned(Disk):
