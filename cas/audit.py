@@ -70,6 +70,7 @@ class Audit:
         self._untold: dict[int, set[bytes]] = {}  # pack → its chunks of which no good record tells
         self._links: dict[int, int] = {}  # number of a change → the one before it
         self._unread: set[int] = set()  # packs of which nobody knows what is in them
+        self._doubted: set[int] = set()  # packs that were when their reading began
 
     def findings(self) -> Iterator[Finding]:
         """Yield what is wrong with these packs, or with all."""
@@ -98,18 +99,18 @@ class Audit:
     def note(self, but: Collection[int] = (), doubted: Collection[int] = ()) -> None:
         """Remember of all packs that were read, but for some, when that was, and of others that they are doubted."""
         read = {pack: when for pack, when in self.read.items() if pack not in but}
-        note_checked(self._parts, read | dict.fromkeys(doubted, DOUBTED))
+        note_checked(self._parts, read | dict.fromkeys(doubted, DOUBTED), self._doubted)
         self.read.clear()
 
     def leave(self, packs: Collection[int]) -> None:
         """Remember of packs that they were found damaged, and that nobody is going to mend them."""
         now = int(self._parts.clock())
-        note_checked(self._parts, {pack: TOLD | self.read.pop(pack, now) for pack in packs})
+        note_checked(self._parts, {pack: TOLD | self.read.pop(pack, now) for pack in packs}, packs)
 
     def _note_clean(self, pack: int) -> None:
         is_clean = pack not in self.suspects and pack not in self._untold
         if pack in self.read and is_clean and all(bad[3] != pack for bad in self._bad.values()):
-            note_checked(self._parts, {pack: self.read.pop(pack)})
+            note_checked(self._parts, {pack: self.read.pop(pack)}, self._doubted)
 
     def _those(self, packs: Iterable[int]) -> list[int]:
         """Return those that are to be told of, and suspect them."""
@@ -129,6 +130,8 @@ class Audit:
         path, where = self._parts.layout.pack(row.pack), f"pack {row.pack:016x}"
         if self._reads(row.pack) or (row.role is Role.JOURNAL and self._scope.depth > Depth.QUICK):
             self.read[row.pack] = int(self._parts.clock())
+            if self._parts.index.read(lambda view: view.is_doubted(row.pack)):
+                self._doubted.add(row.pack)
         try:
             with refusals(f"read {path.name}", Unreadable):
                 size = file_size(path)
@@ -289,12 +292,16 @@ def _links(scan: Scan) -> dict[int, int]:
     return {change.seq: change.previous for change in names if change is not None}
 
 
-def note_checked(parts: Parts, packs: Mapping[int, int]) -> None:
-    """Note when packs were last read through; a check is none the worse where that cannot be written."""
+def note_checked(parts: Parts, packs: Mapping[int, int], doubted: Collection[int]) -> None:
+    """Note when packs were last read through; a check is none the worse where that cannot be written.
+
+    Those that were not `doubted` when that began, and are now, stay so: it may have rotted behind whoever read.
+    """
 
     def put(edit: Edit, _draft: Draft) -> None:
         for pack, when in packs.items():
-            edit.put_checked(pack, when)
+            if pack in doubted or not edit.is_doubted(pack):
+                edit.put_checked(pack, when)
 
     if packs:
         with contextlib.suppress(CasError):

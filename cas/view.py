@@ -232,6 +232,10 @@ class View:
         """
         return {pack: DOUBTED if when & TOLD else when for pack, when in self._marks()}
 
+    def is_doubted(self, pack: int) -> bool:
+        """Whether somebody saw damage in a pack, and nobody has read it through since."""
+        return self._tx.get("checked", U64.pack(pack)) == U64.pack(DOUBTED)
+
     def told(self) -> dict[int, int]:
         """Return of each pack that is known to be damaged, and was left so, when it was last found to be."""
         return {pack: when ^ TOLD for pack, when in self._marks() if when & TOLD}

@@ -461,3 +461,21 @@ def test_a_mark_is_there_or_not_whenever_the_process_dies(root: Path, *, is_mark
         pull(store)
         assert doubted(store) == {pack}
         assert [done.lost for done in store.scrub(1)] == [(TEXT_DIGEST,)]
+
+
+def test_what_rots_behind_the_scrub_while_it_reads_a_pack_stays_doubted(store: Store) -> None:
+    """A reader saw it before the scrub was done with the pack, and says so once: the scrub reads it again."""
+    places = [row.extent for _, row in chunks_of(store, TEXT_DIGEST)]
+    size, rotten = sum(place.stored for place in places if place.pack == places[0].pack), list[int]()
+
+    def told(count: int) -> None:
+        if count == size and not rotten:
+            rotten.append(flip_a_bit(store))
+            with pytest.raises(Damaged):
+                read(store, TEXT_DIGEST)
+            assert doubted(store) == set(rotten)
+
+    found = [finding for scrubbed in store.scrub(due(), told=told) for finding in scrubbed.found]
+    assert rotten
+    assert {finding.pack for finding in found} == set(rotten)
+    assert not doubted(store)
