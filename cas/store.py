@@ -99,7 +99,7 @@ class Store(Upkeep):
         self._packs_gone = 0  # when files were last let go of
         self._healing = Healing()
         rows = PackRows(index, committer, owner)
-        self._doubts = Doubts(committer)
+        self._doubts = Doubts(committer, index)
         packs = PackPool(
             disk,
             layout,

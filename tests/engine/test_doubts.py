@@ -479,3 +479,21 @@ def test_what_rots_behind_the_scrub_while_it_reads_a_pack_stays_doubted(store: S
     assert rotten
     assert {finding.pack for finding in found} == set(rotten)
     assert not doubted(store)
+
+
+def test_what_the_scrub_acquitted_is_doubted_again_when_it_rots(root: Path) -> None:
+    """A server lives for months: that memory erred once says nothing of what its readers see later."""
+    disk = BadDisk()
+    with Store.open(root, SMALL, clock=later, disk=disk) as store:
+        disk.wrong = 1
+        with pytest.raises(Damaged):
+            read(store, TEXT_DIGEST)
+        assert len(doubted(store)) == 1
+        assert list(store.scrub(1)) == []
+        store.tick()
+        pack = flip_a_bit(store)
+        pull(store)
+        assert doubted(store) == {pack}
+        store.tick()
+        pull(store)
+        assert [done.lost for done in store.scrub(1)] == [(TEXT_DIGEST,)]
