@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any
 from cas.disk import Cell
 from cas.era import begin as begin_era
 from cas.errors import Busy, CasError, Closed, DiskFailed, ReadOnly
-from cas.lease import check_own
 from cas.records import Body, NameChanges, NameEdit, Role
 from cas.tables import PackRow, PackState
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from cas.config import EngineSettings
     from cas.index import Edit, Index
     from cas.layout import Layout
+    from cas.lease import Lease
     from cas.packs import PackPool, PackWriter
     from cas.records import BlobEntry
 
@@ -132,8 +132,8 @@ class Committer:
     What concerns the journal and the index is for the thread that is committing; `_wake` guards the rest.
     """
 
-    def __init__(self, index: Index, layout: Layout, settings: EngineSettings, owner: bytes) -> None:
-        self._index, self._layout, self._settings, self._owner = index, layout, settings, owner
+    def __init__(self, index: Index, layout: Layout, settings: EngineSettings, lease: Lease) -> None:
+        self._index, self._layout, self._settings, self.lease = index, layout, settings, lease
         self._cell = Cell(layout.journal_cell)
         self._packs: PackPool | None = None
         self._journal: PackWriter | None = None
@@ -229,7 +229,7 @@ class Committer:
             raise ReadOnly("the disk failed twice, so the store takes no more writes; check the disk, then restart")
         if self._closing:
             raise Closed("this store was closed; open it anew")
-        check_own(self._layout, self._owner)
+        self.lease.check()
 
     def _queue(self, job: Job) -> None:
         self._waiting.append(job)
@@ -338,7 +338,7 @@ class Committer:
         committed = edit.number(JOURNAL_SEQ)
         reserved = max(self._cell.read(), committed)
         if edits or blobs or (self.steps_over and reserved > committed):
-            begun = () if self._has_era else begin_era(edit, self._layout, self._owner, reserved + 1)
+            begun = () if self._has_era else begin_era(edit, self._layout, self.lease.owner, reserved + 1)
             self._has_era = not begun  # once it is committed
             self._write_journal(edit, Body(blobs=blobs, names=NameChanges(reserved + 1, committed, begun + edits)))
         return done
@@ -352,7 +352,7 @@ class Committer:
         end = self._journal.commit(body)
         self._journal.sync()
         edit.set_number(JOURNAL_SEQ, body.names.seq)
-        edit.put_pack(PackRow(self._journal.pack, PackState.OPEN, Role.JOURNAL, self._owner, end))
+        edit.put_pack(PackRow(self._journal.pack, PackState.OPEN, Role.JOURNAL, self.lease.owner, end))
 
     def _fail(self, jobs: Sequence[Job], error: CasError) -> None:
         try:

@@ -33,6 +33,19 @@ class Lease:
         fd = try_lock(layout.lease(owner), create=True)
         assert fd is not None, "an owner's id is random and new"
         self._fd, self._place = fd, _stand(layout, owner)  # in this order: who stands without a lease lost it
+        self._file = os.fstat(fd)
+
+    def check(self) -> None:
+        """See that others can see this process.
+
+        Raises:
+            DiskFailed: its lease was removed; or a copy is in its place, and so perhaps in that of all the store.
+        """
+        there = None
+        with suppress(OSError):
+            there = self._layout.lease(self.owner).stat()
+        if there is None or not os.path.samestat(there, self._file):
+            raise DiskFailed(removed(self._layout.locks.name))  # clients are told, who need not know where
 
     def release(self) -> None:
         """End the lease of a process that leaves nothing behind."""
@@ -181,16 +194,6 @@ def present(layout: Layout) -> set[bytes]:
         if time.monotonic() >= deadline:
             raise InUse(removed(layout.locks))
         time.sleep(_POLL_S)
-
-
-def check_own(layout: Layout, own: bytes) -> None:
-    """See that others can see this process.
-
-    Raises:
-        DiskFailed: its lease was removed.
-    """
-    if not layout.lease(own).exists():
-        raise DiskFailed(removed(layout.locks.name))  # clients are told, who need not know where
 
 
 def bury(layout: Layout, dead: set[bytes]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from cas.commit import JOURNAL_SEQ
 from cas.doubts import mark
 from cas.errors import Unreadable
-from cas.lease import bury, check_own, place, standing, survey
+from cas.lease import bury, place, standing, survey
 from cas.records import Role
 from cas.scan import scan_pack
 from cas.tables import PackState
@@ -45,7 +45,7 @@ def settle(parts: Parts, seen: int = 0) -> None:
         NoSpace, DiskFailed, ReadOnly, Busy: it could not be written, or nobody can be told from the dead since leases
             were removed; nothing is lost, try again later.
     """
-    check_own(parts.layout, parts.owner)
+    parts.committer.lease.check()
     alive, dead = survey(parts.layout, parts.owner)
     places = standing(parts.layout)  # after the leases: of those, some may have ended since
 

@@ -80,7 +80,7 @@ def _foundations(layout: Layout, settings: EngineSettings, owner: bytes) -> tupl
         undo.callback(lease.release)
         pins = Pins(index, layout)
         undo.callback(pins.close)
-        found = index, lease, Committer(index, layout, settings, owner), pins, Hands(layout)
+        found = index, lease, Committer(index, layout, settings, lease), pins, Hands(layout)
         undo.pop_all()
     return found
 

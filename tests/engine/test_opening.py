@@ -349,6 +349,23 @@ except RootReadOnly as error:
             assert [name.path for name, _ in store.scan("thing")] == ["before", "kept"]
             assert read(store, digest) == noise(200 * KIB, 1)
 
+    def test_who_has_a_copy_in_the_place_of_its_store_does_not_write_there(self, tmp_path: Path) -> None:
+        """It was moved away and copied back, leases and all: packs would go there, and what tells of them would not."""
+        root, away = tmp_path / "root", tmp_path / "away"
+        with opened(root) as store:
+            push(store, "before", b"before")
+            root.rename(away)
+            shutil.copytree(away, root)
+            with pytest.raises(DiskFailed, match=r"^locks was removed while"):
+                push(store, "after", noise(200 * KIB, 2))
+            with pytest.raises(DiskFailed, match=r"^locks was removed while"):
+                store.tick()
+            shutil.rmtree(root)
+            away.rename(root)
+            push(store, "again", b"again")
+        with opened(root) as store:
+            assert [name.path for name, _ in store.scan("thing")] == ["again", "before"]
+
     def test_who_lost_its_lease_alone_is_not_taken_for_dead(self, tmp_path: Path) -> None:
         """Say, since it is the older one, and somebody tidies up by age: its packs stay open, and its uploads there."""
         script = """
