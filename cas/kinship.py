@@ -65,6 +65,8 @@ def hold_together(layout: Layout, manifest: Manifest, index: Index) -> int:
         DiskFailed: it could not be noted.
     """
     files = dict(pack_paths(layout))  # before the rows: what a living process makes meanwhile has one
+    # Before the rows as well: who ends meanwhile writes until then.
+    alive = survey(layout, b"")[0] if layout.locks.is_dir() else set[bytes]()
     known = index.read(_known)
     if not manifest.id.startswith(known.store):
         if files and all(header.store.startswith(known.store) for header in headers(files)):
@@ -74,7 +76,7 @@ def hold_together(layout: Layout, manifest: Manifest, index: Index) -> int:
     if not known.store and not known.rows and strangers:
         raise _unfit(layout, f"it is empty, and there are {len(strangers)} packs")
     _demand_packs(layout, known, files, strangers)
-    newest, proven = _beyond(layout, known, strangers)
+    newest, proven = _beyond(layout, known, strangers, alive)
     reach = packs_reach(layout, known.change)  # of a copy that was cut off: it had brought packs before their index
     if proven > (known.change if reach is None else reach):
         why = f"it is older than the packs: it ends with change {known.change}, and they show change {proven}"
@@ -150,9 +152,8 @@ def _has_to_be_there(row: PackRow, layout: Layout) -> bool:
     return counts and not any((folder / name).exists() for folder in layout.quarantines)  # or it was just moved there
 
 
-def _beyond(layout: Layout, known: _Known, strangers: dict[int, Role]) -> tuple[int, int]:
+def _beyond(layout: Layout, known: _Known, strangers: dict[int, Role], alive: set[bytes]) -> tuple[int, int]:
     """Return the highest number in journals beyond what the index says, and the highest one that surely counted."""
-    alive = survey(layout, b"")[0] if layout.locks.is_dir() else set[bytes]()
     journals = [pack for pack, role in strangers.items() if role is Role.JOURNAL]
     newest = proven = 0
     for pack in [*journals, *(row.pack for row in known.rows.values() if _is_settled(row, alive))]:

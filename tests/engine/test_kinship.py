@@ -335,3 +335,27 @@ def test_a_rebuild_says_so_where_a_store_was_used_with_an_older_index(
     (said,) = rebuild_index(tmp_path, SMALL, force=True).damaged
     assert "records 1 to 2 were committed, but later ones step over them" in said
     assert names_in(tmp_path) == {"four"}
+
+
+def test_who_ends_while_a_newcomer_looks_is_taken_for_no_younger_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went on committing after the index was asked for its last change, and then nobody held its lease any more."""
+    make(tmp_path, "kept")
+    look = cas.kinship._demand_packs
+    with start_python(WAITS, tmp_path) as older:
+        assert older.stdin is not None
+        assert older.stdout is not None
+        assert older.stdout.readline() == "ready\n"
+        older.stdin.write("\n")
+        older.stdin.flush()
+        assert older.stdout.readline() == "pushed\n"
+
+        def end(*arguments: object) -> None:
+            if older.poll() is None:
+                older.communicate("\n" * 3)
+            look(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(cas.kinship, "_demand_packs", end)
+        assert names_in(tmp_path) == {"kept", "one"}
+    assert older.returncode == 0
