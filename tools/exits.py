@@ -70,6 +70,7 @@ CODES: Final[dict[type[Exception], int]] = {
     cas.NoSpace: 73,
     cas.Damaged: 74,
     cas.DiskFailed: 74,
+    cas.OtherDisk: 74,
     cas.ReadOnly: 74,
     cas.Busy: BUSY,
     cas.InUse: BUSY,
