@@ -68,15 +68,11 @@ class Answer:
 
 
 class Connection:
-    """One connection, kept alive."""
+    """One connection, kept alive, and made anew when the server ends it after an answer."""
 
     def __init__(self, address: Address) -> None:
-        self._plain = socket.create_connection((address.host, address.port), timeout=_TIMEOUT_S)
-        self._plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._tls = address.tls is not None
-        self._socket = (
-            address.tls.wrap_socket(self._plain, server_hostname=address.host) if address.tls else self._plain
-        )
+        self._address, self._tls = address, address.tls is not None
+        self._socket = _connected(address)
         self._host = f"{address.host}:{address.port}"
         self._buffer = bytearray(MIB)
 
@@ -152,6 +148,9 @@ class Connection:
         size = int(found.header("content-length") or 0) if has_body else 0
         assert not has_body or b"chunked" not in head.lower(), "answers of unknown length are not driven"
         body = self._keep(rest, size) if keep else self._drain(size - len(rest))
+        if b"onnection: close" in head:  # with either c; after so many requests ours does
+            self._socket.close()
+            self._socket = _connected(self._address)
         return Answer(found.status, head, size, body)
 
     def _drain(self, left: int) -> bytes:
@@ -169,6 +168,12 @@ class Connection:
             assert piece, f"cut off after {len(body)} bytes of {size}"
             body += piece
         return bytes(body)
+
+
+def _connected(address: Address) -> socket.socket:
+    plain = socket.create_connection((address.host, address.port), timeout=_TIMEOUT_S)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return address.tls.wrap_socket(plain, server_hostname=address.host) if address.tls else plain
 
 
 Job = Callable[[Connection], int]

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from api.config import HttpSettings
 from bench import plots, report, results
 from bench.__main__ import QUESTIONS
+from bench.load import Address, Connection
 from bench.targets import ROWS
+from tests.wire.harness import count, serving
 
 ROOT = Path(__file__).parents[2]
 RUN = {
@@ -50,6 +53,15 @@ def test_the_document_takes_new_figures_and_keeps_its_notes() -> None:
         assert changed.count(mark) == 1
     assert changed.partition(report.BEGIN)[0] == text.partition(report.BEGIN)[0]
     assert changed.partition(report.END)[2] == text.partition(report.END)[2]
+
+
+def test_a_client_goes_on_where_a_server_has_answered_enough_on_one_connection() -> None:
+    """As clients do that live long: the answer says that it was the last one."""
+    with serving(count, HttpSettings(keep_alive_requests=2)) as running:
+        host, port = running.address
+        with Connection(Address(port, host=host)) as connection:
+            for _ in range(5):
+                assert connection.ask("POST", "/", b"ab", keep=True).body == b"2 195"
 
 
 def test_a_target_is_met_missed_or_not_measured() -> None:
