@@ -15,6 +15,7 @@ from cas.diary import Diary
 from cas.era import descends, eras
 from cas.errors import Damaged, InUse, NotAStore, Occupied, OpenError, RootReadOnly
 from cas.index import Index
+from cas.layout import pack_name
 from cas.lease import present
 from cas.locks import lock_folder, try_lock
 from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
@@ -150,7 +151,7 @@ def diary_of_backup(target: Layout, store: str, root: Path, index: Index, settin
             "this store was restored from an earlier backup or lost changes, or one of the two was copied; "
             "choose another folder"
         )
-    diary.damaged += sorted({f"{pack:016x}.pack" for pack in there.doubted} - set(diary.damaged))
+    diary.damaged += sorted(set(map(pack_name, there.doubted)) - set(diary.damaged))
     diary.begin(there.change)
     return Begun(diary, there.packs)
 

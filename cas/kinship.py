@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from cas.commit import JOURNAL_SEQ
 from cas.diary import packs_reach
 from cas.errors import IndexUnfit, NoSpace, NotAStore, PacksMissing, Unreadable
+from cas.layout import pack_name
 from cas.lease import survey
 from cas.packbytes import PackBytes
 from cas.records import HEADER_SIZE, Role, decode_header
@@ -148,7 +149,7 @@ def _demand_packs(layout: Layout, known: _Known, files: dict[int, Path], strange
 
 def _has_to_be_there(row: PackRow, layout: Layout) -> bool:
     counts = row.state is not PackState.DYING and row.committed > HEADER_SIZE
-    name = layout.pack(row.pack).name
+    name = pack_name(row.pack)
     return counts and not any((folder / name).exists() for folder in layout.quarantines)  # or it was just moved there
 
 

@@ -150,8 +150,8 @@ class Layout:
 
     def pack(self, pack: int) -> Path:
         """File of a pack."""
-        name = f"{pack:016x}"
-        return self.packs / name[:2] / f"{name}.pack"
+        name = pack_name(pack)
+        return self.packs / name[:2] / name
 
     @property
     def quarantines(self) -> tuple[Path, Path]:
@@ -168,6 +168,11 @@ def names_in(folder: Path, name: str) -> Iterator[Path]:
     path = folder / name
     yield path
     yield from (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+
+
+def pack_name(pack: int) -> str:
+    """Return the name of a pack's file."""
+    return f"{pack:016x}.pack"
 
 
 def pack_id(filename: str) -> int | None:

@@ -20,6 +20,7 @@ from cas.disk import make_folder
 from cas.errors import Damaged, DiskFailed, NoSpace
 from cas.extent import Codec
 from cas.files import file_size
+from cas.layout import pack_id, pack_name
 from cas.proof import doubtful
 from cas.records import HEADER_SIZE, Role
 from cas.root import FOLDER_MODE
@@ -109,7 +110,7 @@ class _Piece:
 
     @property
     def name(self) -> str:
-        return f"{self.row.pack:016x}.pack"
+        return pack_name(self.row.pack)
 
     @property
     def is_there(self) -> bool:
@@ -161,7 +162,7 @@ class Mirror:
 
     def damaged(self) -> list[str]:
         """Return the names of the packs that were found damaged, for the diary."""
-        return [f"{rot.pack:016x}.pack" for rot in self.rotten]
+        return [pack_name(rot.pack) for rot in self.rotten]
 
     def keep(self, rows: Sequence[PackRow], report: CopyReport) -> None:
         """Count packs that are in this folder alone, and are to stay."""
@@ -199,8 +200,9 @@ class Mirror:
             new = [piece for piece in plan if not piece.have and piece.row.pack not in self.known]
             diary.coming = sorted({*diary.coming, *(one.name for one in new if one.row.role is Role.JOURNAL)})
         diary.write(self.target.diary, self.disk)
-        for name in set(diary.coming) - {piece.name for piece in plan}:
-            self.disk.unlink(self.target.pack(int(name.removesuffix(".pack"), 16)))
+        for pack in {pack_id(name) for name in diary.coming} - {piece.row.pack for piece in plan}:
+            if pack is not None:
+                self.disk.unlink(self.target.pack(pack))
 
     def _bring(self, piece: _Piece) -> None:
         """Copy what is missing of a pack; that it is damaged stands in the diary before it has its name."""

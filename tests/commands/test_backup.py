@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from cas import Store
 from tests.commands.test_stats import push
-from tests.engine.test_backup_looked_at import cut_off
+from tests.support.ending import cut_off_backup
 from tests.support.engine import flip, packs_of
 from tests.support.serving import StartServer, run_cas
 from tools.main import main
@@ -156,7 +156,7 @@ def test_a_backup_that_was_cut_off_can_be_looked_at(root: Path, tmp_path: Path) 
     run("backup", tmp_path / "backup", "--root", root)
     push(root, 3)
     with Store.open(root) as store:
-        cut_off(store, tmp_path / "backup")
+        cut_off_backup(store, tmp_path / "backup")
     for command in (["stats"], ["du"], ["fsck", "--data"], ["user", "list"]):
         assert run_cas(*command, "--root", tmp_path / "backup").stderr == ""
     run("backup", tmp_path / "backup", "--root", root)

@@ -20,7 +20,7 @@ from cas.records import Role
 from tests.engine import test_backup_lost as lost
 from tests.engine.test_backup import contents, contents_of
 from tests.engine.test_damage import chunks_of, spoil
-from tests.support.ending import BreakingDisk, Ends, each_backup, each_step, use
+from tests.support.ending import BreakingDisk, Ends, cut_off_backup, each_backup, each_step, use
 from tests.support.engine import KIB, SMALL, flip, noise, opened, packs_of, prose, push, read
 
 DATA = {"old": noise(300 * KIB, 1), "text": prose(200 * KIB, 2)}
@@ -82,26 +82,11 @@ def test_a_look_at_a_backup_that_was_cut_off_leaves_it_one(root: Path, backup: P
         assert each_step(work, Ends) > 10
 
 
-def cut_off(store: Store, backup: Path) -> None:
-    """Let a backup end just before its new index takes the old one's place, when all else is there."""
-
-    class Last(BreakingDisk):
-        def rename(self, path: Path, to: Path) -> None:
-            if to == Layout(backup).index_data:
-                raise Ends
-            super().rename(path, to)
-
-    use(store, Last(1000, Ends))
-    with pytest.raises(Ends):
-        store.backup(backup)
-    use(store, Disk())
-
-
 def test_a_backup_that_was_cut_off_and_is_used_becomes_a_store(root: Path, backup: Path) -> None:
     """What the copy had brought of later changes never happened there, whatever its packs tell."""
     with opened(root) as store:
         push(store, "new", noise(200 * KIB, 7))
-        cut_off(store, backup)
+        cut_off_backup(store, backup)
         look(backup)
         with Store.open(backup, SMALL) as serving:
             push(serving, "own", b"own")
@@ -116,7 +101,7 @@ def test_what_a_look_notes_in_a_backup_that_was_cut_off_is_no_change_of_names(ro
     """Nor is the number that the cut off copy had reserved stepped over for it."""
     with opened(root) as store:
         push(store, "new", noise(200 * KIB, 7))
-        cut_off(store, backup)
+        cut_off_backup(store, backup)
         with Store.open(backup, SMALL, reading=True) as copy:
             number = copy._parts.index.read(lambda view: view.number(JOURNAL_SEQ))
             assert Layout(backup).journal_cell.stat().st_size

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import cas.backup
 import cas.index
 import cas.kinship
 import cas.store
@@ -20,6 +19,7 @@ from cas.commit import JOURNAL_SEQ
 from cas.layout import Layout
 from cas.root import read_manifest
 from cas.scan import pack_paths
+from tests.support.ending import cut_off_backup
 from tests.support.engine import KIB, SMALL, noise, opened, push, read
 from tests.support.processes import start_python
 
@@ -51,11 +51,6 @@ def names_in(root: Path) -> set[str]:
 def seen(root: Path) -> dict[str, bytes]:
     """Return the packs, byte for byte."""
     return {path.name: path.read_bytes() for path in (root / "packs").rglob("*.pack")}
-
-
-def killed(*_: object) -> None:
-    """End where this stands."""
-    raise KeyboardInterrupt
 
 
 def empty(root: Path) -> None:
@@ -174,19 +169,15 @@ class TestRefusals:
             store.backup(copy)
         assert names_in(copy) == {"one", "two", "three"}
 
-    def test_neither_is_it_a_leave_where_the_backup_was_cut_off(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_neither_is_it_a_leave_where_the_backup_was_cut_off(self, tmp_path: Path) -> None:
         """Its packs may be ahead of its index, by what the copy that was cut off was to bring and no more."""
         root, copy = tmp_path / "root", tmp_path / "copy"
         make(root, "one")
         with opened(root) as store:
             store.backup(copy)
         make(root, "two")
-        with opened(root) as store, monkeypatch.context() as patch:
-            patch.setattr(cas.backup, "_publish", killed)
-            with pytest.raises(KeyboardInterrupt):
-                store.backup(copy)
+        with opened(root) as store:
+            cut_off_backup(store, copy)
         make(root, "three", "four", "five")
         shutil.copytree(copy, root, dirs_exist_ok=True)
         with pytest.raises(IndexUnfit, match="a backup was copied over it"):
@@ -287,9 +278,7 @@ class TestAcceptances:
             store.backup(copy)
         assert names_in(root) == names_in(copy) == {"one", "two", "three"}
 
-    def test_a_backup_that_was_cut_off_opens_as_the_earlier_one_and_stays_so(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_backup_that_was_cut_off_opens_as_the_earlier_one_and_stays_so(self, tmp_path: Path) -> None:
         """Newer packs came before the newer index; once the copy goes its own way, what they say never happened."""
         root, copy = tmp_path / "root", tmp_path / "copy"
         make(root, "one")
@@ -297,10 +286,8 @@ class TestAcceptances:
             store.backup(copy)
         make(root, "two", "three")
 
-        with opened(root) as store, monkeypatch.context() as patch:
-            patch.setattr(cas.backup, "_publish", killed)
-            with pytest.raises(KeyboardInterrupt):
-                store.backup(copy)
+        with opened(root) as store:
+            cut_off_backup(store, copy)
         assert names_in(copy) == {"one"}
         with opened(copy) as store:
             push(store, "four", noise(200 * KIB, 4))

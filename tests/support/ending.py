@@ -6,8 +6,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from cas import Store
 from cas.disk import Disk
+from cas.layout import Layout
 from cas.mirror import CopyReport
 from tests.support.steps import SteppingDisk
 
@@ -97,4 +100,19 @@ def each_backup(
             raise
 
     assert each_step(work, failure) > 10
+    use(store, Disk())
+
+
+def cut_off_backup(store: Store, backup: Path) -> None:
+    """Let a backup end just before its new index takes the old one's place, when all else is there."""
+
+    class Last(BreakingDisk):
+        def rename(self, path: Path, to: Path) -> None:
+            if to == Layout(backup).index_data:
+                raise Ends
+            super().rename(path, to)
+
+    use(store, Last(1000, Ends))
+    with pytest.raises(Ends):
+        store.backup(backup)
     use(store, Disk())
