@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import peers, report, results
+from bench import report, results
 from bench.corpus import corpus
-from bench.field import room_bytes
+from bench.field import PEERS, room_bytes
 from bench.measure import GIB, SCALES, Row, Run, present
 from bench.targets import ROWS
 from tests.support.certificates import loopback_authority
@@ -39,7 +39,7 @@ def main() -> int:
     options.add_argument("--growth", type=int, metavar="GIB", help="how far a store is filled; default: the scale's")
     options.add_argument("--results", type=Path, default=results.FOLDER, help="where the JSON file goes")
     given = options.parse_args()
-    scale, here = SCALES[given.scale], present(peers.ALL) if given.peers else ()
+    scale, here = SCALES[given.scale], present(PEERS) if given.peers else ()
     if given.growth:
         scale = replace(scale, growth=given.growth * GIB)
     said = results.context(scale.name, here)

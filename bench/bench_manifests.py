@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from bench.field import Field, Runner
+from bench.field import REGISTRIES, Field, Runner
 from bench.load import Job
 from bench.measure import Load, Row, Run, compare, same
 from bench.registry import REPOSITORY, give, give_image, look, pull
@@ -19,15 +19,16 @@ from bench.registry import REPOSITORY, give, give_image, look, pull
 CLIENTS = 16
 TAGS = 16
 LAYERS = 6
-PEERS = ("docker-registry", "distribution")
+# zot reads it before it takes an image.
+CONFIGURATION = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
 
 
 def ask(run: Run) -> Iterator[Row]:
     """Sixteen tags of images with six layers, by sixteen clients."""
-    blobs = run.corpus.many(LAYERS + 1, 4096)
+    blobs = [run.corpus.blob(iter([CONFIGURATION])), *run.corpus.many(LAYERS, 4096)]
     with Field(run.folder) as field:
         ready: list[tuple[Runner, dict[str, int]]] = []
-        for runner in map(field.start, run.among(*PEERS)):
+        for runner in map(field.start, run.among(*REGISTRIES)):
             for blob in blobs:
                 give(runner, blob)
             tags = [f"v{number}" for number in range(TAGS)]

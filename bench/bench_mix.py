@@ -9,13 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from bench.field import Field
+from bench.field import REGISTRIES, Field
 from bench.load import MIB, Job
 from bench.measure import Load, Row, Run, compare, same
 from bench.registry import give
 
 CLIENTS = 8
-PEERS = ("docker-registry", "distribution")
 SHARES = {"small": 0.66, "middle": 0.20, "large": 0.14}  # of the requests
 
 
@@ -28,7 +27,7 @@ def ask(run: Run) -> Iterator[Row]:
     blobs = {name: [run.corpus.noise(size) for size in some] for name, some in sizes.items()}
     with Field(run.folder) as field:
         loads = []
-        for runner in map(field.start, run.among(*PEERS)):
+        for runner in map(field.start, run.among(*REGISTRIES)):
             jobs = {name: [give(runner, blob) for blob in some] for name, some in blobs.items()}
             wanted = choose(jobs, max(32, run.scale.requests // 20))
             loads.append(Load(runner, same(wanted), CLIENTS))

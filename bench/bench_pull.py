@@ -18,7 +18,7 @@ from pathlib import Path
 import zstandard
 
 from bench.corpus import Blob
-from bench.field import Field, Runner
+from bench.field import PEERS, REGISTRIES, Field, Runner
 from bench.load import MIB, Address, Job, drive
 from bench.measure import Load, Row, Run, compare, limit, same
 from bench.registry import give, pull
@@ -31,7 +31,6 @@ CLIENTS = 16
 SOURCES = 16
 STRETCH = 4 * MIB
 FRAME = 64 << 10  # the middle size of a compressed chunk
-PEERS = ("docker-registry", "distribution", "nginx")
 _MANY = 3  # times the rounds of others, for what is over in a second and differs from one to the next
 
 
@@ -118,7 +117,7 @@ def encrypted(run: Run) -> Row:
     """The large layer over TLS, one client."""
     layer = run.corpus.noise(run.scale.large)
     with Field(run.folder, run.authority) as field:
-        runners = map(field.start, run.among("docker-registry", "distribution"))
+        runners = map(field.start, run.among(*REGISTRIES))
         loads = [Load(runner, same([warmed(runner, layer)]), 1) for runner in runners]
         row = compare("pull/tls", loads, run.scale.rounds, per="GiB")
     run.corpus.drop(layer)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.corpus import Blob
-from bench.field import Field
+from bench.field import REGISTRIES, Field
 from bench.load import MIB, Connection, Job
 from bench.measure import Load, Row, Run, compare, limit
 from bench.registry import push_by_patch, push_by_put
@@ -27,7 +27,6 @@ LARGE = {
 }
 SMALL = {"1m": (MIB, 8), "4k": (4096, 32)}  # its size, and how many of them each client pushes
 CLIENTS = (1, 4, 16)
-PEERS = ("docker-registry", "distribution")
 _SYNC_EVERY = 32 * MIB
 
 
@@ -89,7 +88,7 @@ def pushing(run: Run, field: Field, rounds: list[list[Blob]], clients: int, push
     def jobs(number: int) -> list[Job]:
         return [partial(push, blob) for blob in rounds[number]]
 
-    return [Load(runner, jobs, clients) for runner in map(field.start, run.among(*PEERS))]
+    return [Load(runner, jobs, clients) for runner in map(field.start, run.among(*REGISTRIES))]
 
 
 def hashing(blob: Blob) -> float:

@@ -1,10 +1,11 @@
-"""The servers that are compared: ours, Debian's docker-registry, distribution v3, nginx; how each starts, what it used.
+"""The servers that are compared: ours, three other registries, nginx; how each starts, what it used.
 
 All of them serve one loopback address with what this machine has, from folders beside each other on one disk.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -26,7 +27,9 @@ from tests.support.serving import starting
 
 ROOT = Path(__file__).parents[1]
 BUILT = ROOT / ".clients"
-GO_MODULE = ROOT / "bench" / "go"
+REGISTRIES = ("docker-registry", "distribution", "zot")
+PEERS = (*REGISTRIES, "nginx")
+GO_PROGRAMS = ("distribution", "zot")
 WORKERS = 2
 _DISTRIBUTION = """version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
@@ -37,6 +40,8 @@ storage:
 http:
   addr: 127.0.0.1:{port}
 {tls}"""
+# Without garbage collection, as the others; equal blobs are found, as it does by itself.
+_ZOT = {"distSpecVersion": "1.0.1-dev", "log": {"level": "error"}}
 _NGINX = """{user}
 worker_processes {workers};
 daemon off;
@@ -119,7 +124,7 @@ class Field:
         self._started += 1
         folder = self._folder / f"{self._started}-{name}"
         folder.mkdir()
-        how = {"cas": self._cas, "nginx": self._nginx}.get(name, self._distribution)
+        how = {"cas": self._cas, "nginx": self._nginx, "zot": self._zot}.get(name, self._distribution)
         return how(name, folder, flags)
 
     def _enter(self, process: AbstractContextManager[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
@@ -137,6 +142,19 @@ class Field:
         if self.authority:
             tls = f"  tls: {{certificate: {self.authority.certificate}, key: {self.authority.key}}}\n"
         config.write_text(_DISTRIBUTION.format(data=folder / "data", port=port, tls=tls))
+        return self._one_process(name, folder, config, port)
+
+    def _zot(self, name: str, folder: Path, _: Sequence[str]) -> Runner:
+        port, config, tls = _free_port(), folder / "config.json", {}
+        if self.authority:
+            tls = {"tls": {"cert": str(self.authority.certificate), "key": str(self.authority.key)}}
+        storage = {"rootDirectory": str(folder / "data"), "gc": False}
+        config.write_text(
+            json.dumps(_ZOT | {"storage": storage, "http": {"address": "127.0.0.1", "port": str(port), **tls}})
+        )
+        return self._one_process(name, folder, config, port)
+
+    def _one_process(self, name: str, folder: Path, config: Path, port: int) -> Runner:
         (folder / "data").mkdir()
         program = found(name)
         assert program is not None, name
@@ -160,8 +178,8 @@ class Field:
 
 def found(name: str) -> str | None:
     """Give the path of a peer's program, where it is on this machine."""
-    if name == "distribution":
-        built = BUILT / "registry"
+    if name in GO_PROGRAMS:
+        built = BUILT / name
         return str(built) if built.exists() else None
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]))
 

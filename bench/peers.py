@@ -1,4 +1,4 @@
-"""Brings the servers that ours is compared with: Debian's packages as root, distribution v3 by the Go of this machine.
+"""Brings the servers that ours is compared with: Debian's packages as root, others by the Go of this machine.
 
 `python -m bench.peers` says what it could not do, and never fails: a peer that is missing has no column.
 """
@@ -9,12 +9,12 @@ import os
 import shutil
 import sys
 
-from bench.field import BUILT, GO_MODULE, found
+from bench.field import BUILT, GO_PROGRAMS, PEERS, ROOT, found
 from tests.support.peers import quietly, services_stay_off
 
 PACKAGES = {"docker-registry": "docker-registry", "nginx": "nginx-light"}
-PROGRAM = "github.com/distribution/distribution/v3/cmd/registry"
-ALL = ("docker-registry", "distribution", "nginx")
+# A module each, since neither runs with the versions that the other asks for.
+MODULES = ROOT / "bench" / "go"
 
 
 def install() -> None:
@@ -24,12 +24,20 @@ def install() -> None:
         quietly("apt-get", "update", "-qq")
         with services_stay_off():
             quietly("apt-get", "install", "-y", "-qq", "--no-install-recommends", *absent)
-    if found("distribution") is None and shutil.which("go"):
-        BUILT.mkdir(exist_ok=True)
-        quietly("go", "build", "-mod=readonly", "-trimpath", "-o", str(BUILT / "registry"), PROGRAM, cwd=GO_MODULE)
-    for name in ALL:
+    for name in GO_PROGRAMS:
+        if found(name) is None and shutil.which("go"):
+            _build(name)
+    for name in PEERS:
         if found(name) is None:
             print(f"bench: no {name} on this machine; it is left out", file=sys.stderr)
+
+
+def _build(name: str) -> None:
+    BUILT.mkdir(exist_ok=True)
+    quietly(
+        "go", "build", "-mod=readonly", "-trimpath", "-tags=containers_image_openpgp", "-o", str(BUILT / name), "tool",
+        cwd=MODULES / name,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from bench.measure import Row, ratios
 from bench.targets import ROWS
 
-PEERS = {"docker-registry": "#b5542c", "distribution": "#2c6fb5", "nginx": "#4a8f4a"}
-_WIDTH, _LEFT, _LINE = 860, 330, 34
+COLOURS = {"docker-registry": "#b5542c", "distribution": "#2c6fb5", "zot": "#8a5fa8", "nginx": "#4a8f4a"}
+_WIDTH, _LEFT, _LINE = 860, 330, 42
 _SMALLEST, _LARGEST = 1 / 8, 16.0
 _STYLE = 'font-family="sans-serif" font-size="12"'
 _CURVES = {"push": "#b5542c", "pull": "#2c6fb5"}
@@ -33,11 +33,11 @@ def drawings(rows: Mapping[str, Row]) -> dict[str, str]:
 
 
 def _of_peers(row: Row) -> dict[str, float]:
-    return {name: ratio for name, ratio in ratios(row, "rate").items() if name in PEERS}
+    return {name: ratio for name, ratio in ratios(row, "rate").items() if name in COLOURS}
 
 
 def _bars(compared: Mapping[str, Mapping[str, float]]) -> str:
-    parts = [_text(_LEFT + 110 * at, 16, name, colour) for at, (name, colour) in enumerate(PEERS.items())]
+    parts = [_text(_LEFT + 110 * at, 16, name, colour) for at, (name, colour) in enumerate(COLOURS.items())]
     for mark in (0.25, 0.5, 1, 2, 4, 8):
         x, shade = _place(mark), "#444" if mark == 1 else "#ddd"
         parts.append(f'<path d="M{x:.0f} 24V{_LINE * len(compared) + 34}" stroke="{shade}"/>')
@@ -49,7 +49,7 @@ def _bars(compared: Mapping[str, Mapping[str, float]]) -> str:
             left, right = sorted((_place(1), _place(ratio)))
             y = top + nth * 9
             parts.append(
-                f'<rect x="{left:.0f}" y="{y}" width="{max(1, right - left):.0f}" height="8" fill="{PEERS[name]}"/>'
+                f'<rect x="{left:.0f}" y="{y}" width="{max(1, right - left):.0f}" height="8" fill="{COLOURS[name]}"/>'
             )
     return _svg(_LINE * len(compared) + 56, parts)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plots, results
+from bench.field import PEERS
 from bench.load import MIB
 from bench.measure import Row
 from bench.targets import ROWS, Target
@@ -18,7 +19,8 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 PLOTS = DOCUMENT.with_name("benchmarks")
 BEGIN, END = "<!-- figures: made by `make bench-report` -->", "<!-- end of figures -->"
 NONE_YET = "No run was kept yet: `make bench-compare` measures, and writes its figures here."
-SERVERS = ("cas", "docker-registry", "distribution", "nginx")
+VERSIONS = {"docker-registry": "2.8.2", "distribution": "v3", "zot": "1.4.3"}
+SERVERS = ("cas", *PEERS)
 Found = Mapping[str, tuple[Row, dict[str, Any]]]
 
 
@@ -60,9 +62,10 @@ def runs(found: Found) -> list[str]:
 
 def rates(rows: Mapping[str, Row]) -> str:
     """Medians of the rounds, and how they stand to the targets."""
+    columns = [" ".join(filter(None, (name, VERSIONS.get(name)))) for name in SERVERS]
     lines = [
-        "| work | unit | cas | docker-registry 2.8.2 | distribution v3 | nginx | beside | targets |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| work | unit | {' | '.join(columns)} | beside | targets |",
+        "|---" * (len(columns) + 4) + "|",
     ]
     for key, row in rows.items():
         servers = row["servers"]

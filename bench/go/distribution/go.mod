@@ -1,4 +1,4 @@
-module peers
+module peers/distribution
 
 go 1.26.0
 
