@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.clients.drivers import Skopeo
-from tests.commands.test_modes import until
 from tests.support.endpoint import Endpoint, Witness
 from tests.support.images import Image, image
-from tests.support.serving import StartServer, run_cas
+from tests.support.serving import StartServer, run_cas, until
 
 
 @pytest.mark.needs("skopeo")

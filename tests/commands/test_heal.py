@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from tests.commands.test_modes import until
 from tests.support.engine import KIB, flip, noise, prose
-from tests.support.serving import StartServer, run_cas
+from tests.support.serving import StartServer, run_cas, until
 from tests.wire.v2.content import Home
 from tests.wire.v2.pushing import Client, sha256
 

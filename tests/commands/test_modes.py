@@ -6,8 +6,6 @@ import shutil
 import signal
 import socket
 import ssl
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,7 @@ from api.content.repositories import Access
 from api.content.repository import Repository
 from cas import Store
 from tests.support.certificates import Authority, loopback_authority
-from tests.support.serving import Server, StartServer, run_cas
+from tests.support.serving import Server, StartServer, run_cas, until
 from tools.listen import Address, is_public, listen
 
 PING = "/v1/_ping"
@@ -227,16 +225,6 @@ def shown(running: Server) -> bytes:
         context.wrap_socket(sock) as spoken,
     ):
         return spoken.getpeercert(True) or b""
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Wait for what must come, with a little patience between looks."""
-    between = threading.Event()
-    for _ in range(600):
-        if is_so():
-            return
-        between.wait(0.1)
-    raise AssertionError("it did not come")
 
 
 @pytest.mark.parametrize("hang_up", [True, False])

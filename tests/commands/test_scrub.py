@@ -22,11 +22,10 @@ from cas.parts import Parts
 from cas.salvage import salvage
 from tests.commands.test_fsck import push_image
 from tests.commands.test_gc import order_for
-from tests.commands.test_modes import until
 from tests.commands.test_stats import push
 from tests.support.engine import SMALL, flip, noise, prose, read
 from tests.support.engine import push as engine_push
-from tests.support.serving import StartServer, run_cas
+from tests.support.serving import StartServer, run_cas, until
 from tests.wire.v2.pushing import Client, sha256
 from tools import exits, keeping, scrubber
 from tools.pace import Pace

@@ -11,8 +11,9 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Protocol
@@ -209,6 +210,16 @@ def starting(tmp_path: Path) -> Iterator[StartServer]:
     finally:
         for process, server in started:
             _end(process, server)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what must come, with a little patience between looks."""
+    between = threading.Event()
+    for _ in range(600):
+        if is_so():
+            return
+        between.wait(0.1)
+    raise AssertionError("it did not come")
 
 
 def _ready_line(process: subprocess.Popen[bytes], log: Path) -> str:
