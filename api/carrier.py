@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from api.access_log import AccessLog
 from api.config import HttpSettings
+from api.counts import Counts
 from api.intake import Pieces
 from api.loan import Source
+from api.observed import Observers
 from api.repeats import Repeats
 
 
@@ -19,7 +20,8 @@ class Carrier(Protocol):
     lost: bool
     repeats: Repeats
     pieces: Pieces
-    access: AccessLog | None
+    observers: Observers | None
+    counts: Counts | None
 
     @property
     def moved_bytes(self) -> int:

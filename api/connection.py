@@ -23,7 +23,6 @@ from hypercorn.protocol.h11 import H2ProtocolAssumedError
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
-from api.access_log import AccessLog
 from api.config import KIB, HttpSettings
 from api.evenly import Share
 from api.flow import Stalled, unsent_bytes
@@ -33,6 +32,7 @@ from api.inbox import Held, Tasks
 from api.intake import Pieces
 from api.layer import Layer
 from api.loan import Plain, Source
+from api.observed import Observers
 from api.outlet import LentData, ShortFile
 from api.patience import Patience
 from api.repeats import Repeats
@@ -62,7 +62,7 @@ class Worker:
     cold: Threads
     held: Held
     repeats: Repeats
-    access: AccessLog | None = None
+    observers: Observers | None = None
 
 
 class Protocols(ProtocolWrapper):
@@ -71,7 +71,7 @@ class Protocols(ProtocolWrapper):
     def __init__(self, connection: Connection, tasks: TaskGroup) -> None:
         worker, info = connection.worker, connection.writer.get_extra_info
         family, tls = info("socket").family, info("ssl_object")
-        self._http2: Final = worker.settings, worker.access
+        self._http2: Final = worker.settings, worker.observers
         self._shared: Final = (
             worker.app,
             worker.config,
@@ -116,7 +116,8 @@ class Connection(TCPServer):
         loop = asyncio.get_running_loop()
         super().__init__(worker.app, loop, worker.config, worker.context, worker.state, reader, writer)
         self.worker, self.settings, self.pieces = worker, worker.settings, reader
-        self.repeats, self.access = worker.repeats, worker.access
+        self.repeats, self.observers = worker.repeats, worker.observers
+        self.counts = worker.observers and worker.observers.counts
         self.lost, self._share = False, share
         self.is_tls = writer.get_extra_info("ssl_object") is not None
         self._layer = Layer(writer.transport) if self.is_tls else None

@@ -13,8 +13,8 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-from api.access_log import AccessLog
 from api.config import HttpSettings
+from api.observed import Observers
 
 TLS_FIRST_BYTE: Final = b"\x16"
 _TEXT: Final = "This port speaks https, and this was no TLS: say https:// instead of http://."
@@ -32,7 +32,7 @@ _REFUSAL: Final = _refusal("text/plain; charset=utf-8", f"{_TEXT}\n")
 _V2_REFUSAL: Final = _refusal("application/json", json.dumps({"errors": [{"code": "UNSUPPORTED", "message": _TEXT}]}))
 
 
-async def speaks_tls(sock: socket.socket, settings: HttpSettings, access: AccessLog | None = None) -> bool:
+async def speaks_tls(sock: socket.socket, settings: HttpSettings, observers: Observers | None = None) -> bool:
     """Tell whether TLS comes, leaving it all to be read; False also if nothing comes in time, or the end."""
     loop = asyncio.get_running_loop()
     came: asyncio.Future[None] = loop.create_future()
@@ -46,19 +46,19 @@ async def speaks_tls(sock: socket.socket, settings: HttpSettings, access: Access
     finally:
         loop.remove_reader(sock)
     if begun and not begun.startswith(TLS_FIRST_BYTE):
-        await _refuse(sock, _V2_REFUSAL if _TO_V2.match(begun) else _REFUSAL, settings, access)
+        await _refuse(sock, _V2_REFUSAL if _TO_V2.match(begun) else _REFUSAL, settings, observers)
     return begun.startswith(TLS_FIRST_BYTE)
 
 
-async def _refuse(sock: socket.socket, answer: bytes, settings: HttpSettings, access: AccessLog | None) -> None:
+async def _refuse(sock: socket.socket, answer: bytes, settings: HttpSettings, observers: Observers | None) -> None:
     """Answer, and hear the client out for a while, so that it sees the answer and not a reset."""
     loop, left = asyncio.get_running_loop(), settings.linger_bytes
     with suppress(OSError):
         async with asyncio.timeout(settings.linger_s):
             await loop.sock_sendall(sock, answer)
-            if access is not None:
+            if observers is not None:
                 body = answer.partition(b"\r\n\r\n")[2]
-                access.tell({"client": sock.getpeername(), "headers": []}, 400, len(body), 0.0)
+                observers.refused({"client": sock.getpeername(), "headers": []}, 400, len(body))
             sock.shutdown(socket.SHUT_WR)
             while left > 0 and (data := await loop.sock_recv(sock, 65_536)):
                 left -= len(data)

@@ -26,7 +26,7 @@ from api.inbox import PeerLost
 from api.intake import Direct, Events, body_of, received, split_head
 from api.loan import EXTENSION as LOAN
 from api.loan import Lender, Loan
-from api.logged import Logged
+from api.observed import Observed
 from api.outlet import EXTENSION as LOAN_OUT
 from api.outlet import LentBody, LentData, missing_bytes
 from api.refusals import NO_TLS, SENTENCES, TWO_LENGTHS, refusal
@@ -64,8 +64,8 @@ class Stream(FileStream):
             raise PeerLost("The client went away.")
 
 
-class LoggedStream(Logged, Stream):
-    """The same with a line in the access log; of a body, what the system took of it."""
+class ObservedStream(Observed, Stream):
+    """The same, and observers are told; of an answer's body, what the system took of it."""
 
     async def _pass_on(self, event: StreamEvent) -> None:
         connection = self._connection
@@ -136,13 +136,19 @@ class Http1(H11Protocol):
         found = None if self._is_last(1) else self._connection.repeats.find(data)
         if found is None:
             return False
+        counts = self._connection.counts
+        repeat = None if counts is None else counts.repeat(data, self._connection.moved_bytes)
         self.keep_alive_requests += 1
         sent.repeats += 1
         await self.send(Updated(idle=False))
-        if found.files is None:
-            await self.send(RawData(found.said))
-        else:
-            await self._repeat_files(found.said, found.files)
+        try:
+            if found.files is None:
+                await self.send(RawData(found.said))
+            else:
+                await self._repeat_files(found.said, found.files)
+        finally:
+            if repeat is not None:
+                repeat.over(found.said, self._connection.moved_bytes)
         await self.send(Updated(idle=True))
         return True
 
@@ -199,6 +205,8 @@ class Http1(H11Protocol):
             await self._handle_events()  # h11 learns of the end before anybody answers
         received.direct_bytes += self._direct.taken - before
         received.lent_bytes += self._direct.taken - before
+        if isinstance(self.stream, ObservedStream):
+            self.stream.received_bytes += self._direct.taken - before
         self._connection.pieces.take_back(unread=loan.unread, is_stalled=loan.is_stalled)
 
     async def stream_send(self, event: StreamEvent) -> None:
@@ -315,8 +323,8 @@ class Http1(H11Protocol):
             raise H2ProtocolAssumedError(b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0])
 
     async def _create_stream(self, request: h11.Request) -> None:
-        access = self._connection.access
-        self.stream = (Stream if access is None else partial(LoggedStream, access=access))(
+        observers = self._connection.observers
+        self.stream = (Stream if observers is None else partial(ObservedStream, observers=observers))(
             self.app,
             self.config,
             self.context,
@@ -368,17 +376,17 @@ class Http1(H11Protocol):
         await self.send(Linger())
 
     def _tell(self, status: int, sent_bytes: int, request: h11.Request | None) -> None:
-        """Tell the access log of a refusal, with what is known of its request."""
-        access = self._connection.access
-        if isinstance(self.stream, LoggedStream):
+        """Tell observers of a refusal, with what is known of its request."""
+        observers = self._connection.observers
+        if isinstance(self.stream, ObservedStream):
             self.stream.refused(status, sent_bytes)
-        elif access is not None:
+        elif observers is not None:
             scope: dict[str, Any] = {"client": self.client, "headers": []}
             if request is not None:
                 path, _, query = request.target.partition(b"?")
                 scope |= {"method": request.method.decode("ascii"), "raw_path": path, "query_string": query}
                 scope |= {"http_version": request.http_version.decode(), "headers": list(request.headers)}
-            access.tell(scope, status, sent_bytes, 0.0)
+            observers.refused(scope, status, sent_bytes)
 
     async def _maybe_recycle(self) -> None:
         if self.is_held_up and self.connection.our_state in _ANSWERED:

@@ -31,10 +31,9 @@ from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCall
 from hypercorn.utils import filter_pseudo_headers
 from priority.priority import DuplicateStreamError, PriorityError
 
-from api.access_log import AccessLog
 from api.config import KIB, HttpSettings
 from api.inbox import Tasks
-from api.logged import Logged
+from api.observed import Observed, Observers
 from api.refusals import AnsweredStream
 
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
@@ -83,7 +82,7 @@ class _Buffer(StreamBuffer):
 
 
 class _Counted(_Buffer):
-    """The same, for the access log: told is what the peer had room for."""
+    """The same, for observers: told is what the peer had room for."""
 
     sent_bytes = 0
 
@@ -130,11 +129,11 @@ class Stream(AnsweredStream):
             await self.send(InformationalResponse(stream_id=self.stream_id, headers=[], status_code=100))
 
 
-class LoggedStream(Logged, Stream):
-    """The same with a line in the access log."""
+class ObservedStream(Observed, Stream):
+    """The same, and observers are told."""
 
-    def __init__(self, protocol: Http2, stream_id: int, access: AccessLog, buffer: _Counted) -> None:
-        super().__init__(protocol, stream_id, access=access)
+    def __init__(self, protocol: Http2, stream_id: int, observers: Observers, buffer: _Counted) -> None:
+        super().__init__(protocol, stream_id, observers=observers)
         self._buffer = buffer
 
     def _tell(self) -> None:
@@ -147,9 +146,9 @@ class Http2(H2Protocol):
 
     connection: H2Connection
 
-    def __init__(self, settings: HttpSettings, access: AccessLog | None, *args: Any) -> None:
+    def __init__(self, settings: HttpSettings, observers: Observers | None, *args: Any) -> None:
         super().__init__(*args)
-        self._settings, self._access = settings, access
+        self._settings, self._observers = settings, observers
         self._owed: dict[int, int] = {}  # body bytes that came and their applications did not take yet
         self.streams = _Streams()
         self.connection.local_settings = Settings(
@@ -244,8 +243,8 @@ class Http2(H2Protocol):
         # CONNECT would make a websocket, of which there are none here.
         if not _METHOD.fullmatch(method) or method.upper() == b"CONNECT" or not (path and path.isascii()):
             await self._reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
-            if self._access is not None:
-                self._access.tell({"client": self.client, "headers": []}, 400, 0, 0.0)
+            if self._observers is not None:
+                self._observers.refused({"client": self.client, "headers": []}, 400, 0)
             return
         with suppress(DuplicateStreamError):  # its PRIORITY frame came before it
             self.priority.insert_stream(stream_id)
@@ -256,11 +255,11 @@ class Http2(H2Protocol):
         await stream.handle(Request(stream_id, headers, "2", method.decode(), path, self.connection_state))
 
     def _stream(self, stream_id: int) -> Stream:
-        if self._access is None:
+        if self._observers is None:
             self.stream_buffers[stream_id] = _Buffer(self.context.event_class)
             return Stream(self, stream_id)
         buffer = self.stream_buffers[stream_id] = _Counted(self.context.event_class)
-        return LoggedStream(self, stream_id, self._access, buffer)
+        return ObservedStream(self, stream_id, self._observers, buffer)
 
     async def stream_send(self, event: StreamEvent) -> None:
         if isinstance(event, StreamClosed):

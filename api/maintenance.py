@@ -117,8 +117,14 @@ def is_due(store: Store, settings: KeepingSettings, now: float) -> bool:
     """Tell whether the last collection of a schedule, in any process, ended long enough ago."""
     if settings.gc_interval_s == 0:
         return False
+    at = last_run(store)
+    return at is None or not 0 <= now - at < settings.gc_interval_s
+
+
+def last_run(store: Store) -> int | None:
+    """Tell when the last collection ended, in Unix seconds; None if there was none."""
     found = store.get(_LAST)
-    return found is None or not 0 <= now - content(found)["at"] < settings.gc_interval_s
+    return None if found is None else int(content(found)["at"])
 
 
 def note_run(store: Store, now: float) -> None:

@@ -25,10 +25,12 @@ from starlette.types import ASGIApp
 from api.access_log import AccessLog
 from api.config import HttpSettings
 from api.connection import Connection, Worker
+from api.counts import Counts
 from api.evenly import Balance, Burden, Share
 from api.hello import speaks_tls
 from api.inbox import Held
 from api.intake import Pieces
+from api.observed import Observers
 from api.repeats import Repeats
 from api.threads import Threads
 
@@ -53,7 +55,7 @@ def _no_moment() -> None:
     return None
 
 
-async def serve(  # noqa: PLR0913 - the last four are what a server can do without
+async def serve(  # noqa: PLR0913 - the last five are what a server can do without
     app: ASGIApp,
     sockets: Iterable[socket],
     settings: HttpSettings,
@@ -63,6 +65,7 @@ async def serve(  # noqa: PLR0913 - the last four are what a server can do witho
     tls: NewestContext | None = None,
     moment: Callable[[], int | None] = _no_moment,
     access: AccessLog | None = None,
+    counts: Counts | None = None,
     burden: Burden | None = None,
 ) -> None:
     """Serve an application on bound sockets until stop is set.
@@ -70,8 +73,9 @@ async def serve(  # noqa: PLR0913 - the last four are what a server can do witho
     Then nothing more is accepted, idle connections are closed at once, transfers get `grace_s`, and what is
     left is cut. The sockets are closed. With `tls` every connection has to speak it. `moment` tells whether what the
     application said may be repeated (`api.repeats`); without it everything is asked anew. So it is with `access`, which
-    is told of every request: an answer by heart passes by all that knows what a line has to say. `burden` is what other
-    processes that serve on the same sockets go by, to share connections evenly.
+    is told of every request: an answer by heart passes by all that knows what a line has to say. `counts` is where
+    requests are counted, also those. `burden` is what other processes that serve on the same sockets go by, to share
+    connections evenly.
     """
     listening = list(sockets)
     config = _config(settings)
@@ -86,7 +90,8 @@ async def serve(  # noqa: PLR0913 - the last four are what a server can do witho
             living.result()  # raises what the application could not start with
         repeats = Repeats(settings.repeat_bytes if access is None else 0, moment)
         held = Held(settings.h2_held_bytes)
-        worker = Worker(wrapped, config, WorkerContext(None), state, settings, cold, held, repeats, access)
+        observers = None if access is None and counts is None else Observers(access, counts)
+        worker = Worker(wrapped, config, WorkerContext(None), state, settings, cold, held, repeats, observers)
         await _listen(worker, listening, tls, burden or Balance().join(0), stop, on_ready)
         await lifespan.wait_for_shutdown()
     finally:
@@ -238,7 +243,7 @@ class Listener:
         patience_s = farewell_s = None
         try:
             if self._tls is not None:
-                if not await speaks_tls(sock, settings, self._worker.access):
+                if not await speaks_tls(sock, settings, self._worker.observers):
                     sock.close()
                     return None
                 # Its last bytes are a transfer like any other; asyncio would give them 30 s.

@@ -221,6 +221,15 @@ class Upkeep:
         self._parts.committer.check()
         self._parts.check_room(0)
 
+    def free_bytes(self) -> tuple[int, int]:
+        """Return how many bytes are free for packs, and for the index; these may be the same ones.
+
+        Raises:
+            DiskFailed: a folder of the store was moved away.
+        """
+        disk, layout = self._parts.disk, self._parts.layout
+        return disk.free_bytes(layout.packs)[0], disk.free_bytes(layout.index)[0]
+
     def when_doubted(self, call: Callable[[], object]) -> None:
         """Have this called, on any thread, when a reader of this process saw damage, so that a scrub is due."""
         self._doubts.marked = call

@@ -30,7 +30,10 @@ class Order:
 
     Attributes:
         access_log: a file, or a descriptor to inherit.
-        balance: descriptor of the memory in which workers say how busy they are, and where in it this one does.
+        place: where this worker has its own in memory that all of them share, the first being 0.
+        balance: descriptor of the memory in which workers say how busy they are.
+        counts: descriptor of the memory in which they count requests, if they do.
+        monitors: descriptors of the sockets where monitors are told what was counted.
     """
 
     root: Path
@@ -44,13 +47,16 @@ class Order:
     keeping: KeepingSettings
     tls: Files | None = None
     access_log: str | int | None = None
-    balance: tuple[int, int] | None = None
+    place: int = 0
+    balance: int | None = None
+    counts: int | None = None
+    monitors: tuple[int, ...] = ()
 
     @property
     def inherited(self) -> tuple[int, ...]:
         """The descriptors that a worker needs."""
-        log = (self.access_log,) if isinstance(self.access_log, int) else ()
-        return (*self.sockets, *log, *(self.balance or ())[:1])
+        others = (fd for fd in (self.access_log, self.balance, self.counts) if isinstance(fd, int))
+        return (*self.sockets, *self.monitors, *others)
 
     def to_line(self) -> bytes:
         return json.dumps(dataclasses.asdict(self), default=os.fspath).encode() + b"\n"
@@ -70,5 +76,8 @@ class Order:
             keeping=KeepingSettings(**told["keeping"]),
             tls=told["tls"] and Files(Path(told["tls"]["cert"]), Path(told["tls"]["key"])),
             access_log=told["access_log"],
-            balance=told["balance"] and tuple(told["balance"]),
+            place=told["place"],
+            balance=told["balance"],
+            counts=told["counts"],
+            monitors=tuple(told["monitors"]),
         )

@@ -7,11 +7,14 @@ one line on stderr and one exit code instead of the same complaint from every wo
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import sys
 from contextlib import ExitStack
 
 import click
 
+from api.counts import shared_memory
 from cas import Store
 from tools import modes
 from tools.listen import Address, listen, url
@@ -40,6 +43,7 @@ def serve(settings: Settings) -> None:
     address, tls = Address.parse(settings.bind), modes.certificate(settings)
     with ExitStack() as opened:
         sockets = [opened.enter_context(sock) for sock in listen(address, backlog=settings.http.backlog)]
+        monitors = _monitors(settings, opened)
         modes.check(settings, address, sockets)
         access_log = modes.access_log(settings, opened)
         with Store.open(settings.root, settings.engine, create=True) as store:
@@ -56,6 +60,23 @@ def serve(settings: Settings) -> None:
             keeping=settings.keeping,
             tls=tls,
             access_log=access_log,
+            counts=_counts(settings, opened) if monitors else None,
+            monitors=tuple(sock.fileno() for sock in monitors),
         )
         ready = f"cas {VERSION} serving {settings.root} at {url(address, sockets, scheme='https' if tls else 'http')}"
         Supervisor(order, settings.workers, on_ready=lambda: click.echo(ready), on_stop=opened.close).run()
+
+
+def _monitors(settings: Settings, opened: ExitStack) -> list[socket.socket]:
+    """Listen where monitors come, if that is anywhere."""
+    if settings.metrics is None:
+        return []
+    found = listen(Address.parse(settings.metrics), backlog=settings.http.backlog)
+    return [opened.enter_context(sock) for sock in found]
+
+
+def _counts(settings: Settings, opened: ExitStack) -> int:
+    """Make the memory in which workers count."""
+    memory = shared_memory(settings.workers)
+    opened.callback(os.close, memory)
+    return memory

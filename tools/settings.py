@@ -52,6 +52,7 @@ class Settings:
     workers: int
     log_level: str
     access_log: str | None
+    metrics: str | None
     engine: EngineSettings
     access: AccessSettings
     http: HttpSettings
@@ -208,6 +209,7 @@ def _assemble(told: dict[str, Any]) -> Settings:
         workers=told["workers"],
         log_level=told["log_level"],
         access_log=told["access_log"] or None,
+        metrics=told["metrics"] or None,
         engine=GROUPS[Section.ENGINE].fill(told),
         access=GROUPS[Section.ACCESS].fill(told),
         http=GROUPS[Section.HTTP].fill(told),
@@ -246,6 +248,7 @@ _BY_HAND: Final[dict[str, dict[str, Any]]] = {
         "metavar": "LEVEL",
     },
     "access_log": {"type": Text(), "default": None, "shown": NO_LIMIT, "metavar": "FILE|-"},
+    "metrics": {"type": Text(), "default": None, "shown": NO_LIMIT, "metavar": "HOST:PORT"},
 }
 
 

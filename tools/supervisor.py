@@ -118,7 +118,7 @@ class Supervisor:
         self._stops = STOP_SIGNALS if order.tls is None else STOP_SIGNALS - {signal.SIGHUP}
         self._memory = shared_memory(workers)
         self._balance = Balance(self._memory)
-        self._slots = [Slot(place + 1, replace(order, balance=(self._memory, place))) for place in range(workers)]
+        self._slots = [Slot(place + 1, replace(order, place=place, balance=self._memory)) for place in range(workers)]
         self._on_ready, self._on_stop = on_ready, on_stop
         self._announced = False
         self._selector = selectors.DefaultSelector()

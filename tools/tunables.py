@@ -58,6 +58,7 @@ COMMAND: dict[str, Row] = {
     "workers": Row("Processes that serve. Hashing takes a core a push; more than cores gain nothing."),
     "log_level": Row("Least severe message written to stderr: debug, info, warning or error."),
     "access_log": Row("File that gets a line a request; `-` is standard output, `none` is no such log."),
+    "metrics": Row("HOST:PORT that answers monitors at `/metrics`, and nothing else; `none` is no such address."),
 }
 
 ACCESS: dict[str, Row] = {

@@ -18,12 +18,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from api.access_log import AccessLog
 from api.app import build
+from api.counts import Counts
 from api.evenly import Balance, Burden
 from api.server import serve
 from api.tls import Certificate
@@ -32,9 +34,11 @@ from tools import exits
 from tools.keeping import collect_apart, collecting, scrub_apart, scrubbing
 from tools.order import LOG_FORMAT, READY, Order
 from tools.ticking import ticking
+from tools.version import VERSION
 
 TICK_S: Final = 60.0
 RENEWAL_S: Final = 2.0  # a look at two files is cheap, and an expired certificate is dear
+MONITORS: Final = 16  # connections at once that each worker takes from them
 SPARE_DESCRIPTORS: Final = 256  # the index, packs being written, pipes, the listening sockets
 logger = logging.getLogger("cas.worker")
 
@@ -75,7 +79,9 @@ async def _serve(order: Order, store: Store) -> None:
     sockets = [socket.socket(fileno=fd) for fd in order.sockets]
     app = build(store, order.http, order.v1, order.access, order.v2, clock=time.time)
     newest = (lambda: certificate.context) if certificate is not None else None
-    with contextlib.ExitStack() as opened:
+    counts = None if order.counts is None else Counts(order.counts, order.place)
+    async with contextlib.AsyncExitStack() as opened:
+        await opened.enter_async_context(_monitored(order, store, counts, stop))
         access = None
         if order.access_log is not None:
             access = opened.enter_context(contextlib.closing(AccessLog(order.access_log, order.http, time.time)))
@@ -88,16 +94,36 @@ async def _serve(order: Order, store: Store) -> None:
             tls=newest,
             moment=store.moment,
             access=access,
+            counts=counts,
             burden=_burden(order),
         )
     logger.info("worker stopped")
 
 
 def _burden(order: Order) -> Burden | None:
-    if order.balance is None:
-        return None
-    fd, place = order.balance
-    return Balance(fd).join(place)
+    return None if order.balance is None else Balance(order.balance).join(order.place)
+
+
+@contextlib.asynccontextmanager
+async def _monitored(order: Order, store: Store, counts: Counts | None, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Serve monitors until told to stop, if they have an address; any worker can tell them of all."""
+    if counts is None:
+        yield
+        return
+    from api import metrics  # noqa: PLC0415 - the library takes a while to load, and few have a monitor
+
+    page, few = metrics.build(store, counts, VERSION), replace(order.http, max_connections=MONITORS)
+    sockets = [socket.socket(fileno=fd) for fd in order.monitors]
+    telling = asyncio.create_task(serve(page, sockets, few, stop=stop, on_ready=_nothing))
+    try:
+        yield
+    finally:
+        stop.set()
+        await telling
+
+
+def _nothing() -> None:
+    """Tell nobody: a connection that comes early waits."""
 
 
 def _tell_ready() -> None:

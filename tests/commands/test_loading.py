@@ -58,9 +58,9 @@ def test_a_command_loads_no_other_one(name: str) -> None:
     assert not there & {"hypercorn", "httpx2", "api.porting.oci"}
 
 
-def test_a_worker_loads_no_client_of_indexes_that_few_have() -> None:
-    """It is a tenth of what a worker loads."""
-    assert "httpx2" not in loaded("import tools.worker")
+def test_a_worker_loads_neither_a_client_of_indexes_nor_what_monitors_read() -> None:
+    """Few have either, and each is a tenth of what a worker loads."""
+    assert not {"httpx2", "prometheus_client"} & loaded("import tools.worker")
 
 
 def test_what_asks_for_a_command_that_is_not_there_is_told_so() -> None:

@@ -80,6 +80,7 @@ def test_without_a_word_the_defaults_hold() -> None:
         workers=default_workers(),
         log_level="warning",
         access_log=None,
+        metrics=None,
         engine=EngineSettings(),
         access=AccessSettings(),
         http=HttpSettings(),

@@ -95,13 +95,16 @@ def test_an_order_reads_back_as_it_was_given() -> None:
         keeping=KeepingSettings(gc_interval_s=0),
         tls=Files(Path("/etc/cas/cert.pem"), Path("/etc/cas/key.pem")),
         access_log="/var/log/cas/access.log",
-        balance=(6, 1),
+        place=1,
+        balance=6,
+        counts=7,
+        monitors=(8, 9),
     )
     assert Order.from_line(order.to_line()) == order
     assert Order.from_line(order.to_line()).access.mode is Mode.AUTH
     plain = dataclasses.replace(order, tls=None, access_log=5)
-    assert plain.inherited == (3, 4, 5, 6)
-    assert dataclasses.replace(plain, balance=None).inherited == (3, 4, 5)
+    assert plain.inherited == (3, 4, 8, 9, 5, 6, 7)
+    assert dataclasses.replace(plain, balance=None, counts=None, monitors=()).inherited == (3, 4, 5)
     assert Order.from_line(plain.to_line()) == plain
     assert order.to_line().count(b"\n") == 1
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access_log import AccessLog
 from api.config import HttpSettings
+from api.counts import Counts
 from api.evenly import Burden
 from api.server import NewestContext, serve
 
@@ -64,7 +65,9 @@ def serving(
     tls: ssl.SSLContext | NewestContext | None = None,
     sock: socket.socket | None = None,
     moment: Callable[[], int | None] = lambda: None,
+    *,
     access: AccessLog | None = None,
+    counts: Counts | None = None,
     burden: Burden | None = None,
 ) -> Iterator[Running]:
     """Serve an application; at the end nothing of the server is left but the threads of its application."""
@@ -87,6 +90,7 @@ def serving(
             tls=newest,
             moment=moment,
             access=access,
+            counts=counts,
             burden=burden,
         )
         left = asyncio.all_tasks() - {asyncio.current_task()}

@@ -17,6 +17,7 @@ from api.access.settings import AccessSettings
 from api.access_log import AccessLog
 from api.app import build
 from api.config import HttpSettings
+from api.counts import Counts
 from api.v2.settings import V2Settings
 from cas import EngineSettings, Store
 from cas.disk import Disk
@@ -141,10 +142,11 @@ def pushing(
     disk: Disk | None = None,
     tls: ssl.SSLContext | None = None,
     log: AccessLog | None = None,
+    counts: Counts | None = None,
 ) -> Iterator[Pushed]:
     """Run a registry over a store of its own."""
     http, clock = http or HttpSettings(), Clock()
     with Store.open(root, engine or EngineSettings(), create=True, disk=disk, clock=clock) as store:
         app = build(store, http, access=access or AccessSettings(), v2=v2 or V2Settings(), clock=clock)
-        with serving(app, http, tls, moment=store.moment, access=log) as server:
+        with serving(app, http, tls, moment=store.moment, access=log, counts=counts) as server:
             yield Pushed(store, server, clock, "https" if tls else "http")
