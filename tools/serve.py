@@ -17,6 +17,7 @@ import click
 from api.counts import shared_memory
 from cas import Store
 from tools import modes
+from tools.errors import BadAddress
 from tools.listen import Address, listen, url
 from tools.order import LOG_FORMAT, Order
 from tools.settings import Settings, SettingsCommand, with_settings
@@ -71,8 +72,12 @@ def _monitors(settings: Settings, opened: ExitStack) -> list[socket.socket]:
     """Listen where monitors come, if that is anywhere."""
     if settings.metrics is None:
         return []
-    found = listen(Address.parse(settings.metrics), backlog=settings.http.backlog)
-    return [opened.enter_context(sock) for sock in found]
+    address = Address.parse(settings.metrics)
+    if not address.port:
+        raise BadAddress(
+            f"{settings.metrics!r} has no port that monitors could know: name one, such as {address.host}:9101"
+        )
+    return [opened.enter_context(sock) for sock in listen(address, backlog=settings.http.backlog)]
 
 
 def _counts(settings: Settings, opened: ExitStack) -> int:

@@ -264,7 +264,9 @@ def test_a_port_in_use_is_the_same_clear_line_as_for_the_registry(tmp_path: Path
     assert (ended.returncode, ended.stdout) == (69, "")
 
 
-@pytest.mark.parametrize("address", ["9101", "localhost:http", "no.such.host.invalid:9101", "192.0.2.1:0", ":9101"])
+@pytest.mark.parametrize(
+    "address", ["9101", "localhost:http", "no.such.host.invalid:9101", "192.0.2.1:9101", "127.0.0.1:0", ":9101"]
+)
 def test_an_address_that_cannot_be_is_one_clear_line(address: str, tmp_path: Path) -> None:
     """Exit code 2, and no store is made."""
     ended = run_cas("serve", "--bind", "127.0.0.1:0", "--metrics", address, cwd=tmp_path)
