@@ -43,7 +43,7 @@ class HttpSettings:
             the answer and not a reset. Past it: the connection is closed.
         linger_s: time for the same. Past it: the connection is closed.
         send_bytes: most bytes given to a socket by one `sendfile`, so that one fast client cannot keep the
-            event loop from the others; four times as many while no other is sent to.
+            event loop from the others; up to four times as many while nobody else is answered.
         threads: threads for engine calls of one worker. A thread blocked on a sync costs nothing, so there
             are more of them than cores. Past it: calls wait for their turn.
         cold_threads: threads that may be blocked on a disk for `sendfile`. Few, because a disk gains nothing

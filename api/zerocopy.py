@@ -43,8 +43,9 @@ EXTENSION: Final = "http.response.zerocopysend"
 # Tells a client that asked (`Expect: 100-continue`) to go on; may be called again and again.
 Invite = Callable[[], Awaitable[None]]
 
-# How many times as much a connection is given at once while no other one is sent a file: only small requests wait.
-_ALONE: Final = 4
+# How many times as much is given at once while nobody else is answered: to one connection, to all in a round of theirs.
+_MOST_TIMES: Final = 4
+_MOST_TIMES_IN_ALL: Final = 8
 # From here on what is written is held back until it fills segments: of less, the two calls gain nothing.
 _CORKED_BYTES: Final = 256 * KIB
 
@@ -288,6 +289,7 @@ class _Range:
 
     def __init__(self, fd: int, offset: int, stop: int, settings: HttpSettings) -> None:
         self._fd, self.offset, self._stop, self._most = fd, offset, stop, settings.send_bytes
+        self._times, self._writes = 1, -1  # at the last step: none yet
         self._pages = Pages(fd, offset)
 
     @property
@@ -296,12 +298,19 @@ class _Range:
 
     def send(self, out: socket.socket) -> bool:
         """Send from the page cache; come to an end where the disk would have to be waited for."""
-        most = self._most if self.active > 1 else _ALONE * self._most
-        wanted = min(self._stop - self.offset, most)
+        wanted = min(self._stop - self.offset, self._step_bytes())
         if not self._pages.are_here(self.offset, self.offset + wanted):
             return False
         self._move(out, wanted)
         return self.is_left
+
+    def _step_bytes(self) -> int:
+        """Return twice as much each time, until somebody is answered in between: who asks for little waits little."""
+        if self._writes == sent.writes:
+            self._times = min(2 * self._times, max(1, min(_MOST_TIMES, _MOST_TIMES_IN_ALL // self.active)))
+        else:
+            self._times, self._writes = 1, sent.writes
+        return self._times * self._most
 
     def send_cold(self, out: socket.socket) -> bool:
         """Send from disk; called in a thread, which may have to wait. Tell whether the socket is full."""

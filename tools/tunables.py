@@ -97,7 +97,8 @@ HTTP: dict[str, Row] = {
     "linger_bytes": Row("Unwanted body read, so that the client sees the answer.", "connection closed", least=0),
     "linger_s": Row("Time for the same.", "connection closed", least=0),
     "send_bytes": Row(
-        "Given to a socket by one sendfile: fairness between clients; 4 times as much to one alone.", least=4096
+        "Given to a socket by one sendfile: fairness between clients; up to 4 times as much while only files are sent.",
+        least=4096,
     ),
     "threads": Row("Threads for engine calls of one worker.", "calls wait for their turn"),
     "cold_threads": Row("Threads that may wait for a disk in sendfile.", "cold transfers wait, warm ones never"),

@@ -372,6 +372,25 @@ def test_a_body_of_many_small_pieces_leaves_the_others_their_turns(fd: int, monk
     assert turns >= 64 * 16_384 // 65_536 - 1
 
 
+@pytest.mark.parametrize(("are_others_answered", "most"), [(False, 4 * 65_536), (True, 65_536)])
+def test_files_are_sent_in_longer_steps_while_nobody_else_is_answered(
+    fd: int, data: bytes, monkeypatch: pytest.MonkeyPatch, *, are_others_answered: bool, most: int
+) -> None:
+    """Up to four times `send_bytes`, in fewer steps; and no more than that while small requests come."""
+    asked, sendfile = [], os.sendfile
+
+    def watched(out: int, file: int, offset: int, count: int) -> int:
+        asked.append(count)
+        sent.writes += are_others_answered
+        return sendfile(out, file, offset, count)
+
+    monkeypatch.setattr(os, "sendfile", watched)
+    with serving(ranges_of(fd), HttpSettings(send_bytes=65_536)) as running:
+        answer = ask(running, "GET /0-2000000 HTTP/1.1\nHost: a\nConnection: close")
+    assert body_of(answer) == data[:2_000_000]
+    assert max(asked) == most
+
+
 def test_a_wait_for_a_socket_ends_when_its_task_is_cancelled() -> None:
     """And leaves no watch behind."""
 
