@@ -219,8 +219,8 @@ class LayerUpload:
             now: when the last of them came, in Unix seconds, if that is not when the upload was opened.
 
         Raises:
-            ApiError: 409 if the image is complete by now, with other bytes; 400 if the announced checksum is
-                not that of these bytes.
+            ApiError: 409 if the image is complete by now, with other bytes, or another engine replaced what was to be
+                completed; 400 if the announced checksum is not that of these bytes.
         """
         if now is not None:
             self._at = replace(self._at, now=now)
@@ -247,7 +247,7 @@ class LayerUpload:
                     return now  # another engine was faster with the same bytes
                 raise ApiError(*refusals.IMAGE_EXISTS)
             if now.json != self._image.json:
-                raise ApiError(*refusals.JSON_REPLACED)
+                raise ApiError(*refusals.IMAGE_REPLACED)
             after = replace(now, layer=staged.digest, layer_bytes=staged.size, checksum=checksum)
             there = self._at.find(names, self._image.id)
             if there is not None and there.complete and not there.has_bytes_of(after):
@@ -264,7 +264,10 @@ class LayerUpload:
             with suppress(_Overtaken):
                 self._store.change(partial(_exchange, self._at, image, without))
             raise ApiError(*refusals.LAYER_MISMATCH)
-        self._store.change(partial(_complete, self._at, image))
+        try:
+            self._store.change(partial(_complete, self._at, image))
+        except _Overtaken:
+            raise ApiError(*refusals.IMAGE_REPLACED) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ NO_SUCH_PARENT = (400, "Image depends on a non existing parent")
 OWN_ANCESTOR = (400, "Image depends on itself: its parent is one of its own descendants")
 CHAIN_TOO_LONG = (400, "Image has too many ancestors")
 
-JSON_REPLACED = (409, "Image json was replaced while its layer was uploaded, push the image again")
+IMAGE_REPLACED = (409, "Image was replaced while its layer was uploaded, push the image again")
 LAYER_MISMATCH = (400, "Checksum mismatch, ignoring the layer")
 
 CHECKSUM_MISMATCH = (400, "Checksum mismatch")

@@ -1,5 +1,7 @@
 """What completes an image: the three ways in which engines have sent checksums."""
 
+# ruff: noqa: SLF001 - what comes between a check and its change is put there, not waited for
+
 from __future__ import annotations
 
 import gzip
@@ -218,3 +220,37 @@ def test_json_sent_again_drops_what_was_announced(registry: Registry) -> None:
     assert registry.put_layer(image_id, b"another").status == 200
     assert not is_complete(registry, image_id)
     assert registry.put_checksum(image_id, payload(body, b"another")).status == 200
+
+
+@pytest.mark.parametrize("kind", ["simple", "tarsum"])
+@pytest.mark.parametrize("exchanged", ["layer", "json"])
+@pytest.mark.parametrize("right", [True, False], ids=["right", "wrong"])
+def test_a_layer_overtaken_while_it_is_checked_completes_nothing(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, kind: str, exchanged: str, *, right: bool
+) -> None:
+    """Neither it nor what came in its place: the one is told, the other stays as it was pushed."""
+    image_id = new_id()
+    body, other = image_json(image_id), image_json(image_id, comment="another")
+    checksum = payload(body, LAYER) if kind == "simple" else compute(body, LAYER)
+    registry.put_json(image_id, body, X_Docker_Checksum=checksum)
+    matches = images._matches
+
+    def overtaken(*arguments: Any) -> bool:
+        monkeypatch.setattr(images, "_matches", matches)
+        result = matches(*arguments)
+        if exchanged == "json":
+            assert registry.put_json(image_id, other).status == 200
+        else:
+            assert registry.put_json(image_id, body).status == 200
+            assert registry.put_layer(image_id, b"another").status == 200
+        return result
+
+    monkeypatch.setattr(images, "_matches", overtaken)
+    answer = registry.put_layer(image_id, LAYER if right else b"bad")
+    words = "Image was replaced while its layer was uploaded, push the image again"
+    told = (409, refusal(words)) if right else (400, refusal("Checksum mismatch, ignoring the layer"))
+    assert (answer.status, answer.body) == told
+    assert not is_complete(registry, image_id)
+    if exchanged == "json":
+        assert registry.put_layer(image_id, b"another").status == 200
+    assert registry.put_checksum(image_id, payload(other if exchanged == "json" else body, b"another")).status == 200
