@@ -78,6 +78,11 @@ class Reads:
         """Return the names of every kind that hold a blob, in byte order."""
         return [Name.from_key(key) for key in self._view.holders(digest)]
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether there is any blob that was found damaged and not stored again since; such a one is not here."""
+        return self._view.count("lost") > 0
+
     def stat(self, digest: Digest) -> Blob | None:
         """Return what is known of a blob, or None if it is not stored here."""
         entry = find_blob(self._view, digest)

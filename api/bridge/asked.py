@@ -13,10 +13,12 @@ from typing import Final, TypeVar, final
 
 from api.bridge.layers import Layers
 from api.bridge.refused import Refused
+from api.bridge.to_v1 import NoImage
 from api.content import tags
 from api.content.repository import Repository
+from api.content.views import NotShown
 from api.v1.settings import V1Settings
-from cas import Busy, Missing, Names, Reads, Staged, Store
+from cas import Busy, CasError, Missing, Names, Reads, Staged, Store
 
 V = TypeVar("V")
 
@@ -49,12 +51,18 @@ class Asked:
     parsing: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     def settle(
-        self, shown: Callable[[Reads, tags.Tag], V | None], make: Callable[[tags.Tag, Callable[[Names], V | None]], V]
+        self,
+        shown: Callable[[Reads, tags.Tag], V | None],
+        is_damaged: Callable[[Reads, V], bool],
+        make: Callable[[tags.Tag, Callable[[Names], V | None]], V],
     ) -> V | None:
         """Return what the tag shows by now, or make it; None if there is no such tag.
 
+        What damage took some of is made anew; where that cannot be, it is shown as it is, for those who have the rest.
+
         Args:
-            shown: what a tag shows already.
+            shown: what a tag shows already, whole or not.
+            is_damaged: whether damage took some of that.
             make: makes that for a tag; within its change it asks, by the function it is given, whether the tag is as
                 it was, and whether somebody else was faster.
 
@@ -62,6 +70,23 @@ class Asked:
             Missing: some blob of it was lost.
             Busy: the tag is pushed again and again.
         """
+
+        def sound(reads: Reads, tag: tags.Tag) -> V | None:
+            there = shown(reads, tag)
+            return None if there is None or is_damaged(reads, there) else there
+
+        try:
+            return self._settle(sound, make)
+        except (NoImage, NotShown, CasError):
+            found = self.store.read(self._find)
+            there = None if found is None else self.store.read(lambda reads: shown(reads, found))
+            if there is None:
+                raise
+            return there
+
+    def _settle(
+        self, shown: Callable[[Reads, tags.Tag], V | None], make: Callable[[tags.Tag, Callable[[Names], V | None]], V]
+    ) -> V | None:
         lost: Missing | None = None
         turn = self.store.turn(f"{self.repository}:{self.tag}", _WAIT_S)
         try:

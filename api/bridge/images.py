@@ -37,7 +37,11 @@ def image_of(asked: Asked) -> tags.Image | None:
         NoSpace, DiskFailed, ReadOnly, Busy: try again later.
     """
     try:
-        return asked.settle(partial(_shown, asked.repository), partial(_make_unless_refused, asked))
+        return asked.settle(
+            partial(_shown, asked.repository),
+            partial(_is_damaged, asked.repository),
+            partial(_make_unless_refused, asked),
+        )
     except (NoImage, Missing):
         return None
 
@@ -60,6 +64,10 @@ def _shown(repository: Repository, reads: Reads, tag: tags.Tag) -> tags.Image | 
         return tag.target
     view = tag.image
     return view if view is not None and homes.is_seen(reads, repository, view.id) else None
+
+
+def _is_damaged(repository: Repository, reads: Reads, image: tags.Image) -> bool:
+    return homes.is_damaged(reads, repository, image.id)
 
 
 def _make_unless_refused(asked: Asked, tag: tags.Tag, again: Callable[[Names], tags.Image | None]) -> tags.Image:
@@ -153,6 +161,8 @@ class _Chain:
                 return _Planned(image, json)
             if (there.layer, there.parent) == (image.layer, parent):
                 informs = not self.source.is_top(at) and homes.is_seen(reads, self.repository, image_id)
+                if there.json == image.json and reads.stat(image.json) is None:
+                    return _Planned(there, json)  # damage took it
                 if there.json == image.json or informs:
                     return _Planned(there, None)
             image_id, json = self.source.again(at, parent, image_id, json)

@@ -37,7 +37,9 @@ def manifest_of(asked: Asked) -> tags.Manifest | None:
         NoSpace, DiskFailed, ReadOnly, Busy: try again later.
     """
     try:
-        return asked.settle(partial(_shown, asked.repository), partial(_make, asked))
+        return asked.settle(
+            partial(_shown, asked.repository), partial(_is_damaged, asked.repository), partial(_make, asked)
+        )
     except Missing as error:
         raise NotShown(f"a part of it was lost: {error}") from None
 
@@ -48,6 +50,11 @@ def _shown(repository: Repository, reads: Reads, tag: tags.Tag) -> tags.Manifest
         return tag.target
     view = tag.manifest
     return view if view is not None and manifest.find(reads, repository, view.digest) is not None else None
+
+
+def _is_damaged(repository: Repository, reads: Reads, view: tags.Manifest) -> bool:
+    found = manifest.find(reads, repository, view.digest)
+    return found is not None and manifest.is_damaged(reads, found)
 
 
 def _make(asked: Asked, tag: tags.Tag, again: Callable[[Names], tags.Manifest | None]) -> tags.Manifest:
@@ -99,7 +106,7 @@ def _chain(reads: Reads, repository: Repository, top: str, most: int) -> list[tu
     """Return an image and its ancestors as their repository shows them, each with its layer, base first.
 
     Raises:
-        NotShown: one of them is missing, or there are too many.
+        NotShown: one of them is missing or was lost, or there are too many.
     """
     chain: list[tuple[Image, Digest]] = []
     above: str | None = top
@@ -107,6 +114,8 @@ def _chain(reads: Reads, repository: Repository, top: str, most: int) -> list[tu
         image = homes.find(reads, str(repository), above)
         if image is None or not image.complete or image.layer is None:
             raise NotShown(f"the image {above} is not in this repository, or not whole; push it again")
+        if image.is_lost(reads):  # before anything is unpacked
+            raise NotShown(f"the image {above} was lost by damage to what this server stores; push it again")
         chain.append((image, image.layer))
         if len(chain) > most:
             raise NotShown(f"the image {top} has more than {most} ancestors")

@@ -227,6 +227,13 @@ def is_seen(reads: Reads, repository: Repository, image_id: str) -> bool:
     return _is_proven(reads, str(repository), image_id)
 
 
+def is_damaged(reads: Reads, repository: Repository, image_id: str) -> bool:
+    """Tell whether damage took something of an image, or of those that it stands on."""
+    image = find(reads, str(repository), image_id) if reads.has_lost else None
+    line = () if image is None else _line(reads, str(repository), image, image.chain, _all)
+    return any(each.is_lost(reads) for each in line)
+
+
 def _pushed(member: dict[str, Any] | None) -> dict[str, Any]:
     """Return what is known of an image once somebody has pushed it, or named it in a push."""
     return {key: value for key, value in (member or {}).items() if key != MADE}

@@ -7,6 +7,7 @@ HTTP. Deleting any of these keeps the images.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -98,7 +99,8 @@ def list_tags(
         last = None
         for last, tag in islice(tags.walk(reads, repository, after, step=_LIST_STEP), _LIST_STEP):
             if tag.image is not None or not views.has_no_image(reads, repository, tag):
-                shown[last] = None if tag.image is None else tag.image.id
+                image = _sound(reads, repository, tag).image
+                shown[last] = None if image is None else image.id
         return last
 
     after: str | None = ""
@@ -116,8 +118,20 @@ def tag_meta(store: Store, repository: Repository, tag: str) -> Mapping[str, obj
 
 
 def find_tag(store: Store, repository: Repository, tag: str) -> tags.Tag | None:
-    """Return a tag, whatever it points to."""
-    return store.read(partial(_look, repository, tag))
+    """Return a tag, whatever it points to; without what was made of that, if it is to be made anew."""
+
+    def look(reads: Reads) -> tags.Tag | None:
+        found = _look(repository, tag, reads)
+        return None if found is None else _sound(reads, repository, found)
+
+    return store.read(look)
+
+
+def _sound(reads: Reads, repository: Repository, tag: tags.Tag) -> tags.Tag:
+    """Return a tag without the image that was made of its target, if damage took some of that."""
+    view = tag.view
+    is_damaged = isinstance(view, tags.Image) and homes.is_damaged(reads, repository, view.id)
+    return replace(tag, view=None) if is_damaged else tag
 
 
 def _look(repository: Repository, tag: str, reads: Reads) -> tags.Tag | None:

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from api.content import trash
+from api.content import named, trash
 from api.content.repository import Repository
 from api.content.trash import Deletion
 from cas import Digest, Name, Names, Reads, Record, Staged
@@ -63,6 +63,11 @@ def put(names: Names, repository: Repository, manifest: Manifest, staged: Staged
         names.keep(staged)
     holds = () if manifest.blob is None else (manifest.blob,)
     names.put(_name(repository, manifest.digest), Record(value, holds, manifest.size))
+
+
+def is_damaged(reads: Reads, manifest: Manifest) -> bool:
+    """Tell whether damage took something that a manifest names which was made, so that all of it was here."""
+    return reads.has_lost and any(reads.stat(Digest.parse(each)) is None for each in named.digests(manifest.body))
 
 
 def delete(names: Names, repository: Repository, digest: Digest, deletion: Deletion) -> bool:

@@ -142,7 +142,7 @@ class Push:
 
 
 class NotMade(Refused):
-    """A tag on a v1 image of which no manifest was made yet."""
+    """A tag on a v1 image of which no manifest was made yet, or none that damage took nothing of."""
 
 
 def find(reads: Reads, repository: Repository, reference: str | Digest) -> Manifest:
@@ -155,9 +155,9 @@ def find(reads: Reads, repository: Repository, reference: str | Digest) -> Manif
     tag = tags.find(reads, repository, reference) if isinstance(reference, str) else None
     digest = _shown(tag) if isinstance(reference, str) else reference
     found = None if digest is None else manifest.find(reads, repository, digest)
-    if found is None:
-        refused = NotMade if tag is not None and isinstance(tag.target, tags.Image) else Refused
-        raise refused(MANIFEST_UNKNOWN, {"reference": str(reference)})
+    is_made = tag is not None and isinstance(tag.target, tags.Image)
+    if found is None or (is_made and manifest.is_damaged(reads, found)):
+        raise (NotMade if is_made else Refused)(MANIFEST_UNKNOWN, {"reference": str(reference)})
     return found
 
 

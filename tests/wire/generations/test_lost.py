@@ -9,6 +9,7 @@ import pytest
 from tests.support.losing import lose
 from tests.v1client import Layer
 from tests.wire.generations.both import Both, Sample, both, new_tar, packed
+from tests.wire.generations.test_to_v1 import ZSTD, zstd
 from tests.wire.v1.talk import new_repository
 from tests.wire.v2.pushing import sha256
 
@@ -69,3 +70,53 @@ def test_a_v1_image_is_whole_again_when_todays_clients_push_its_layer(registry: 
     lose(registry.store, sha256(layers[0]))
     registry.client.push(repository, layers[0])
     assert registry.v1.push(repository, images, ["latest"]) == []
+
+
+class TestMade:
+    """What was made for the other generation, and lost by itself: what it was made of is whole."""
+
+    @pytest.mark.parametrize("lost", ["layer", "json"])
+    @pytest.mark.parametrize("way", ["tag", "tags"])
+    def test_an_old_engines_pull_has_it_made_anew(self, registry: Both, tmp_path: Path, lost: str, way: str) -> None:
+        """By the same ids, whether the engine asks for its tag or for all of them."""
+        repository = new_repository()
+        sample = Sample([new_tar(PACKED), new_tar(PACKED)], pack=zstd, layer_type=ZSTD)
+        registry.push(repository, sample)
+        pulled = registry.pull(repository, "latest", tmp_path)
+        image, layer = pulled[0]
+        lose(registry.store, sha256(layer if lost == "layer" else image.json))
+        ids = registry.tags_v1(repository)["latest"] if way == "tags" else registry.image(repository)
+        assert ids == pulled[1][0].id
+        assert registry.pull(repository, "latest", tmp_path) == pulled
+        assert registry.pull_v2(repository)[2] == sample.layers
+
+    @pytest.mark.parametrize("lost", ["layer", "config"])
+    def test_todays_clients_pull_has_it_made_anew(self, registry: Both, lost: str) -> None:
+        """By the same digest; answers given again do not hide that."""
+        repository = new_repository()
+        registry.push_v1(repository, [new_tar(PACKED), packed(new_tar(PACKED))])
+        manifest, config, layers = registry.pull_v2(repository)
+        assert len({registry.manifest(repository).content for _ in range(3)}) == 1
+        lose(registry.store, sha256(layers[0]) if lost == "layer" else manifest["config"]["digest"])
+        assert registry.manifest(repository, "latest", "HEAD").status_code == 200
+        assert registry.pull_v2(repository) == (manifest, config, layers)
+
+    def test_where_what_it_was_made_of_is_lost_too_it_is_shown_as_it_was(self, registry: Both, tmp_path: Path) -> None:
+        """Whoever has the rest can do with that, and what is lost is 404 by itself; a push of the one heals both."""
+        old, new = new_repository(), new_repository()
+        sample = Sample([new_tar(PACKED)], pack=zstd, layer_type=ZSTD)
+        registry.push(new, sample)
+        archive = new_tar(PACKED)
+        images = registry.push_v1(old, [archive])
+        ((pulled, layer),) = registry.pull(new, "latest", tmp_path)
+        made = registry.pull_v2(old)
+        body = registry.manifest(old).content
+        lose(registry.store, *(sha256(each) for each in (layer, sample.layers[0], archive, made[2][0])))
+        assert (registry.image(new), registry.tags_v1(new)) == (pulled.id, {"latest": pulled.id})
+        assert registry.registry.ask("GET", f"/v1/images/{pulled.id}/layer").status == 404
+        assert registry.manifest(old).content == body
+        assert registry.client.blob(old, sha256(made[2][0])).status_code == 404
+        registry.client.push(new, sample.layers[0])
+        registry.v1.push(old, images, ["other"])
+        assert registry.pull(new, "latest", tmp_path) == [(pulled, layer)]
+        assert registry.pull_v2(old) == made
