@@ -35,7 +35,7 @@ from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
 from cas.profile import PACKED, PLAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 FOLDER_MODE = 0o750  # what is in a store is nobody else's business: passwords' hashes, keys, private layers
@@ -95,7 +95,8 @@ def find(
         if layout.manifest.exists():
             manifest = read_manifest(layout)
             present(layout)
-            _make_folders(layout, disk)
+            _demand_folders(layout)
+            _make_missing([layout.locks], layout, disk)
             if reading:
                 leave_lock_file(layout)
             return layout, manifest
@@ -258,16 +259,32 @@ def remake(layout: Layout) -> str:
     )
 
 
-def _make_folders(layout: Layout, disk: Disk) -> None:
-    """Make what is missing, durably: a backup, or an operator who tidied up, may have dropped empty folders."""
-    missing = [folder for folder in (layout.locks, *layout.pack_folders()) if not folder.is_dir()]
+def _demand_folders(layout: Layout) -> None:
+    """Refuse what has the name of a folder and is none, a link that leads nowhere among it.
+
+    Raises:
+        RootReadOnly: there is such a thing.
+    """
+    for folder in (layout.locks, layout.packs, *layout.pack_folders()):
+        if not folder.is_dir() and os.path.lexists(folder):
+            raise RootReadOnly(f"{folder} cannot be made: {NO_FOLDER}")
+
+
+def make_pack_folders(layout: Layout, disk: Disk) -> None:
+    """Make what is missing; not before it is known that no pack is: where their disk is not mounted, all of it is."""
+    _make_missing(layout.pack_folders(), layout, disk)
+
+
+def _make_missing(folders: Sequence[Path], layout: Layout, disk: Disk) -> None:
+    """Make folders durably: a backup, or an operator who tidied up, may have dropped empty ones."""
+    missing = [folder for folder in folders if not folder.is_dir()]
     try:
         for folder in missing:
             folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
             _leave_folder_to_owner(folder)
         if missing:
-            disk.sync_folder(layout.packs)
-            disk.sync_folder(layout.root)
+            for above in dict.fromkeys([*(folder.parent for folder in missing), layout.root]):
+                disk.sync_folder(above)
     except OSError as error:
         what = f"{error.filename} cannot be made"
         raise _refusal(error, what, "mend permissions or mount, or choose another --root") from error
@@ -283,7 +300,8 @@ def _leave_folder_to_owner(folder: Path) -> None:
 
 def _make(layout: Layout, disk: Disk) -> Manifest:
     manifest = Manifest(FORMAT, disk.random(_ID_SIZE))
-    _make_folders(layout, disk)
+    _make_missing([layout.locks], layout, disk)
+    make_pack_folders(layout, disk)
     try:
         layout.index.mkdir(FOLDER_MODE, exist_ok=True)
         disk.sync_folder(layout.root)

@@ -35,7 +35,7 @@ from cas.pins import Pins
 from cas.reader import Reader
 from cas.receive import begin
 from cas.resume import Resumed
-from cas.root import check_index, find
+from cas.root import check_index, find, make_pack_folders
 from cas.settle import settle
 from cas.tables import PACKS_GONE
 from cas.track import STEPS
@@ -71,16 +71,16 @@ _EXPIRED_AT_ONCE = 64  # sessions forgotten in one commit
 _DEFAULTS = EngineSettings()
 
 
-def _foundations(layout: Layout, settings: EngineSettings, owner: bytes) -> tuple[Index, Lease, Committer, Pins, Hands]:
+def _foundations(
+    layout: Layout, settings: EngineSettings, owner: bytes, index: Index
+) -> tuple[Lease, Committer, Pins, Hands]:
     """Open what this process alone has of a store; whatever fails, nothing stays open."""
     with contextlib.ExitStack() as undo:
-        index = Index(layout.index, settings)
-        undo.callback(index.close)
         lease = Lease(layout, owner)
         undo.callback(lease.release)
         pins = Pins(index, layout)
         undo.callback(pins.close)
-        found = index, lease, Committer(index, layout, settings, lease), pins, Hands(layout)
+        found = lease, Committer(index, layout, settings, lease), pins, Hands(layout)
         undo.pop_all()
     return found
 
@@ -91,10 +91,12 @@ class Store(Upkeep):
     Bytes go in by `upload`, become visible by a `change` that keeps them under a name, and come out by `reader`.
     """
 
-    def __init__(self, layout: Layout, manifest: Manifest, settings: EngineSettings, disk: Disk, clock: Clock) -> None:
+    def __init__(
+        self, layout: Layout, manifest: Manifest, settings: EngineSettings, disk: Disk, clock: Clock, index: Index
+    ) -> None:
         """Not for callers: use `Store.open`."""
         owner = disk.random(OWNER_SIZE)
-        index, self._lease, committer, pins, hands = _foundations(layout, settings, owner)
+        self._lease, committer, pins, hands = _foundations(layout, settings, owner, index)
         self._closed = False
         self._packs_gone = 0  # when files were last let go of
         self._healing = Healing()
@@ -165,14 +167,17 @@ class Store(Upkeep):
         """
         disk = disk or Disk()
         layout, manifest = find(root, create=create, reading=reading, disk=disk, wait_s=settings.write_wait_s)
-        settings = settings.fitted(disk.free_bytes(layout.packs)[1])
-        with lock_folder(root, settings.write_wait_s):
+        with lock_folder(root, settings.write_wait_s), contextlib.ExitStack() as undo:
             has_index = check_index(layout)  # only here: a rebuild may have been cut off while we waited
-            store = cls(layout, manifest, settings, disk, clock)
+            index = undo.enter_context(contextlib.closing(Index(layout.index, settings)))
+            if not has_index:
+                disk.sync_folder(layout.index)
+            newest = hold_together(layout, manifest, index)
+            make_pack_folders(layout, disk)
+            settings = settings.fitted(disk.free_bytes(layout.packs)[1])
+            store = cls(layout, manifest, settings, disk, clock, index)
+            undo.pop_all()
             try:
-                if not has_index:
-                    disk.sync_folder(layout.index)
-                newest = hold_together(layout, manifest, store._parts.index)
                 store._parts.committer.steps_over = not (reading and store.is_backup())
                 with contextlib.suppress(NoSpace):  # what is there can be read; a later tick, or change, settles
                     settle(store._parts, newest)

@@ -13,7 +13,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from cas import Depth, DiskFailed, Name, NoSpace, Record, RootReadOnly, Store, UnsafeFilesystem, rebuild_index
+from cas import (
+    Depth,
+    DiskFailed,
+    Name,
+    NoSpace,
+    PacksMissing,
+    Record,
+    RootReadOnly,
+    Store,
+    UnsafeFilesystem,
+    rebuild_index,
+)
 from cas.config import EngineSettings
 from cas.disk import Disk, refusals
 from cas.moving import put_by
@@ -201,6 +212,37 @@ def test_packs_behind_a_link_are_counted(tmp_path: Path) -> None:
         push(store, "kept", noise(MIB))
         usage = store.usage({}, 0)
         assert usage.disk == sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("reading", [False, True], ids=["writing", "reading"])
+@pytest.mark.parametrize("where", ["mount point", "link", "link to nothing", "nothing"])
+def test_nothing_is_made_where_the_disk_of_the_packs_is_not_mounted(
+    tmp_path: Path, where: str, *, reading: bool
+) -> None:
+    """Neither in what lies below it, nor elsewhere; mounted, it is the store that it was."""
+    root, disk, below = tmp_path / "root", tmp_path / "disk", tmp_path / "below"
+    with Store.open(root, SMALL, create=True) as store:
+        kept = push(store, "kept", noise(MIB))
+    packs = root / "packs"
+    packs.rename(disk)
+    if where == "mount point":
+        packs.mkdir()
+    elif where != "nothing":
+        packs.symlink_to(below)
+    if where == "link":
+        below.mkdir()
+    before = set(tmp_path.rglob("*"))
+    is_none = where == "link to nothing"
+    why = "mount the disk that it leads to" if is_none else "nothing was changed. If .* mount it"
+    with pytest.raises(RootReadOnly if is_none else PacksMissing, match=why):
+        Store.open(root, SMALL, reading=reading)
+    assert set(tmp_path.rglob("*")) == before
+    if where == "mount point":
+        packs.rmdir()
+    packs.unlink(missing_ok=True)
+    packs.symlink_to(disk)
+    with Store.open(root, SMALL) as store:
+        assert read(store, kept) == noise(MIB)
 
 
 def test_packs_on_a_network_are_refused(tmp_path: Path) -> None:

@@ -432,7 +432,7 @@ class TestRecoveries:
 
     @pytest.mark.parametrize(
         ("module", "verb"),
-        [(cas.root, "_make_folders"), (cas.root, "write_file"), (cas.store, "Index"), (cas.store, "settle")],
+        [(cas.root, "_make_missing"), (cas.root, "write_file"), (cas.store, "Index"), (cas.store, "settle")],
     )
     def test_an_interrupted_creation_is_completed_by_the_next_opener(
         self, module: ModuleType, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
