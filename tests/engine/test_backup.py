@@ -131,6 +131,7 @@ def test_a_backup_beside_pushes_has_all_that_was_acknowledged_before(tmp_path: P
                 thread.join(30)
 
 
+@pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize("failure", [Ends, NoSpace, DiskFailed])
 def test_a_backup_that_ends_anywhere_leaves_the_one_before_or_the_new_one(
     tmp_path: Path, failure: type[BaseException]
@@ -179,6 +180,7 @@ def refuses_to_make_do(root: Path) -> None:
             mend_manifest(root, SMALL)
 
 
+@pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize("is_damaged", [False, True])
 def test_a_restore_that_ends_anywhere_goes_on(tmp_path: Path, *, is_damaged: bool) -> None:
     """Until it is done the root is no store; then it is whole. What is damaged is told by the last call, too."""

@@ -205,6 +205,7 @@ def test_an_era_lasts_while_the_process_that_began_it_lives(tmp_path: Path) -> N
     assert rebuild_index(root, SMALL, force=True).names == 2
 
 
+@pytest.mark.usefixtures("unsynced")
 def test_a_restore_that_was_cut_off_makes_a_store_of_its_own(tmp_path: Path) -> None:
     """At each change of the disk in turn: wherever it was ended, what comes of it does not pass for the first store."""
     root, first, second, new = (tmp_path / name for name in ("root", "first", "second", "new"))
@@ -227,6 +228,7 @@ def test_a_restore_that_was_cut_off_makes_a_store_of_its_own(tmp_path: Path) -> 
     assert each_step(work, Ends) > 10
 
 
+@pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize("failure", [Ends, DiskFailed])
 def test_a_backup_that_ended_anywhere_is_its_stores_still(tmp_path: Path, failure: type[BaseException]) -> None:
     """At each change of the disk in turn; and no other's, whichever of the two indexes is in place."""

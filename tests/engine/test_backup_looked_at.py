@@ -152,6 +152,7 @@ def test_what_a_check_of_a_backup_found_the_next_backup_mends(
     assert contents_of(backup) == DATA
 
 
+@pytest.mark.usefixtures("unsynced")
 def test_what_a_check_found_is_mended_by_whichever_backup_gets_done(root: Path, backup: Path) -> None:
     """At each change of the disk in turn: those that are ended do not forget it."""
     rot(backup)

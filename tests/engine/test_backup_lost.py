@@ -286,6 +286,7 @@ def spoil_blob(root: Path) -> None:
         flip(data, at + len(LOST[0].pack()) + 1)
 
 
+@pytest.mark.usefixtures("unsynced")
 def test_a_backup_that_ends_anywhere_has_what_was_lost(tmp_path: Path) -> None:
     """At each change of the disk in turn: never is there a moment at which nobody has it."""
     root, first = tmp_path / "root", tmp_path / "first"

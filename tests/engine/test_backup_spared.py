@@ -288,6 +288,7 @@ def test_the_store_looks_at_once_into_what_its_backup_saw(root: Path, backup: Pa
         assert {each for each, when in checked.items() if when == DOUBTED} == {pack}
 
 
+@pytest.mark.usefixtures("unsynced")
 def test_a_backup_that_ends_anywhere_has_what_rotted_meanwhile(root: Path, backup: Path) -> None:
     """At each change of the disk in turn: never is there a moment at which nobody has it."""
     with opened(root) as store:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from cas import Store
@@ -46,6 +49,17 @@ class BreakingDisk(SteppingDisk):
     def unlink(self, path: Path) -> None:
         self._step()
         super().unlink(path)
+
+
+@pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody wait for the disk: a process that ends takes nothing along that it wrote, so no sync proves anything.
+
+    Each is a change of the disk as ever, at which work ends. Else thousands of them take minutes on a slow disk.
+    """
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda _fd: None)
+    monkeypatch.setattr(lmdb, "open", partial(lmdb.open, sync=False))
 
 
 def each_step(work: Callable[[BreakingDisk], object], failure: type[BaseException], limit: int = 200) -> int:
