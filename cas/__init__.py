@@ -44,7 +44,7 @@ from cas.extent import FileRange
 from cas.finding import CHECKS, REPAIR, Depth, Finding, Scope
 from cas.hashing import Tap
 from cas.held import Held, Places
-from cas.identity import inspect_manifest, mend_manifest
+from cas.identity import demand_no_half, inspect_manifest, mend_manifest
 from cas.mirror import CopyReport
 from cas.names import Name, Record
 from cas.reader import Packed, Reader
@@ -121,6 +121,7 @@ __all__ = [
     "UploadState",
     "Usage",
     "check_source",
+    "demand_no_half",
     "inspect_index",
     "inspect_manifest",
     "mend_manifest",

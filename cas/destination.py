@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from cas.commit import JOURNAL_SEQ
-from cas.diary import Diary
+from cas.diary import Diary, has_had_copy
 from cas.era import descends, eras
 from cas.errors import Damaged, InUse, NotAStore, Occupied, OpenError, RootReadOnly
 from cas.index import Index
@@ -132,9 +132,7 @@ def diary_of_backup(target: Layout, store: str, root: Path, index: Index, settin
         raise Occupied(f"{target.root} holds the backup of another store; choose another folder")
     diary.restores = False
     if not target.index_data.is_file():
-        # store.json comes after the first index, the cell just before it, which until then is the copy.
-        has_copy = (target.index_copy / "data.mdb").exists()
-        if target.manifest.exists() or (target.journal_cell.exists() and not has_copy):
+        if has_had_copy(target):
             raise without_index(target.root, "gone", "--rebuild-index")
         return Begun(diary)
     there, here = _state_of(target, settings), index.read(_State.of)

@@ -74,6 +74,16 @@ class Diary:
         self.changes = [change]
 
 
+def has_had_copy(layout: Layout) -> bool:
+    """Tell whether all of a copy was ever in a folder, whatever it lost since; else the first one was cut off.
+
+    `store.json` comes after the first index, the cell just before it, which until then is the copy.
+    """
+    has_copy = (layout.index_copy / "data.mdb").exists()
+    is_known = layout.manifest.exists() or layout.index_data.is_file()
+    return is_known or (layout.journal_cell.exists() and not has_copy)
+
+
 def packs_reach(layout: Layout, change: int) -> int | None:
     """Return how far packs may go in a copy whose index ends with this change; None if it is no copy, or one no more.
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cas.check import inspect_index
-from cas.diary import Diary
+from cas.commit import JOURNAL_SEQ
+from cas.diary import Diary, has_had_copy
 from cas.disk import Disk
 from cas.errors import CasError, NotAStore
 from cas.finding import Finding
@@ -25,10 +26,13 @@ from cas.root import FORMAT, Manifest, check_owner, has_remains, put_manifest, r
 from cas.scan import pack_paths
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from cas.config import EngineSettings
+    from cas.view import View
 
+T = TypeVar("T")
 _REMAKE: Final = "run cas fsck --repair, which makes it anew from what packs and index say"
 _ELSE: Final = "restore store.json from a backup"
 _ID_SIZE: Final = 16
@@ -75,6 +79,28 @@ def mend_manifest(root: Path, settings: EngineSettings) -> bool:
     return True
 
 
+def demand_no_half(root: Path, settings: EngineSettings) -> None:
+    """Refuse to mend a backup while half of a later copy lies in it, which would count from the first change on.
+
+    Whoever has made a change there since has a store, and no backup.
+
+    Args:
+        root, settings: as for `Store.open`; its index can be read.
+
+    Raises:
+        NotAStore: it does.
+    """
+    layout = Layout(root)
+    diary = Diary.read(layout.diary) if layout.index_data.is_file() else None
+    if diary is None or diary.restores or not diary.reach:
+        return
+    if _look(layout, settings, lambda view: view.number(JOURNAL_SEQ)) in diary.changes:
+        raise NotAStore(
+            f"a cas backup into {root} was cut off; call it again, which goes on, before anything is mended there. "
+            f"If its store is gone, cas restore {root} into an empty folder, and mend that"
+        )
+
+
 def _flaw(layout: Layout, settings: EngineSettings) -> str | None:
     if not layout.root.is_dir() or not has_remains(layout):
         return None
@@ -101,9 +127,10 @@ def _identity(layout: Layout, settings: EngineSettings) -> bytes:
     found_in = list(headers(dict(pack_paths(layout))))
     packs, index = Counter(header.store for header in found_in), _index_says(layout, settings)
     diary = Diary.read(layout.diary)
-    if diary is not None and diary.restores and not layout.manifest.exists():
+    if diary is not None and not (layout.manifest.exists() if diary.restores else has_had_copy(layout)):
+        what = "restore" if diary.restores else "backup"
         raise NotAStore(
-            f"a cas restore into {layout.root} was cut off, and not all is here; call it again, which goes on"
+            f"a cas {what} into {layout.root} was cut off, and not all is here; call it again, which goes on"
         )
     if any(header.format > PACK_FORMAT for header in found_in):
         raise NotAStore(f"packs of a newer version lie in {layout.packs}; upgrade cas, or {_ELSE}")
@@ -126,10 +153,15 @@ def _index_says(layout: Layout, settings: EngineSettings) -> bytes:
         return b""
     with suppress(CasError):
         if inspect_index(layout.root, settings, reading=True) is None:
-            with visiting(layout, Disk().random(OWNER_SIZE), settings.write_wait_s):
-                index = Index(layout.index, settings)
-                try:
-                    return index.read(noted)
-                finally:
-                    index.close()
+            return _look(layout, settings, noted)
     return b""
+
+
+def _look(layout: Layout, settings: EngineSettings, look: Callable[[View], T]) -> T:
+    """Look at an index that can be read, without opening the store."""
+    with visiting(layout, Disk().random(OWNER_SIZE), settings.write_wait_s):
+        index = Index(layout.index, settings)
+        try:
+            return index.read(look)
+        finally:
+            index.close()

@@ -29,6 +29,7 @@ from cas import (
     Scope,
     Store,
     check_source,
+    demand_no_half,
     inspect_index,
     inspect_manifest,
     mend_manifest,
@@ -191,6 +192,8 @@ def _opened(work: Callable[[Store], int], settings: Settings, report: Report, *,
             report.mended(finding)
         if finding := inspect_index(settings.root, settings.engine, reading=reading):  # before opening changes anything
             return report.stop(finding)
+        if not reading:
+            demand_no_half(settings.root, settings.engine)
         with Store.open(settings.root, settings.engine, reading=reading) as store, ticking(store):
             give_way()
             return work(store)

@@ -163,6 +163,46 @@ def test_a_backup_that_was_cut_off_can_be_looked_at(root: Path, tmp_path: Path) 
     assert names(tmp_path / "backup") == names(root)
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
+def test_a_backup_that_was_cut_off_is_not_mended(root: Path, tmp_path: Path, *, is_first: bool) -> None:
+    """Half a copy would be a store of its own then, or pass for a whole one; the next backup goes on, as it says."""
+    backup = tmp_path / "backup"
+    if not is_first:
+        run("backup", backup, "--root", root)
+        push(root, 3)
+    with Store.open(root) as store:
+        cut_off_backup(store, backup)
+    before = {path: path.read_bytes() for path in backup.rglob("*") if path.suffix != ".mdb" and path.is_file()}
+    ended = run_cas("fsck", "--repair", "--root", backup)
+    assert ended.returncode == (4 if is_first else 8)
+    assert "a cas backup into" in ended.stdout + ended.stderr
+    assert "was cut off" in ended.stdout + ended.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    assert (backup / "store.json").exists() is not is_first
+    run("backup", backup, "--root", root)
+    assert names(backup) == names(root)
+
+
+def test_a_backup_that_was_cut_off_and_became_a_store_is_mended(root: Path, tmp_path: Path) -> None:
+    """By its first change; what was half there counts no more."""
+    run("backup", tmp_path / "backup", "--root", root)
+    push(root, 3)
+    with Store.open(root) as store:
+        cut_off_backup(store, tmp_path / "backup")
+    push(tmp_path / "backup", 4)
+    assert run_cas("gc", "--root", tmp_path / "backup").returncode == 1  # which sets that aside
+    assert run_cas("fsck", "--repair", "--root", tmp_path / "backup").returncode == 0
+
+
+def test_a_backup_that_is_whole_may_be_mended(root: Path, tmp_path: Path) -> None:
+    """Also the first one, and also where `store.json` is what it lost."""
+    run("backup", tmp_path / "backup", "--root", root)
+    (tmp_path / "backup" / "store.json").unlink()
+    assert run_cas("fsck", "--repair", "--root", tmp_path / "backup").returncode == 1
+    assert run_cas("fsck", "--repair", "--root", tmp_path / "backup").returncode == 0
+    run("backup", tmp_path / "backup", "--root", root)
+
+
 def test_what_a_check_of_a_backup_finds_the_next_backup_mends(root: Path, tmp_path: Path) -> None:
     """So the check says, and not what would make a store of its own of it."""
     run("backup", tmp_path / "backup", "--root", root)
