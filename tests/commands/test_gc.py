@@ -301,6 +301,21 @@ assert set(kinds.values()) == {os.SCHED_OTHER}, kinds
         assert process.wait(60) == 0
 
 
+@pytest.mark.parametrize("how", ["give_way(); burn()", "giving_way(burn)"], ids=["at work", "loading"])
+def test_maintenance_lets_its_core_be_idle_now_and_then(how: str) -> None:
+    """For moments, so that what waits for another core gets this one; and it ends as it would without."""
+    script = f"""
+import resource, time
+from tools.priority import give_way, giving_way
+def burn():
+    while time.process_time() < 1: pass
+{how}
+assert resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw > 20
+"""
+    with start_python(script) as process:
+        assert process.wait(60) == 0
+
+
 def test_uploads_that_nobody_goes_on_with_are_told_and_ended_when_asked(server: StartServer, tmp_path: Path) -> None:
     """Without the option they wait for their clients; with it their bytes come back, and what is young stays."""
     root = tmp_path / "root"
