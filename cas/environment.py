@@ -1,8 +1,7 @@
 """The LMDB environment of one process: opening, map growth, short transactions, and LMDB's errors in our words.
 
-Layer: L2. Knows nothing of tables. LMDB's traps live here: one environment a process, never used after a fork,
-a map that
-any process may grow, a read transaction that pins pages for as long as it lives.
+Layer: L2. Knows nothing of tables. LMDB's traps live here: one environment a process, never used after a fork, a map
+that any process may grow, a read transaction that pins pages for as long as it lives.
 """
 
 from __future__ import annotations
@@ -10,16 +9,17 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar, cast, final
 
 import lmdb
-import xxhash
 
 from cas import slots
 from cas.errors import Busy, CasError, Damaged, DiskFailed, Forbidden, InUse, NoSpace
 from cas.gate import Gate
 from cas.pagefile import TRIES, is_empty, metas_flaw, state_flaw
+from cas.rows import LONG, PIECES, Pieces, sealed, unsealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _OPEN: set[str] = set()  # real paths: a second opening in one process would end the first one's locks
-_SEAL_BYTES = 4  # enough to notice rot; against ill will nothing in the index helps
 _ROOM = 1 << 20  # bytes: with fewer left a disk is full, whatever it says
 _FORMAT = 0  # the engine of LMDB 0.9; an environment variable must not choose our file format
 _DAMAGE = (
@@ -190,10 +189,11 @@ class Transaction:
     LMDB 0.9 has no checksums, so every row of a table with one value a key carries one over key and value (I9).
     """
 
-    __slots__ = ("_env", "_place", "_tables", "_txn")
+    __slots__ = ("_env", "_pieces", "_place", "_tables", "_txn")
 
     def __init__(self, tx: lmdb.Transaction, tables: dict[str, lmdb._Database], env: lmdb.Environment, at: str) -> None:
         self._txn, self._tables, self._env, self._place = tx, tables, env, at
+        self._pieces = Pieces(tx, tables[PIECES])
 
     @property
     def moment(self) -> int:
@@ -207,11 +207,18 @@ class Transaction:
             Damaged: the row is not what was written.
         """
         stored = cast("bytes | None", self._txn.get(key, db=self._tables[table]))
-        return None if stored is None else _unsealed(key, stored)
+        return None if stored is None else unsealed(key, self._pieces.whole(table, key, stored))
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
         """Set a key's value."""
-        self._txn.put(key, _sealed(key, value), db=self._tables[table])
+        row = sealed(key, value)
+        if table in LONG:
+            self._drop_pieces(table, key)
+            row = self._pieces.put(table, key, row)
+        self._txn.put(key, row, db=self._tables[table])
+
+    def _drop_pieces(self, table: str, key: bytes) -> None:
+        self._pieces.drop(table, key, cast("bytes | None", self._txn.get(key, db=self._tables[table])))
 
     def add(self, table: str, key: bytes, value: bytes) -> None:
         """Add one to the values of a key, in a table of several."""
@@ -225,6 +232,8 @@ class Transaction:
 
     def delete(self, table: str, key: bytes, value: bytes = b"") -> bool:
         """Remove a key, or one of its values."""
+        if table in LONG:
+            self._drop_pieces(table, key)
         return bool(self._txn.delete(key, value, db=self._tables[table]))
 
     def count(self, table: str) -> int:
@@ -233,7 +242,7 @@ class Transaction:
 
     def cursor(self, table: str) -> Cursor:
         """Return a cursor over a table of one value a key."""
-        return Cursor(self._txn.cursor(db=self._tables[table]))
+        return Cursor(self._txn.cursor(db=self._tables[table]), partial(self._pieces.whole, table))
 
     def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield a table's entries as they lie there, unchecked."""
@@ -266,10 +275,11 @@ class Cursor:
         Damaged: by whatever returns a value, if the row is not what was written.
     """
 
-    __slots__ = ("_cursor",)
+    __slots__ = ("_cursor", "_whole")
 
-    def __init__(self, cursor: lmdb.Cursor) -> None:
-        self._cursor = cursor
+    def __init__(self, cursor: lmdb.Cursor, whole: Callable[[bytes, bytes], bytes]) -> None:
+        """Not for callers: use `Transaction.cursor`; `whole` returns the row that begins with a stored value."""
+        self._cursor, self._whole = cursor, whole
 
     def seek(self, key: bytes) -> bool:
         """Go to the first entry from `key` on."""
@@ -297,12 +307,12 @@ class Cursor:
 
     def value(self) -> bytes:
         """Return the entry's value."""
-        return _unsealed(self.key(), cast("bytes", self._cursor.value()))
+        return unsealed(key := self.key(), self._whole(key, cast("bytes", self._cursor.value())))
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield the entry here and every one that follows; all of them if no place was looked for."""
         for key, stored in cast("Iterator[tuple[bytes, bytes]]", self._cursor):
-            yield key, _unsealed(key, stored)
+            yield key, unsealed(key, self._whole(key, stored))
 
 
 def inspect(path: Path, tables: dict[str, bool], *, max_readers: int) -> str | None:
@@ -346,17 +356,6 @@ def is_open_here(path: Path) -> bool:
 def damaged(what: object) -> Damaged:
     """Say that the index cannot be believed, and what to do."""
     return Damaged(f"the index is damaged ({what}); stop the server and run cas fsck --rebuild-index --force")
-
-
-def _sealed(key: bytes, value: bytes) -> bytes:
-    return value + xxhash.xxh3_64_digest(key + value)[:_SEAL_BYTES]
-
-
-def _unsealed(key: bytes, stored: bytes) -> bytes:
-    value = stored[:-_SEAL_BYTES]
-    if xxhash.xxh3_64_digest(key + value)[:_SEAL_BYTES] != stored[-_SEAL_BYTES:]:
-        raise Damaged("a row of the index is damaged; stop the server and run cas fsck --rebuild-index --force")
-    return value
 
 
 def _is_full(place: str) -> bool:

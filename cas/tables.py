@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cas.extent import Codec, Extent
 from cas.records import BlobEntry, ChunkRef, Role, unpack_refs
+from cas.rows import PIECES
 
 if TYPE_CHECKING:
     from cas.digest import Digest
@@ -29,6 +30,7 @@ TABLES = {  # name → whether a key has several values
     "sessions": False,  # number 8 → a resumable upload; number 8 and a zero byte → all of its bytes while they are few
     "touched": False,  # recipe 8 | raw offset 8 → nothing: segments filed while a collection marks what is in use
     "checked": False,  # id of a pack 8 → when all of its bytes were last looked at, Unix seconds; DOUBTED; TOLD | when
+    PIECES: False,  # table's letter, key of a row there, number 2 → what follows the first page of a long row
     "lost": False,  # digest → the row it had in `blobs`: bytes of it are damaged, so it is not here until it is whole
 }
 DOUBTED = 0  # in place of a time: somebody saw damage in a pack, and nobody has read it through since
