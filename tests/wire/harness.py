@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -128,6 +129,21 @@ def read_all(sock: socket.socket) -> bytes:
     """Read until the peer ends."""
     with contextlib.closing(sock):
         return b"".join(iter(lambda: sock.recv(1 << 20), b""))
+
+
+@final
+class Waiting:
+    """An application that answers nobody, and waits until its client is gone."""
+
+    def __init__(self) -> None:
+        self.came, self.ended = threading.Event(), threading.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, _: Send) -> None:
+        if scope["type"] == "http":
+            self.came.set()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self.ended.set()
 
 
 def ask(running: Running, text: str) -> bytes:

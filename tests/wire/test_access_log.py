@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -24,7 +23,7 @@ from cas import Store
 from tests.support.access_lines import Line, lines
 from tests.support.engine import noise
 from tests.wire.blobs import MIB, application, damaged, keep, mixed, trusting
-from tests.wire.harness import Clock, Running, ask, body_of, count, serving
+from tests.wire.harness import PATIENCE_S, Clock, Running, Waiting, ask, body_of, count, serving
 from tests.wire.http2peer import Peer
 
 CLOSE = "\nHost: a\nConnection: close"
@@ -163,21 +162,13 @@ def test_a_damaged_blob_is_told_by_the_bytes_it_got(log: Path, threads: Threads)
 
 def test_who_left_before_there_was_an_answer_is_a_499(log: Path) -> None:
     """As it is in the logs of other servers."""
-    came, ended = threading.Event(), threading.Event()
-
-    async def gone(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            came.set()
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            ended.set()
-
-    with logged(gone, log) as running:
+    waiting = Waiting()
+    with logged(waiting, log) as running:
         sock = running.connect()
         sock.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert came.wait(30)
+        assert waiting.came.wait(PATIENCE_S)
         sock.close()
-        assert ended.wait(30)
+        assert waiting.ended.wait(PATIENCE_S)
     assert (only(log).request, only(log).status, only(log).bytes) == ("GET /x HTTP/1.1", 499, 0)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from api.config import HttpSettings
 from api.counts import BOUNDS_S, METHODS, OTHER, PROTOCOLS, Counts, Sum, shared_memory
@@ -18,7 +17,7 @@ from api.threads import Threads
 from cas import Store
 from tests.support.engine import noise
 from tests.wire.blobs import MIB, application, keep
-from tests.wire.harness import PATIENCE_S, Running, ask, body_of, count, read_all, serving
+from tests.wire.harness import PATIENCE_S, Running, Waiting, ask, body_of, count, read_all, serving
 from tests.wire.http2peer import Peer
 from tests.wire.test_repeats import Application, question, said
 
@@ -142,23 +141,15 @@ def test_answers_by_heart_are_counted_as_others_are(counts: Counts) -> None:
 
 def test_a_request_under_way_is_seen_and_one_that_nobody_waits_for_is_a_499(counts: Counts) -> None:
     """From its head on, until its application ends."""
-    came, ended = threading.Event(), threading.Event()
-
-    async def gone(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            came.set()
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            ended.set()
-
-    with counted(gone, counts) as running:
+    waiting = Waiting()
+    with counted(waiting, counts) as running:
         sock = running.connect()
         sock.sendall(b"GET /v1/x HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert came.wait(PATIENCE_S)
+        assert waiting.came.wait(PATIENCE_S)
         assert [each.method for each in counts.sums() if each.under_way] == ["GET"]
         assert given(counts) == {}
         sock.close()
-        assert ended.wait(PATIENCE_S)
+        assert waiting.ended.wait(PATIENCE_S)
     assert given(counts) == {("v1", "GET", 499): 1}
     assert only(counts).under_way == 0
 
