@@ -40,7 +40,6 @@ storage:
 http:
   addr: 127.0.0.1:{port}
 {tls}"""
-# Without garbage collection, as the others; equal blobs are found, as it does by itself.
 _ZOT = {"distSpecVersion": "1.0.1-dev", "log": {"level": "error"}}
 _NGINX = """{user}
 worker_processes {workers};
@@ -148,7 +147,7 @@ class Field:
         port, config, tls = _free_port(), folder / "config.json", {}
         if self.authority:
             tls = {"tls": {"cert": str(self.authority.certificate), "key": str(self.authority.key)}}
-        storage = {"rootDirectory": str(folder / "data"), "gc": False}
+        storage = {"rootDirectory": str(folder / "data"), "gc": False}  # the others collect nothing by themselves
         config.write_text(
             json.dumps(_ZOT | {"storage": storage, "http": {"address": "127.0.0.1", "port": str(port), **tls}})
         )

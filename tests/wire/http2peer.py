@@ -67,3 +67,14 @@ class Peer:
             self.speech.send_data(stream, b"a" * piece)
             size -= piece
         self.flush()
+
+
+def ask_with_a_reset(running: Running) -> None:
+    """Ask by a method that is none, which is reset, and then as one should, on the same connection."""
+    peer = Peer(running)
+    peer.request("G(T", "/", ends=True)
+    peer.flush()
+    good = peer.request("HEAD", "/", ends=True)
+    peer.flush()
+    peer.answer(good)
+    peer.sock.close()

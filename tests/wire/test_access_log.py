@@ -24,7 +24,7 @@ from tests.support.access_lines import Line, lines
 from tests.support.engine import noise
 from tests.wire.blobs import MIB, application, damaged, keep, mixed, trusting
 from tests.wire.harness import PATIENCE_S, Clock, Running, Waiting, ask, body_of, count, serving
-from tests.wire.http2peer import Peer
+from tests.wire.http2peer import Peer, ask_with_a_reset
 
 CLOSE = "\nHost: a\nConnection: close"
 
@@ -207,13 +207,7 @@ def test_what_is_refused_before_a_route_has_one_line(log: Path, head: str, reque
 def test_a_request_that_http2_resets_has_a_line(log: Path) -> None:
     """A method that is none."""
     with logged(count, log) as running:
-        peer = Peer(running)
-        peer.request("G(T", "/", ends=True)
-        peer.flush()
-        good = peer.request("HEAD", "/", ends=True)
-        peer.flush()
-        peer.answer(good)
-        peer.sock.close()
+        ask_with_a_reset(running)
     assert [(line.request, line.status) for line in lines(log)] == [("-", 400), ("HEAD / HTTP/2.0", 200)]
 
 

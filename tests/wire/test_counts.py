@@ -18,7 +18,7 @@ from cas import Store
 from tests.support.engine import noise
 from tests.wire.blobs import MIB, application, keep
 from tests.wire.harness import PATIENCE_S, Running, Waiting, ask, body_of, count, read_all, serving
-from tests.wire.http2peer import Peer
+from tests.wire.http2peer import Peer, ask_with_a_reset
 from tests.wire.test_repeats import Application, question, said
 
 CLOSE = "\nHost: a\nConnection: close"
@@ -175,13 +175,7 @@ def test_what_is_refused_before_a_route_is_counted_once(counts: Counts, head: st
 def test_what_http2_resets_and_plain_http_on_a_tls_port_is_counted(counts: Counts, tls: ssl.SSLContext) -> None:
     """As what was no request."""
     with counted(count, counts) as running:
-        peer = Peer(running)
-        peer.request("G(T", "/", ends=True)
-        peer.flush()
-        good = peer.request("HEAD", "/", ends=True)
-        peer.flush()
-        peer.answer(good)
-        peer.sock.close()
+        ask_with_a_reset(running)
     with counted(count, counts, tls=tls) as running:
         ask(running, f"GET /v2/ HTTP/1.1{CLOSE}")
     assert given(counts) == {(OTHER, OTHER, 400): 2, (OTHER, "HEAD", 200): 1}
