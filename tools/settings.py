@@ -150,6 +150,13 @@ class SettingOption(click.Option):
         return {"default": self._shown}  # in people's units; a range would say more than anybody asks
 
 
+# What other servers call it, where click would guess by the letters: --root for --port.
+ELSEWHERE: Final = {
+    **dict.fromkeys(("--port", "--host", "--address", "--listen", "-p"), "--bind HOST:PORT"),
+    **dict.fromkeys(("--data", "--dir", "--path", "--store", "-d"), "--root DIR"),
+}
+
+
 class SettingsCommand(click.Command):
     """A command whose `--help` has one heading a section, and of whose flags for one thing only one may be given."""
 
@@ -162,7 +169,13 @@ class SettingsCommand(click.Command):
                     one = next((name for name in names if name in told), None)
                     if one is not None and given.setdefault(str(param.name), one) != one:
                         raise click.UsageError(f"{given[str(param.name)]} or {one}, not both.", ctx)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            ours = ELSEWHERE.get(error.option_name)
+            if ours is None:
+                raise
+            raise click.UsageError(f"No such option '{error.option_name}'. Did you mean '{ours}'?", ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         headings: dict[Section, list[tuple[str, str]]] = {}

@@ -83,3 +83,22 @@ def test_without_a_command_the_help_is_shown() -> None:
     ended = run_cas()
     assert ended.returncode == 2
     assert "Commands:" in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["serv"], "'serve'"),
+        (["list"], None),
+        (["serve", "--port", "5001"], "'--bind HOST:PORT'"),
+        (["stats", "--data=/srv/cas"], "'--root DIR'"),
+        (["serve", "--tls-ca", "x"], "'--tls-cert'"),
+    ],
+)
+def test_what_was_meant_is_named(arguments: list[str], meant: str | None) -> None:
+    """By what other servers call it, or else by its letters; nothing is guessed where nothing is near."""
+    error = run_cas(*arguments).stderr.splitlines()[-1]
+    if meant is None:
+        assert "Did you mean" not in error
+    else:
+        assert f"Did you mean {meant}?" in error or f"Did you mean one of: {meant}" in error
