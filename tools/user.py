@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +19,7 @@ import click
 
 from api.access import policy, users
 from api.access.accounts import Accounts
-from api.access.errors import InvalidUser, KeptElsewhere, NoSuchUser
+from api.access.errors import InvalidUser, KeptElsewhere, NoSuchUser, UserExists
 from api.access.principal import Action
 from api.content import repositories
 from cas import Names, NotAStore, Reads, Store
@@ -66,12 +67,19 @@ def add(settings: Settings, name: str, *, admin: bool, email: str | None, passwo
       cas user add ci --password-stdin < secret.txt
     """
     users.check_name(name)  # before anybody types a password in vain
+    _check_free(settings, name)
     password = _password(from_stdin=password_stdin)
     with _opened_or_made(settings) as store:
         accounts = Accounts(store, settings.access, time.time)
         accounts.add(name, password, email=email, admin=admin, inherit=True)
         owns = store.read(lambda reads: repositories.any_below(reads, name))
     click.echo(f"added {'the admin ' if admin else ''}{name}" + (f", who has the repositories in {name}/" * owns))
+
+
+def _check_free(settings: Settings, name: str) -> None:
+    with suppress(NotAStore), Store.open(settings.root, settings.engine) as store:
+        if store.read(lambda reads: users.find(reads, name)) is not None:
+            raise UserExists(name, f"; `cas user passwd {name}` sets its password, `cas user set {name}` its rank")
 
 
 def _opened_or_made(settings: Settings) -> Store:

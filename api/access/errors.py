@@ -16,10 +16,10 @@ class InvalidUser(ApiError):
 
 
 class UserExists(ApiError):
-    """The name is taken. Choose another."""
+    """The name is taken. Choose another, unless whoever could change it knows a remedy."""
 
-    def __init__(self, user: str) -> None:
-        super().__init__(400, f"there is an account {user} already")
+    def __init__(self, user: str, remedy: str = "") -> None:
+        super().__init__(400, f"there is an account {user} already{remedy}")
 
 
 class NoSuchUser(ApiError):

@@ -195,6 +195,11 @@ class TestAccounts:
         assert said in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
 
+    def test_a_name_that_is_taken_is_told_before_a_password_is_asked_for(self, cas: Cas) -> None:
+        """With the commands that change the account which is there."""
+        add(cas, "bob")
+        assert "there is an account bob already; `cas user passwd bob` sets" in cas("user", "add", "bob").stderr
+
     def test_a_grant_to_what_is_an_account_hints_at_its_repositories(self, cas: Cas) -> None:
         """It is given as it was said, and whoever meant another thing learns how to say that."""
         add(cas, "bob")
