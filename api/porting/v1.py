@@ -112,6 +112,7 @@ class _Old:
     def __init__(self, folder: Folder, store: Store, terms: Terms, report: Report) -> None:
         self._folder, self._store, self._terms, self._report = folder, store, terms, report
         self._proven: set[str] = set()
+        self._met: set[str] = set()  # images that were there before, each counted once
         self._whole: set[str] = set()  # images that are there, and of which nothing is lost, nor of their ancestors
 
     def repository(self, source: _Source) -> None:
@@ -195,7 +196,8 @@ class _Old:
                 self._leave(home, source, line[-1], str(error))
                 self._leave_above(home, source, image_id, line[-1])
                 return []
-        if not line:
+        if not line and image_id not in self._proven and image_id not in self._met:
+            self._met.add(image_id)
             self._report.counts.unchanged += 1
         self._heal(home, source, above)
         return line

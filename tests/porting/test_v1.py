@@ -166,6 +166,12 @@ def test_a_second_run_reads_no_layer_and_changes_nothing(store: Store, old: Old)
     assert after == before
 
 
+def test_there_already_is_what_was_there_before_the_run(store: Store, old: Old) -> None:
+    """Each image once, however many lists and tags name it."""
+    assert bring("v1", old.folder, store).report.counts.unchanged == 0
+    assert bring("v1", old.folder, store).report.counts.unchanged == 3
+
+
 def test_a_killed_import_is_begun_anew_and_ends_whole(old: Old, tmp_path: Path) -> None:
     """In the middle of the second layer."""
     root = tmp_path / "root"
