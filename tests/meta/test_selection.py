@@ -26,7 +26,7 @@ def collected(**environment: str) -> str:
         timeout=60,
         check=False,
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.returncode in (0, 5), ended.stdout + ended.stderr  # 5: none can run, where Go built no client either
     return ended.stdout
 
 
