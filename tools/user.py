@@ -21,12 +21,16 @@ from api.access import policy, users
 from api.access.accounts import Accounts
 from api.access.errors import InvalidUser, KeptElsewhere, NoSuchUser, UserExists
 from api.access.principal import Action
+from api.access.settings import Mode
 from api.content import repositories
 from cas import Names, NotAStore, Reads, Store
 from tools.settings import Settings, SettingsCommand, with_settings
 
 _MOST_CHARS = 1 << 20  # of stdin; a password is far shorter, and told so
 SEE_ALL = "; `cas user list` shows all"
+_FIRST = (
+    "accounts are asked for by `cas serve --mode auth`; a server that runs in open mode asks nobody until started anew"
+)
 _STDIN = click.option("--password-stdin", is_flag=True, help="Read the password from stdin instead of a terminal.")
 
 
@@ -73,7 +77,10 @@ def add(settings: Settings, name: str, *, admin: bool, email: str | None, passwo
         accounts = Accounts(store, settings.access, time.time)
         accounts.add(name, password, email=email, admin=admin, inherit=True)
         owns = store.read(lambda reads: repositories.any_below(reads, name))
+        is_first = len(store.read(users.list_all)) == 1
     click.echo(f"added {'the admin ' if admin else ''}{name}" + (f", who has the repositories in {name}/" * owns))
+    if is_first and settings.access.mode is Mode.OPEN:
+        click.echo(_FIRST, err=True)
 
 
 def _check_free(settings: Settings, name: str) -> None:
