@@ -89,6 +89,14 @@ class Client(ABC):
         return []
 
 
+class _Go(Client):
+    """Go's own library reads a variable that names whom to trust."""
+
+    def environment(self) -> Mapping[str, str]:
+        trust = {} if self.at.ca is None else {"SSL_CERT_FILE": str(self.at.ca)}
+        return {**super().environment(), **trust}
+
+
 class _Containers(Client):
     """skopeo, podman and buildah read the same configuration and share flags."""
 
@@ -241,14 +249,10 @@ class Docker(Client):
 
 
 @final
-class Crane(Client):
+class Crane(_Go):
     """It takes loopback for plain http by itself, unless the other side speaks TLS."""
 
     name = "crane"
-
-    def environment(self) -> Mapping[str, str]:
-        trust = {} if self.at.ca is None else {"SSL_CERT_FILE": str(self.at.ca)}
-        return {**super().environment(), **trust}
 
     def push(self, image: Image, reference: str) -> None:
         self.run("push", image.folder, self.full(reference))
@@ -319,6 +323,39 @@ class Oras(Client):
         ]
 
 
+@final
+class Regctl(_Go):
+    """It deletes tags by their names, where others resolve them to a digest and delete that."""
+
+    name = "regctl"
+
+    def transport(self) -> list[str]:
+        return ["--host", f"reg={self.at.address},tls=disabled"] if self.at.ca is None else []
+
+    def push(self, image: Image, reference: str) -> None:
+        source = f"ocidir://{image.folder}:{image.tag}"
+        self.run("image", "copy", *self.transport(), source, self.full(reference))
+
+    def pull(self, reference: str) -> str:
+        target = f"ocidir://{self.home / 'pulled'}:pulled"
+        self.run("image", "copy", *self.transport(), self.full(reference), target)
+        return _top(self.home / "pulled")
+
+    def tags(self, repository: str) -> set[str]:
+        return set(self.run("tag", "ls", *self.transport(), self.full(repository)).split())
+
+    def delete(self, reference: str) -> None:
+        self.run("manifest", "delete", "--force-tag-dereference", *self.transport(), self.full(reference))
+
+    def delete_tag(self, reference: str) -> None:
+        self.run("tag", "rm", *self.transport(), self.full(reference))
+
+    def log_in(self, account: Account) -> bool:
+        """It remembers a wrong password, too, and says that it is one."""
+        flags = ["--user", account.name, "--pass-stdin", *self.transport()]
+        return self.try_run("registry", "login", *flags, self.at.address, stdin=account.password).returncode == 0
+
+
 def _top(layout: Path) -> str:
     """Give the digest of what a layout was filled with; oras lists the members of an index beside it, unnamed."""
     listed = json.loads((layout / "index.json").read_text(encoding="utf-8"))["manifests"]
@@ -326,4 +363,6 @@ def _top(layout: Path) -> str:
     return str(top["digest"])
 
 
-CLIENTS: Mapping[str, type[Client]] = {each.name: each for each in (Skopeo, Podman, Buildah, Ctr, Docker, Crane, Oras)}
+CLIENTS: Mapping[str, type[Client]] = {
+    each.name: each for each in (Skopeo, Podman, Buildah, Ctr, Docker, Crane, Oras, Regctl)
+}

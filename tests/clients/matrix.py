@@ -21,6 +21,7 @@ ABLE: Mapping[str, tuple[str, ...]] = {
     "skopeo": ("push", "pull", "list", "delete", "login"),
     "crane": ("push", "pull", "list", "delete", "login"),
     "oras": ("push", "pull", "list", "delete", "login"),
+    "regctl": ("push", "pull", "list", "delete", "login"),
 }
 TRANSPORTS = ("plain", "tls")
 MODES = ("open", "auth")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import Connect, World
-from tests.clients.drivers import CLIENTS, Crane, Oras, Skopeo
+from tests.clients.drivers import CLIENTS, Crane, Oras, Regctl, Skopeo
 from tests.clients.matrix import marks_of
 from tests.support.endpoint import Witness
 from tests.support.images import COMPRESSIONS, Image, image, multi_arch
@@ -92,3 +92,19 @@ def test_what_is_attached_to_an_image_is_found(
     answer = witness.ask("GET", f"/v2/bob/attach/referrers/{put.digest}")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/vnd.oci.image.index.v1+json")
     assert witness.digest("bob/attach", put.tag) == put.digest
+
+
+@pytest.mark.needs("regctl")
+@pytest.mark.parametrize("mode", ["open", "auth"])
+def test_a_tag_alone_is_deleted(mode: str, connect: Connect, world: World, tmp_path: Path) -> None:
+    """By its name: what it pointed to stays, under its digest and its other tag."""
+    put = image(tmp_path / "put", f"untag-{mode}")
+    witness = Witness(world.endpoint("plain", mode))
+    for tag in ("old", "new"):
+        witness.put("bob/untag", put, tag)
+    regctl = connect("regctl", "plain", mode)
+    assert isinstance(regctl, Regctl)
+    regctl.delete_tag("bob/untag:old")
+    assert regctl.tags("bob/untag") == {"new"}
+    assert witness.manifest("bob/untag", "old").status == 404
+    assert witness.digest("bob/untag", put.digest) == put.digest

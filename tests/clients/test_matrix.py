@@ -12,13 +12,13 @@ from typing import cast
 import pytest
 
 from tests.clients.conftest import Connect, World
-from tests.clients.drivers import CLIENTS, Client, Crane, Docker, Oras, Podman, Skopeo
+from tests.clients.drivers import CLIENTS, Client, Crane, Docker, Oras, Podman, Regctl, Skopeo
 from tests.clients.matrix import cells, marks_of
 from tests.support.endpoint import Account, Witness
 from tests.support.images import Image, image
 from tests.support.registry import BOB, EVE
 
-Listing = Podman | Skopeo | Crane | Oras
+Listing = Podman | Skopeo | Crane | Oras | Regctl
 
 
 def each(verb: str) -> pytest.MarkDecorator:
@@ -86,7 +86,7 @@ def test_what_a_client_deletes_is_gone(
     witness = Witness(world.endpoint(transport, mode))
     witness.put(repository, put)
     witness.put(repository, other)
-    cast("Skopeo | Crane | Oras", connect(name, transport, mode)).delete(f"{repository}:{put.tag}")
+    cast("Skopeo | Crane | Oras | Regctl", connect(name, transport, mode)).delete(f"{repository}:{put.tag}")
     assert witness.manifest(repository, put.tag).status == 404
     assert witness.manifest(repository, put.digest).status == 404
     assert witness.digest(repository, other.tag) == other.digest

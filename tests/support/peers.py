@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / ".clients"
 GO_MODULE = ROOT / "tests" / "clients" / "go"
-GO_PROGRAMS = ("conformance", "crane", "oras")
+GO_PROGRAMS = ("conformance", "crane", "oras", "regctl")
 # The first package that the distribution knows is taken.
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "buildah": ("buildah",),
