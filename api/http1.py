@@ -363,6 +363,7 @@ class Http1(H11Protocol):
 
     async def _refuse(self, status: int, sentence: str = "", request: h11.Request | None = None) -> None:
         """Answer what is no proper request, and tell an application that was reading it."""
+        stream = self.stream  # to answer can show that the client is gone, and then there is none any more
         if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             is_head = self._is_head and self.connection.our_state is h11.SEND_RESPONSE  # not that of a request before
             headers, body = refusal(sentence or SENTENCES.get(status, SENTENCES[400]))
@@ -371,15 +372,16 @@ class Http1(H11Protocol):
             if not is_head:
                 await self._send_h11_event(h11.Data(data=body))
             await self._send_h11_event(h11.EndOfMessage())
-            self._tell(status, 0 if is_head else len(body), request)
+            self._tell(stream, status, 0 if is_head or self._connection.lost else len(body), request)
         await self._close_stream()
         await self.send(Linger())
 
-    def _tell(self, status: int, sent_bytes: int, request: h11.Request | None) -> None:
+    def _tell(self, stream: Any, status: int, sent_bytes: int, request: h11.Request | None) -> None:
         """Tell observers of a refusal, with what is known of its request."""
         observers = self._connection.observers
-        if isinstance(self.stream, ObservedStream):
-            self.stream.refused(status, sent_bytes)
+        if isinstance(stream, ObservedStream):
+            if not self._connection.lost:  # else it tells of itself, once its application has ended
+                stream.refused(status, sent_bytes)
         elif observers is not None:
             scope: dict[str, Any] = {"client": self.client, "headers": []}
             if request is not None:

@@ -23,7 +23,7 @@ from cas import Store
 from tests.support.access_lines import Line, lines
 from tests.support.engine import noise
 from tests.wire.blobs import MIB, application, damaged, keep, mixed, trusting
-from tests.wire.harness import PATIENCE_S, Clock, Running, Waiting, ask, body_of, count, serving
+from tests.wire.harness import PATIENCE_S, Clock, Running, Waiting, ask, body_of, count, reset, serving
 from tests.wire.http2peer import Peer, ask_with_a_reset
 
 CLOSE = "\nHost: a\nConnection: close"
@@ -170,6 +170,18 @@ def test_who_left_before_there_was_an_answer_is_a_499(log: Path) -> None:
         sock.close()
         assert waiting.ended.wait(PATIENCE_S)
     assert (only(log).request, only(log).status, only(log).bytes) == ("GET /x HTTP/1.1", 499, 0)
+
+
+def test_who_is_torn_away_in_the_middle_of_a_push_has_one_line(log: Path) -> None:
+    """And none as of what was no request: fail2ban and people would take it for somebody else's."""
+    waiting = Waiting()
+    with logged(waiting, log) as running:
+        sock = running.connect()
+        sock.sendall(b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
+        assert waiting.came.wait(PATIENCE_S)
+        reset(sock)
+        assert waiting.ended.wait(PATIENCE_S)
+    assert (only(log).request, only(log).status, only(log).bytes) == ("PUT /x HTTP/1.1", 499, 0)
 
 
 def test_an_application_that_says_nothing_is_a_500(log: Path) -> None:

@@ -17,7 +17,7 @@ from api.threads import Threads
 from cas import Store
 from tests.support.engine import noise
 from tests.wire.blobs import MIB, application, keep
-from tests.wire.harness import PATIENCE_S, Running, Waiting, ask, body_of, count, read_all, serving
+from tests.wire.harness import PATIENCE_S, Running, Waiting, ask, body_of, count, read_all, reset, serving
 from tests.wire.http2peer import Peer, ask_with_a_reset
 from tests.wire.test_repeats import Application, question, said
 
@@ -152,6 +152,19 @@ def test_a_request_under_way_is_seen_and_one_that_nobody_waits_for_is_a_499(coun
         assert waiting.ended.wait(PATIENCE_S)
     assert given(counts) == {("v1", "GET", 499): 1}
     assert only(counts).under_way == 0
+
+
+def test_who_is_torn_away_in_the_middle_of_a_push_is_counted_once(counts: Counts) -> None:
+    """Where the connection is reset nobody hears that the body was cut short: a 499, and no other request."""
+    waiting = Waiting()
+    with counted(waiting, counts) as running:
+        sock = running.connect()
+        sock.sendall(b"PUT /v2/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
+        assert waiting.came.wait(PATIENCE_S)
+        reset(sock)
+        assert waiting.ended.wait(PATIENCE_S)
+    assert given(counts) == {("v2", "PUT", 499): 1}
+    assert (only(counts).received_bytes, only(counts).sent_bytes) == (2, 0)
 
 
 @pytest.mark.parametrize(
