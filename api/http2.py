@@ -277,5 +277,6 @@ class Http2(H2Protocol):
     async def _reset(self, stream_id: int, code: ErrorCodes) -> None:
         stream = self.connection.streams.get(stream_id)
         if stream is not None and not stream.closed:
-            self.connection.reset_stream(stream_id, code)
+            with suppress(ProtocolError):  # the connection is closed already
+                self.connection.reset_stream(stream_id, code)
             await self._flush()

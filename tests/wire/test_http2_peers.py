@@ -148,3 +148,24 @@ def test_an_http2_request_that_makes_no_sense_is_refused_quietly(
         hourglass.run(running, A_WHILE_S)
         assert is_closed_in_time(peer.sock)
     assert not caplog.records
+
+
+def test_a_connection_that_its_peer_ends_while_an_answer_waits_for_room_ends_quietly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Room and a goodbye in one piece: what was not sent has nobody to go to, and is no news for the log."""
+
+    async def greet(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await PlainTextResponse("hello")(scope, receive, send)
+
+    with serving(greet, HttpSettings()) as running:
+        peer = Peer(running, window=0)
+        stream = peer.request("PUT")
+        peer.flush()
+        peer.read_until(h2.events.ResponseReceived, stream)
+        peer.speech.increment_flow_control_window(1000, stream)
+        peer.speech.close_connection()
+        peer.flush()
+        assert is_closed_in_time(peer.sock)
+    assert not caplog.records
