@@ -114,13 +114,30 @@ class Repeat:
         self._kind.count(int(said[_STATUS]), body_bytes, 0, time.monotonic() - self._began_s)
 
 
+def _numbers(fd: int) -> memoryview[int]:
+    return memoryview(mmap.mmap(fd, os.fstat(fd).st_size)).cast("q")
+
+
+@final
+class Places:
+    """Where all workers count, for whoever sees them die."""
+
+    def __init__(self, fd: int) -> None:
+        self._numbers = _numbers(fd)
+
+    def forget(self, place: int) -> None:
+        """Let nothing be under way in this place any more: its worker is gone, and the next one may take a while."""
+        for begin in range(place * _PLACE, (place + 1) * _PLACE, _ROW):
+            self._numbers[begin + _UNDER_WAY] = 0
+
+
 @final
 class Counts:
     """The counting of one worker, and the sums of all."""
 
     def __init__(self, fd: int, place: int) -> None:
         """Count in this place, the first being 0, of memory that others share."""
-        self._numbers = memoryview(mmap.mmap(fd, os.fstat(fd).st_size)).cast("q")
+        self._numbers = _numbers(fd)
         self._kinds: dict[str, dict[str, Kind]] = {protocol: {} for protocol in PROTOCOLS}
         for number, (protocol, method) in enumerate(_KINDS):
             begin = place * _PLACE + number * _ROW

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
+from api.counts import Places
 from api.evenly import Balance, shared_memory
 from tools.errors import WorkerFailed
 from tools.order import READY, Order
@@ -118,6 +119,7 @@ class Supervisor:
         self._stops = STOP_SIGNALS if order.tls is None else STOP_SIGNALS - {signal.SIGHUP}
         self._memory = shared_memory(workers)
         self._balance = Balance(self._memory)
+        self._counted = None if order.counts is None else Places(order.counts)
         self._slots = [Slot(place + 1, replace(order, place=place, balance=self._memory)) for place in range(workers)]
         self._on_ready, self._on_stop = on_ready, on_stop
         self._announced = False
@@ -194,6 +196,8 @@ class Supervisor:
             self._selector.unregister(slot.process.stdout)
         slot.bury()
         self._balance.forget(slot.number - 1)
+        if self._counted is not None:
+            self._counted.forget(slot.number - 1)
         return status
 
     def _until_due_s(self) -> float | None:

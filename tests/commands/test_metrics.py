@@ -163,6 +163,24 @@ def test_what_was_counted_stays_when_workers_are_killed(server: StartServer, por
     assert running.stop() == 0
 
 
+def test_what_a_dead_worker_had_under_way_is_forgotten_before_another_takes_its_place(
+    server: StartServer, port: int
+) -> None:
+    """That one may be long in coming: one that keeps dying is started later and later."""
+    running = server(workers=2, flags=["--metrics", f"127.0.0.1:{port}"])
+    one, other = running.workers()
+    with stopped(other):
+        push = push_slowly(running)
+        until(lambda: total(port, "cas_requests_in_progress", method="PATCH") == 1)
+    with push:
+        psutil.Process(one).kill()
+        until(lambda: bool({*running.workers()} - {one, other}))
+        (heir,) = {*running.workers()} - {one, other}
+        with stopped(heir):
+            assert total(port, "cas_requests_in_progress") == 0
+    assert running.stop() == 0
+
+
 def test_the_page_agrees_with_the_command(server: StartServer, port: int, tmp_path: Path) -> None:
     """What `cas stats --json` says, each number under its name."""
     push(tmp_path / "root", 1, 1, 2)
