@@ -52,16 +52,14 @@ class AccessLog:
     A log that cannot be written is told of once, and keeps no request from its answer.
 
     Args:
-        target: a file's path, opened again whenever another file is there or none; or a descriptor.
+        target: a file's path, opened at the first line, and again whenever another file is there or none; or a
+            descriptor.
         settings: which address counts as the client's.
         clock: seconds since 1970.
-
-    Raises:
-        OSError: the file cannot be opened.
     """
 
     def __init__(self, target: str | int, settings: HttpSettings, clock: Callable[[], float]) -> None:
-        self._handler = _File(target, encoding="ascii") if isinstance(target, str) else _Output(_writer(target))
+        self._handler = _file(target) if isinstance(target, str) else _Output(_writer(target))
         self._settings, self._clock = settings, clock
         self._second, self._time = -1, ""
         self._is_failing = False
@@ -143,6 +141,10 @@ class _File(_Raising, logging.handlers.WatchedFileHandler):
 
     def _open(self) -> TextIOWrapper:
         return cast("TextIOWrapper", open(self.baseFilename, self.mode, encoding=self.encoding, opener=_opener))
+
+
+def _file(path: str) -> _File:
+    return _File(path, encoding="ascii", delay=True)  # a worker that begins serves, though there is no log
 
 
 def _opener(path: str, flags: int) -> int:

@@ -119,6 +119,26 @@ def test_a_log_that_cannot_be_written_is_one_line_before_anything_starts(
     assert not (tmp_path / "data").exists()
 
 
+def test_a_worker_takes_a_dead_ones_place_though_its_log_cannot_be_opened(server: StartServer, tmp_path: Path) -> None:
+    """Lines are lost and that is told once, but nobody goes without an answer; once it can be opened, it is."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    running = server(flags=["--access-log", folder / "access.log"])
+    moved = folder.rename(tmp_path / "gone")
+    for _ in range(2):
+        (pid,) = running.workers()
+        worker = psutil.Process(pid)
+        worker.kill()
+        worker.wait(60)
+        assert running.get("/lost")[0] == running.get("/lost")[0] == 404
+    assert running.log().count("The access log cannot be written, and lines are lost: ") == 2
+    moved.rename(folder)
+    assert running.get("/again")[0] == 404
+    assert running.stop() == 0
+    assert "Traceback" not in running.log()
+    assert [line.request for line in lines(folder / "access.log")] == ["GET /again HTTP/1.1"]
+
+
 def test_no_standard_output_is_told_as_well(tmp_path: Path) -> None:
     """A service manager may have closed it."""
     shell = ["sh", "-c", 'exec "$@" >&-', "sh"]
