@@ -10,6 +10,7 @@ import ipaddress
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from tools.errors import AddressForbidden, AddressInUse, BadAddress, CommandError
 
@@ -45,10 +46,10 @@ def listen(address: Address, *, backlog: int) -> list[socket.socket]:
     with ExitStack() as opened:
         sockets: list[socket.socket] = []
         absent: OSError | None = None
-        for family, place in _resolve(address):
+        for family, host, link in _resolve(address):
             port = sockets[0].getsockname()[1] if sockets else address.port
             try:
-                sockets.append(opened.enter_context(_bound(family, (place, port), backlog)))
+                sockets.append(opened.enter_context(_bound(family, (host, port, *link), backlog)))
             except OSError as error:
                 if error.errno not in _ABSENT:
                     raise refusal(address, error) from error
@@ -70,15 +71,16 @@ def is_public(sockets: list[socket.socket]) -> bool:
     return not all(ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback for sock in sockets)
 
 
-def _resolve(address: Address) -> list[tuple[socket.AddressFamily, str]]:
+def _resolve(address: Address) -> list[tuple[socket.AddressFamily, str, tuple[int, ...]]]:
+    """Give families and addresses, and of IPv6 on which link that is, where an address alone does not say."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise BadAddress(f"cannot listen on {address}: no address is known for {address.host!r}") from error
-    return list(dict.fromkeys((family, str(place[0])) for family, _, _, _, place in found))
+    return list(dict.fromkeys((family, str(place[0]), place[2:]) for family, _, _, _, place in found))
 
 
-def _bound(family: socket.AddressFamily, place: tuple[str, int], backlog: int) -> socket.socket:
+def _bound(family: socket.AddressFamily, place: tuple[Any, ...], backlog: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         # A restart must not wait for the last server's connections to be forgotten by the kernel.

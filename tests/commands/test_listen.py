@@ -6,6 +6,7 @@ import errno
 import socket
 from contextlib import ExitStack
 
+import psutil
 import pytest
 
 from tools.errors import AddressForbidden, AddressInUse, BadAddress
@@ -87,3 +88,14 @@ def test_each_refusal_of_the_system_has_its_sentence(code: int, kind: type[Excep
     assert type(error) is kind
     assert "127.0.0.1:80" in str(error)
     assert ("CAP_NET_BIND_SERVICE" in str(error)) is (kind is AddressForbidden)
+
+
+def test_addresses_of_one_link_are_listened_on_there() -> None:
+    """All that this machine has. One may stand for others on other links, so the name of its link is a part of it."""
+    for name, addresses in psutil.net_if_addrs().items():
+        for bare in {each.address.partition("%")[0] for each in addresses if each.address.startswith("fe80:")}:
+            host = f"{bare}%{name}"
+            with ExitStack() as opened:
+                (sock,) = (opened.enter_context(each) for each in listen(Address.parse(f"[{host}]:0"), backlog=1))
+                with socket.create_connection((host, sock.getsockname()[1]), timeout=60) as client:
+                    assert client.getpeername()[:2] == sock.getsockname()[:2]
