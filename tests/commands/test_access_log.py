@@ -136,7 +136,8 @@ def test_a_worker_takes_a_dead_ones_place_though_its_log_cannot_be_opened(server
     assert running.get("/again")[0] == 404
     assert running.stop() == 0
     assert "Traceback" not in running.log()
-    assert [line.request for line in lines(folder / "access.log")] == ["GET /again HTTP/1.1"]
+    # A client has its answer before the line is written: so the last of those before may have found the file.
+    assert [line.request for line in lines(folder / "access.log")][-1] == "GET /again HTTP/1.1"
 
 
 def test_no_standard_output_is_told_as_well(tmp_path: Path) -> None:
