@@ -109,6 +109,11 @@ class Layout:
         """An empty file: whoever appends to a data pack, or closes it in its owner's place, locks the pack's byte."""
         return self.locks / "packs"
 
+    @cached_property
+    def shared_locks(self) -> tuple[Path, ...]:
+        """Files without which a process would not see what others are about, and take it or write over it."""
+        return self.journal_cell, self.epochs, self.pack_locks
+
     @property
     def index_copy(self) -> Path:
         """Where a copy of an index waits for the packs it names."""

@@ -2,7 +2,8 @@
 
 Layer: L3. No clock, no process id, no heartbeat (I7). Every caller holds the root folder's lock, so that nobody sees a
 lease between its creation and its lock. Files can be removed under those who have them open, so each process is seen a
-second time: it shares a byte of the folder of all packs, which nobody can do without.
+second time: it shares a byte of the folder of all packs, which nobody can do without. The files by whose locks they see
+what the others are about are there before a lease is, so where one lacks beside a lease, somebody removed it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from cas.errors import CasError, DiskFailed, InUse, NoSpace
+from cas.errors import Busy, CasError, DiskFailed, InUse, NoSpace
 from cas.locks import is_byte_locked, lock_folder, locked_bytes, open_shared, removed, share_byte, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from cas.layout import Layout
 
@@ -30,29 +32,48 @@ class Lease:
 
     def __init__(self, layout: Layout, owner: bytes) -> None:
         self.owner, self._layout = owner, layout
-        fd = try_lock(layout.lease(owner), create=True)
-        assert fd is not None, "an owner's id is random and new"
-        self._fd, self._place = fd, _stand(layout, owner)  # in this order: who stands without a lease lost it
-        self._file = os.fstat(fd)
+        with ExitStack() as undo:
+            self._shared = [(path, _made(path, undo)) for path in layout.shared_locks]  # before this process is seen
+            fd = try_lock(layout.lease(owner), create=True)
+            assert fd is not None, "an owner's id is random and new"
+            undo.callback(os.close, fd)
+            self._place = _stand(layout, owner)  # in this order: who stands without a lease lost it
+            self._file, self._open = os.fstat(fd), undo.pop_all()
 
     def check(self) -> None:
         """See that others can see this process.
 
         Raises:
-            DiskFailed: its lease was removed; or a copy is in its place, and so perhaps in that of all the store.
+            DiskFailed: its lease was removed, or a file by whose locks it sees others; or a copy is in its place, and
+                so perhaps in that of all the store.
         """
-        there = None
-        with suppress(OSError):
-            there = self._layout.lease(self.owner).stat()
-        if there is None or not os.path.samestat(there, self._file):
-            raise DiskFailed(removed(self._layout.locks.name))  # clients are told, who need not know where
+        name = self._layout.locks.name  # clients are told, who need not know where
+        if not _is_still(self._layout.lease(self.owner), self._file):
+            raise DiskFailed(removed(name))
+        for path, made in self._shared:
+            if not _is_still(path, made):
+                raise DiskFailed(removed(f"{name}/{path.name}"))
 
     def release(self) -> None:
         """End the lease of a process that leaves nothing behind."""
         if self._place is not None:
             os.close(self._place)
         self._layout.lease(self.owner).unlink(missing_ok=True)
-        os.close(self._fd)
+        self._open.close()
+
+
+def _made(path: Path, stack: ExitStack) -> os.stat_result:
+    """Make an empty file if it is not there, and return which one it is: no other is taken for it while it is open."""
+    fd = open_shared(path)
+    stack.callback(os.close, fd)
+    return os.fstat(fd)
+
+
+def _is_still(path: Path, made: os.stat_result) -> bool:
+    """Whether a file that was opened by this name has it still."""
+    with suppress(OSError):
+        return os.path.samestat(os.stat(path), made)
+    return False
 
 
 def _stand(layout: Layout, owner: bytes) -> int | None:
@@ -127,12 +148,18 @@ def maintenance_lock(layout: Layout, wait_s: float = 0.0) -> Iterator[None]:
     deadline = time.monotonic() + wait_s
     while (fd := try_lock(layout.maintenance, create=True)) is None and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    if fd is None:
-        raise InUse(f"a collection, repair or backup of {layout.root} is under way; try again when it is done")
-    try:
+    with ExitStack() as stack:
+        try:
+            if fd is None:
+                raise Busy(layout.maintenance.name)
+            stack.callback(os.close, fd)
+            # The file can be removed under who has it, and made anew by the next one; the folder cannot.
+            stack.enter_context(lock_folder(layout.packs, deadline - time.monotonic()))
+        except Busy:
+            raise InUse(
+                f"a collection, repair or backup of {layout.root} is under way; try again when it is done"
+            ) from None
         yield
-    finally:
-        os.close(fd)
 
 
 @contextmanager
@@ -181,14 +208,16 @@ def present(layout: Layout) -> set[bytes]:
     """Return the owners of all who have a store open.
 
     Raises:
-        InUse: some have whose leases were removed, or the lock file of the index. They go on with files that have no
-            name any more: whoever made others would not be seen by them, nor see them, and take what they rely on.
+        InUse: some have whose leases were removed, or the lock file of the index, or another one. They go on with files
+            that have no name any more: whoever made others would not be seen by them, nor see them, and take what they
+            rely on.
     """
     deadline = time.monotonic() + _DEATH_S
     while True:
         alive = survey(layout, b"")[0] if layout.locks.is_dir() else set[bytes]()
-        if alive and not layout.index_lock.exists():  # it is there before a lease is, so nobody made it meanwhile
-            raise InUse(removed(layout.index_lock))
+        for path in (layout.index_lock, *layout.shared_locks) if alive else ():
+            if not path.exists():  # it is there before a lease is, so nobody made it meanwhile
+                raise InUse(removed(path))
         if standing(layout) <= {place(owner) for owner in _leases(layout)}:
             return alive
         if time.monotonic() >= deadline:

@@ -600,7 +600,7 @@ with Store.open(Path(sys.argv[1]), create=True) as store:
         with opened(tmp_path) as store:
             store.close()
             store.close()
-        assert {path.name for path in (tmp_path / "locks").iterdir()} == {"journal", "epochs", "uploads"}
+        assert {path.name for path in (tmp_path / "locks").iterdir()} == {"journal", "epochs", "packs", "uploads"}
 
 
 def test_a_store_is_nobody_elses_business(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def pull_the_plug(store: Store, disk: ForgetfulDisk) -> None:
     parts.files.close()
     parts.pins.close()
     parts.index.close()
-    os.close(store._lease._fd)
+    store._lease._open.close()
     if store._lease._place is not None:
         os.close(store._lease._place)
     disk.cut()
