@@ -137,7 +137,7 @@ def fsck(  # noqa: PLR0913 - a parameter a flag
     report = Report(wanted, as_json=as_json, bytes_per_s=rate and rate * MB)
     scope = Scope(wanted, *(subset or (1, 1)), report.read)
     mend, look = partial(_mend, settings, report, source, dry_run=dry_run), partial(report.look, scope=scope)
-    _guarded(mend if repair else look, settings, report, reading=not repair or dry_run)
+    _guarded(mend if repair else look, settings, report, mends=repair, reading=not repair or dry_run)
 
 
 def _check_usage(mistakes: dict[str, bool]) -> None:
@@ -147,8 +147,8 @@ def _check_usage(mistakes: dict[str, bool]) -> None:
             raise click.exceptions.Exit(exits.FSCK_USAGE)
 
 
-def _guarded(work: Callable[[Store], int], settings: Settings, report: Report, *, reading: bool) -> None:
-    code = _apart(lambda: _opened(work, settings, report, reading=reading))
+def _guarded(work: Callable[[Store], int], settings: Settings, report: Report, *, mends: bool, reading: bool) -> None:
+    code = _apart(lambda: _opened(work, settings, report, mends=mends, reading=reading))
     if code == -signal.SIGBUS and shutil.disk_usage(settings.root).free < MB:  # a page that was mapped got no room
         click.echo("cas: the disk is full; free some space and try again", err=True)
     elif code in _FATAL:
@@ -184,7 +184,7 @@ def _end_with(parent: int) -> None:
         os._exit(exits.COULD_NOT_RUN)
 
 
-def _opened(work: Callable[[Store], int], settings: Settings, report: Report, *, reading: bool) -> int:
+def _opened(work: Callable[[Store], int], settings: Settings, report: Report, *, mends: bool, reading: bool) -> int:
     try:
         if finding := inspect_manifest(settings.root, settings.engine):
             if reading or not _makes_manifest(settings):
@@ -192,7 +192,7 @@ def _opened(work: Callable[[Store], int], settings: Settings, report: Report, *,
             report.mended(finding)
         if finding := inspect_index(settings.root, settings.engine, reading=reading):  # before opening changes anything
             return report.stop(finding)
-        if not reading:
+        if mends:  # be it only said: a dry run is refused as what it tells of would be
             demand_no_half(settings.root, settings.engine)
         with Store.open(settings.root, settings.engine, reading=reading) as store, ticking(store):
             give_way()
