@@ -100,7 +100,7 @@ def inspect_index(root: Path, settings: EngineSettings, *, reading: bool = False
 
 def index(parts: Parts) -> Iterator[Finding]:
     """Yield what is wrong with the index as such."""
-    for look in (tallies.tables, tallies.rows):
+    for look in (tallies.tables, tallies.rows, tallies.pieces):
         wrong = list(look(parts))
         yield from wrong
         if wrong:

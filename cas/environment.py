@@ -19,7 +19,7 @@ from cas import slots
 from cas.errors import Busy, CasError, Damaged, DiskFailed, Forbidden, InUse, NoSpace
 from cas.gate import Gate
 from cas.pagefile import TRIES, is_empty, metas_flaw, state_flaw
-from cas.rows import LONG, PIECES, Pieces, sealed, unsealed
+from cas.rows import Pieces, sealed, unsealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -193,7 +193,7 @@ class Transaction:
 
     def __init__(self, tx: lmdb.Transaction, tables: dict[str, lmdb._Database], env: lmdb.Environment, at: str) -> None:
         self._txn, self._tables, self._env, self._place = tx, tables, env, at
-        self._pieces = Pieces(tx, tables[PIECES])
+        self._pieces = Pieces(tx, tables)
 
     @property
     def moment(self) -> int:
@@ -211,14 +211,7 @@ class Transaction:
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
         """Set a key's value."""
-        row = sealed(key, value)
-        if table in LONG:
-            self._drop_pieces(table, key)
-            row = self._pieces.put(table, key, row)
-        self._txn.put(key, row, db=self._tables[table])
-
-    def _drop_pieces(self, table: str, key: bytes) -> None:
-        self._pieces.drop(table, key, cast("bytes | None", self._txn.get(key, db=self._tables[table])))
+        self._txn.put(key, self._pieces.put(table, key, sealed(key, value)), db=self._tables[table])
 
     def add(self, table: str, key: bytes, value: bytes) -> None:
         """Add one to the values of a key, in a table of several."""
@@ -232,8 +225,7 @@ class Transaction:
 
     def delete(self, table: str, key: bytes, value: bytes = b"") -> bool:
         """Remove a key, or one of its values."""
-        if table in LONG:
-            self._drop_pieces(table, key)
+        self._pieces.drop(table, key)
         return bool(self._txn.delete(key, value, db=self._tables[table]))
 
     def count(self, table: str) -> int:
@@ -247,6 +239,10 @@ class Transaction:
     def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield a table's entries as they lie there, unchecked."""
         yield from cast("Iterator[tuple[bytes, bytes]]", self._txn.cursor(db=self._tables[table]))
+
+    def strays(self) -> Iterator[bytes]:
+        """Yield the keys of pieces of long rows that belong to none."""
+        yield from self._pieces.strays()
 
     def places(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield a table's entries in the order they lie there: keys with nothing, or with one value of several."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from cas.errors import Damaged
 from cas.extent import coalesce
 from cas.finding import REBUILD, Finding
+from cas.rows import PIECES
 from cas.session import UploadState
 from cas.tables import DOUBTED, TABLES, PackState, is_usable, read_place
 
@@ -49,6 +50,13 @@ def rows(parts: Parts) -> Iterator[Finding]:
                 after = parts.index.read(lambda view, after=after, table=table: view.prove_after(table, after, _SLICE))  # type: ignore[misc]
         except Damaged:
             yield Finding("rows", "a row is not what was written", f"index table {table}", REBUILD)
+
+
+def pieces(parts: Parts) -> Iterator[Finding]:
+    """Yield what is left of long rows that are gone: it takes space, and might pass for a part of what comes there."""
+    strays = parts.index.read(lambda view: view.strays())
+    if strays:
+        yield Finding("rows", f"{strays} pieces belong to no row", f"index table {PIECES}", REBUILD)
 
 
 def uploads(parts: Parts) -> Iterator[Finding]:

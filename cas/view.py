@@ -336,6 +336,10 @@ class View:
         told = self.count(table)
         return None if found == told else f"{found} entries are here, and it says {told}"
 
+    def strays(self) -> int:
+        """Count the pieces of long rows that belong to none."""
+        return sum(1 for _ in self._tx.strays())
+
     def logical_bytes(self) -> int:
         """Return the sum over all names."""
         return sum(Record.decode(value).logical_bytes for _, value in self._tx.cursor("refs"))
