@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar, cast, final
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _OPEN: set[str] = set()  # real paths: a second opening in one process would end the first one's locks
 _ROOM = 1 << 20  # bytes: with fewer left a disk is full, whatever it says
+_GROWTH = 64  # pages by which the file may grow before dead readers are looked for
 _FORMAT = 0  # the engine of LMDB 0.9; an environment variable must not choose our file format
 _DAMAGE = (
     lmdb.CorruptedError,
@@ -62,10 +63,8 @@ class Environment:
         self._place = os.path.realpath(path)
         if self._place in _OPEN:
             raise InUse(f"{path} is open in this process already; share that Store object, or close it first")
-        self._pid = os.getpid()
-        self._gate = Gate()
-        self._errors = _Errors(self._place)
-        self._kinds = tables
+        self._pid, self._kinds = os.getpid(), tables
+        self._gate, self._errors = Gate(), _Errors(self._place)
         if what := metas_flaw(self._place, tables):
             raise damaged(what)
         slots.allocate(self._place, max_readers)
@@ -79,6 +78,7 @@ class Environment:
                 lib_version=_FORMAT,
             )
             self._tables = self._opened(tables)
+            self._last_page = int(self._env.info()["last_pgno"])  # when it was last looked whether a reader is dead
         _OPEN.add(self._place)
 
     def _opened(self, tables: dict[str, bool]) -> dict[str, lmdb._Database]:
@@ -126,14 +126,24 @@ class Environment:
         """Run `work` in a write transaction, then commit durably. It runs again if the map had to grow."""
         while True:
             try:
-                with self._inside, self._errors, self._env.begin(write=True) as txn:
-                    result = work(Transaction(txn, self._tables, self._env, self._place))
+                with self._inside, self._errors:
+                    with self._env.begin(write=True) as txn:
+                        result = work(Transaction(txn, self._tables, self._env, self._place))
+                    self._mind_growth()
             except lmdb.MapResizedError:
                 self._resize(0)
             except (lmdb.MapFullError, MapFull):
                 self._resize(self._env.info()["map_size"] * 2)
             else:
                 return result
+
+    def _mind_growth(self) -> None:
+        """Free the slots of dead readers if the file grew: what they saw is kept, and all else takes new pages."""
+        last_page = int(self._env.info()["last_pgno"])
+        if last_page >= self._last_page + _GROWTH:
+            self._last_page = last_page
+            with suppress(lmdb.Error):  # what was committed is
+                self._env.reader_check()
 
     def copy(self, folder: Path, work: Callable[[Transaction], T]) -> T:
         """Copy the environment as it is at one moment to an empty folder, and return what `work` saw of that moment.

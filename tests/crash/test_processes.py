@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from cas import Busy, Digest, IndexMissing, Name, Names, Record, Store, rebuild_index
-from tests.support.engine import KIB, SMALL, noise, opened, push, read, stage
+from cas.records import BlobEntry
+from tests.support.engine import KIB, MIB, SMALL, noise, opened, push, read, stage
 from tests.support.processes import run_module, run_python, run_to_its_death, start_python
 from tests.support.writer import script
 
@@ -143,6 +144,29 @@ store._parts.index.read(lambda view: os.kill(os.getpid(), signal.SIGKILL))
                 run_to_its_death(script, tmp_path)
                 store.tick()
             assert read(store, digest) == noise(90 * KIB)
+            assert store._parts.index.check_readers() == 0
+
+    def test_a_reader_that_was_killed_does_not_let_the_index_grow_until_the_next_tick(self, tmp_path: Path) -> None:
+        """What it saw is kept for it; so all that others change takes new pages, until it is known to be dead."""
+        script = """
+import os, signal, sys
+from pathlib import Path
+from cas import Store
+from tests.support.engine import SMALL
+store = Store.open(Path(sys.argv[1]), SMALL)
+store._parts.index.read(lambda view: os.kill(os.getpid(), signal.SIGKILL))
+"""
+        data = tmp_path / "index" / "data.mdb"
+        blob = BlobEntry(Digest.of(b"it"), 2, 1, 1, inline=noise(20 * KIB))
+        with opened(tmp_path) as store:
+            for _ in range(9):  # then enough is free
+                store._parts.index.write(lambda edit: edit.put_blob(blob))
+            for _ in range(3):
+                run_to_its_death(script, tmp_path)
+                before = data.stat().st_size
+                for _ in range(100):
+                    store._parts.index.write(lambda edit: edit.put_blob(blob))
+                assert data.stat().st_size - before < MIB
             assert store._parts.index.check_readers() == 0
 
     def test_a_rebuild_that_was_killed_is_never_taken_for_an_index(self, tmp_path: Path) -> None:
