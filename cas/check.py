@@ -57,7 +57,7 @@ def check(parts: Parts, scope: Scope, alone: Alone = nullcontext, *, doubts: boo
         yield from wrong
         return
     yield from _names(parts)
-    for look in (tallies.uploads, tallies.sums, tallies.hints):
+    for look in (tallies.pieces, tallies.uploads, tallies.sums, tallies.hints):
         yield from look(parts)
     yield from _recipes(parts, scope, alone)
     yield from _lost(parts)
@@ -100,7 +100,7 @@ def inspect_index(root: Path, settings: EngineSettings, *, reading: bool = False
 
 def index(parts: Parts) -> Iterator[Finding]:
     """Yield what is wrong with the index as such."""
-    for look in (tallies.tables, tallies.rows, tallies.pieces):
+    for look in (tallies.tables, tallies.rows):
         wrong = list(look(parts))
         yield from wrong
         if wrong:
