@@ -33,12 +33,15 @@ class Lease:
     def __init__(self, layout: Layout, owner: bytes) -> None:
         self.owner, self._layout = owner, layout
         with ExitStack() as undo:
-            self._shared = [(path, _made(path, undo)) for path in layout.shared_locks]  # before this process is seen
+            shared = [(path, _made(path, undo)) for path in layout.shared_locks]  # before this process is seen
             fd = try_lock(layout.lease(owner), create=True)
             assert fd is not None, "an owner's id is random and new"
             undo.callback(os.close, fd)
             self._place = _stand(layout, owner)  # in this order: who stands without a lease lost it
-            self._file, self._open = os.fstat(fd), undo.pop_all()
+            name = layout.locks.name  # clients are told, who need not know where
+            self._files = [(str(layout.lease(owner)), os.fstat(fd), name)]
+            self._files += [(str(path), made, f"{name}/{path.name}") for path, made in shared]
+            self._open = undo.pop_all()
 
     def check(self) -> None:
         """See that others can see this process.
@@ -47,12 +50,9 @@ class Lease:
             DiskFailed: its lease was removed, or a file by whose locks it sees others; or a copy is in its place, and
                 so perhaps in that of all the store.
         """
-        name = self._layout.locks.name  # clients are told, who need not know where
-        if not _is_still(self._layout.lease(self.owner), self._file):
-            raise DiskFailed(removed(name))
-        for path, made in self._shared:
+        for path, made, name in self._files:
             if not _is_still(path, made):
-                raise DiskFailed(removed(f"{name}/{path.name}"))
+                raise DiskFailed(removed(name))
 
     def release(self) -> None:
         """End the lease of a process that leaves nothing behind."""
@@ -69,11 +69,12 @@ def _made(path: Path, stack: ExitStack) -> os.stat_result:
     return os.fstat(fd)
 
 
-def _is_still(path: Path, made: os.stat_result) -> bool:
+def _is_still(path: str, made: os.stat_result) -> bool:
     """Whether a file that was opened by this name has it still."""
-    with suppress(OSError):
+    try:
         return os.path.samestat(os.stat(path), made)
-    return False
+    except OSError:
+        return False
 
 
 def _stand(layout: Layout, owner: bytes) -> int | None:
