@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cas.errors import DiskFailed, Forbidden, NoSpace, OtherDisk, Unreadable
-from cas.files import NO_FOLDER, open_file, rename_new
+from cas.files import NO_FOLDER, moved_away, open_file, rename_new
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -242,7 +242,7 @@ class Disk:
         try:
             found = os.statvfs(path)
         except FileNotFoundError as error:
-            raise DiskFailed(f"{path.name}/ was moved away or removed; put it back") from error
+            raise DiskFailed(moved_away(path)) from error
         return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
     def check_room(self, path: Path, size: int, reserve: Callable[[int], int]) -> None:

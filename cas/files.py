@@ -24,6 +24,11 @@ _CANNOT: Final = {errno.EINVAL, errno.ENOSYS}  # the filesystem, or the system
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
+def moved_away(folder: Path) -> str:
+    """Say that a folder of the store is not where it was, and what to do."""
+    return f"{folder.name}/ was moved away or removed; put it back"
+
+
 def open_file(path: Path) -> int:
     """Open a file for reading, and nothing else that may have its name: a pipe would let one wait for ever.
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cas.errors import Busy, CasError, DiskFailed, InUse, NoSpace
+from cas.files import moved_away
 from cas.locks import is_byte_locked, lock_folder, locked_bytes, open_shared, removed, share_byte, try_lock
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def maintenance_lock(layout: Layout, wait_s: float = 0.0) -> Iterator[None]:
 
     Raises:
         InUse: somebody else is at it.
+        DiskFailed: the folder of all packs was moved away.
     """
     deadline = time.monotonic() + wait_s
     while (fd := try_lock(layout.maintenance, create=True)) is None and time.monotonic() < deadline:
@@ -160,6 +162,8 @@ def maintenance_lock(layout: Layout, wait_s: float = 0.0) -> Iterator[None]:
             raise InUse(
                 f"a collection, repair or backup of {layout.root} is under way; try again when it is done"
             ) from None
+        except FileNotFoundError:
+            raise DiskFailed(moved_away(layout.packs)) from None
         yield
 
 

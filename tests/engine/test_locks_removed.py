@@ -63,6 +63,16 @@ def test_maintenance_whose_file_was_removed_goes_on_alone(tmp_path: Path) -> Non
             pass
 
 
+def test_a_collection_says_that_the_packs_were_moved_away(tmp_path: Path) -> None:
+    """And goes on once they are back."""
+    with opened(tmp_path) as store:
+        moved = (tmp_path / "packs").rename(tmp_path / "away")
+        with pytest.raises(DiskFailed, match="packs/ was moved away or removed; put it back"):
+            store.collect()
+        moved.rename(tmp_path / "packs")
+        store.collect()
+
+
 @pytest.mark.parametrize("lock", WATCHED)
 def test_who_has_a_store_open_of_which_a_lock_went_reads_on_and_keeps_no_newcomer_in_the_dark(
     tmp_path: Path, lock: str

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -49,7 +50,8 @@ def new_tar(size: int = 5000) -> bytes:
 
 
 def packed(data: bytes) -> bytes:
-    return gzip.compress(data, 6, mtime=0)
+    """As the server packs: gzip.compress names no operating system from Python 3.13 on, where zlib names Unix."""
+    return zlib.compress(data, 6, wbits=16 + zlib.MAX_WBITS)
 
 
 @dataclass
