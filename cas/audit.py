@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import xxhash
 
 from cas.commit import JOURNAL_SEQ
+from cas.diary import awaits_index
 from cas.disk import refusals
 from cas.errors import CasError, Damaged, DiskFailed, Missing, Unreadable
 from cas.extent import Codec
@@ -79,7 +80,8 @@ class Audit:
         placed = self._placed()
         top, rows = self._parts.index.read(lambda view: (view.number(JOURNAL_SEQ), view.packs()))
         known = {row.pack for row in rows}
-        for pack in self._those(files - known):
+        strangers = set[int]() if awaits_index(self._parts.layout, top) else files - known
+        for pack in self._those(strangers):
             yield Finding("packs", "the index does not know it; cas gc sets it aside", f"pack {pack:016x}", "cas gc")
         for row in rows:
             if row.state is not PackState.DYING and (self._only is None or row.pack in self._only):

@@ -94,6 +94,20 @@ def packs_reach(layout: Layout, change: int) -> int | None:
     return None if diary is None or change not in diary.changes else max(change, diary.reach)
 
 
+def awaits_index(layout: Layout, change: int) -> bool:
+    """Tell whether packs may be in a folder before the index that knows them: it is a copy, and the last was cut off.
+
+    Args:
+        layout: of the folder.
+        change: the last one of names in its index.
+
+    Raises:
+        Occupied: as for `Diary.read`.
+    """
+    diary = Diary.read(layout.diary)
+    return diary is not None and diary.reach > 0 and change in diary.changes
+
+
 def half_copied(layout: Layout) -> dict[str, int]:
     """Return which packs of the journal a copy that was cut off had brought, and up to which byte they counted before.
 

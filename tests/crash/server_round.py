@@ -359,7 +359,8 @@ class ServerRound:
         before = self._rebuild()
         if self._copy.exists() and (self._copy / "store.json").exists():
             with Store.open(self._copy, _ENGINE) as store:
-                assert not list(store.check(Depth.DEEP))
+                findings = list(store.check(Depth.DEEP))
+            assert not findings, findings
         self._restore(before)
         self._empty()
 

@@ -20,7 +20,7 @@ from tests.support.engine import KIB, SMALL, noise, opened, push
 def seen(root: Path) -> dict[str, bytes]:
     """What a folder tells whoever only looks."""
     with Store.open(root, SMALL, reading=True) as store:
-        assert {finding.check for finding in store.check(Depth.DATA)} <= {"packs"}
+        assert list(store.check(Depth.DATA)) == []  # also where packs are here already of which its index does not know
         return contents(store)
 
 
