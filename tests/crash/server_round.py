@@ -358,7 +358,7 @@ class ServerRound:
         assert self._server.stop() == 0, self._server.log()
         before = self._rebuild()
         if self._copy.exists() and (self._copy / "store.json").exists():
-            with Store.open(self._copy, _ENGINE) as store:
+            with Store.open(self._copy, _ENGINE, reading=True) as store:  # as fsck does: it is a backup still
                 findings = list(store.check(Depth.DEEP))
             assert not findings, findings
         self._restore(before)
