@@ -153,6 +153,15 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
+def push_and_be_torn_away(running: Running, waiting: Waiting, target: str) -> None:
+    """Send the beginning of a body to such an application, and leave by a reset."""
+    sock = running.connect()
+    sock.sendall(f"PUT {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab".encode())
+    assert waiting.came.wait(PATIENCE_S)
+    reset(sock)
+    assert waiting.ended.wait(PATIENCE_S)
+
+
 def ask(running: Running, text: str) -> bytes:
     """Send one request, which should end the connection, and read the whole answer."""
     sock = running.connect()

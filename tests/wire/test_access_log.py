@@ -23,7 +23,7 @@ from cas import Store
 from tests.support.access_lines import Line, lines
 from tests.support.engine import noise
 from tests.wire.blobs import MIB, application, damaged, keep, mixed, trusting
-from tests.wire.harness import PATIENCE_S, Clock, Running, Waiting, ask, body_of, count, reset, serving
+from tests.wire.harness import PATIENCE_S, Clock, Running, Waiting, ask, body_of, count, push_and_be_torn_away, serving
 from tests.wire.http2peer import Peer, ask_with_a_reset
 
 CLOSE = "\nHost: a\nConnection: close"
@@ -176,11 +176,7 @@ def test_who_is_torn_away_in_the_middle_of_a_push_has_one_line(log: Path) -> Non
     """And none as of what was no request: fail2ban and people would take it for somebody else's."""
     waiting = Waiting()
     with logged(waiting, log) as running:
-        sock = running.connect()
-        sock.sendall(b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
-        assert waiting.came.wait(PATIENCE_S)
-        reset(sock)
-        assert waiting.ended.wait(PATIENCE_S)
+        push_and_be_torn_away(running, waiting, "/x")
     assert (only(log).request, only(log).status, only(log).bytes) == ("PUT /x HTTP/1.1", 499, 0)
 
 

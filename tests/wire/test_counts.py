@@ -17,7 +17,17 @@ from api.threads import Threads
 from cas import Store
 from tests.support.engine import noise
 from tests.wire.blobs import MIB, application, keep
-from tests.wire.harness import PATIENCE_S, Running, Waiting, ask, body_of, count, read_all, reset, serving
+from tests.wire.harness import (
+    PATIENCE_S,
+    Running,
+    Waiting,
+    ask,
+    body_of,
+    count,
+    push_and_be_torn_away,
+    read_all,
+    serving,
+)
 from tests.wire.http2peer import Peer, ask_with_a_reset
 from tests.wire.test_repeats import Application, question, said
 
@@ -158,11 +168,7 @@ def test_who_is_torn_away_in_the_middle_of_a_push_is_counted_once(counts: Counts
     """Where the connection is reset nobody hears that the body was cut short: a 499, and no other request."""
     waiting = Waiting()
     with counted(waiting, counts) as running:
-        sock = running.connect()
-        sock.sendall(b"PUT /v2/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
-        assert waiting.came.wait(PATIENCE_S)
-        reset(sock)
-        assert waiting.ended.wait(PATIENCE_S)
+        push_and_be_torn_away(running, waiting, "/v2/x")
     assert given(counts) == {("v2", "PUT", 499): 1}
     assert (only(counts).received_bytes, only(counts).sent_bytes) == (2, 0)
 
