@@ -80,7 +80,9 @@ class Audit:
         placed = self._placed()
         top, rows = self._parts.index.read(lambda view: (view.number(JOURNAL_SEQ), view.packs()))
         known = {row.pack for row in rows}
-        strangers = set[int]() if awaits_index(self._parts.layout, top) else files - known
+        strangers = files - known
+        if strangers and awaits_index(self._parts.layout, top):
+            strangers.clear()
         for pack in self._those(strangers):
             yield Finding("packs", "the index does not know it; cas gc sets it aside", f"pack {pack:016x}", "cas gc")
         for row in rows:

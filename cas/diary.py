@@ -90,8 +90,8 @@ def packs_reach(layout: Layout, change: int) -> int | None:
     Raises:
         Occupied: as for `Diary.read`.
     """
-    diary = Diary.read(layout.diary)
-    return None if diary is None or change not in diary.changes else max(change, diary.reach)
+    diary = _diary_of(layout, change)
+    return None if diary is None else max(change, diary.reach)
 
 
 def awaits_index(layout: Layout, change: int) -> bool:
@@ -104,8 +104,14 @@ def awaits_index(layout: Layout, change: int) -> bool:
     Raises:
         Occupied: as for `Diary.read`.
     """
+    diary = _diary_of(layout, change)
+    return diary is not None and diary.reach > 0
+
+
+def _diary_of(layout: Layout, change: int) -> Diary | None:
+    """Return the diary of a copy whose index ends with this change; None if it is no copy, or one no more."""
     diary = Diary.read(layout.diary)
-    return diary is not None and diary.reach > 0 and change in diary.changes
+    return None if diary is None or change not in diary.changes else diary
 
 
 def half_copied(layout: Layout) -> dict[str, int]:

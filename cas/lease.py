@@ -151,17 +151,16 @@ def maintenance_lock(layout: Layout, wait_s: float = 0.0) -> Iterator[None]:
     deadline = time.monotonic() + wait_s
     while (fd := try_lock(layout.maintenance, create=True)) is None and time.monotonic() < deadline:
         time.sleep(_POLL_S)
+    under_way = InUse(f"a collection, repair or backup of {layout.root} is under way; try again when it is done")
+    if fd is None:
+        raise under_way
     with ExitStack() as stack:
+        stack.callback(os.close, fd)
         try:
-            if fd is None:
-                raise Busy(layout.maintenance.name)
-            stack.callback(os.close, fd)
             # The file can be removed under who has it, and made anew by the next one; the folder cannot.
             stack.enter_context(lock_folder(layout.packs, deadline - time.monotonic()))
         except Busy:
-            raise InUse(
-                f"a collection, repair or backup of {layout.root} is under way; try again when it is done"
-            ) from None
+            raise under_way from None
         except FileNotFoundError:
             raise DiskFailed(moved_away(layout.packs)) from None
         yield

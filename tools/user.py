@@ -77,7 +77,7 @@ def add(settings: Settings, name: str, *, admin: bool, email: str | None, passwo
         accounts = Accounts(store, settings.access, time.time)
         accounts.add(name, password, email=email, admin=admin, inherit=True)
         owns = store.read(lambda reads: repositories.any_below(reads, name))
-        is_first = len(store.read(users.list_all)) == 1
+        is_first = len(store.read(lambda reads: reads.paths(users.USER, limit=2))) == 1
     click.echo(f"added {'the admin ' if admin else ''}{name}" + (f", who has the repositories in {name}/" * owns))
     if is_first and settings.access.mode is Mode.OPEN:
         click.echo(_FIRST, err=True)

@@ -89,8 +89,8 @@ class Client(ABC):
         return []
 
 
-class _Go(Client):
-    """Go's own library reads a variable that names whom to trust."""
+class _Trusting(Client):
+    """Trusts whom a variable names: for programs of Go that have no flag for it, or not for all they do."""
 
     def environment(self) -> Mapping[str, str]:
         trust = {} if self.at.ca is None else {"SSL_CERT_FILE": str(self.at.ca)}
@@ -151,18 +151,13 @@ class _Storing(_Containers):
 
 
 @final
-class Podman(_Storing):
+class Podman(_Trusting, _Storing):
     """The only one beside the engine that searches; it does that as nobody, even when it has an account.
 
-    Without a term it lists the catalogue, and that as its account.
+    Without a term it lists the catalogue, and that as its account. To search it has no flag that names a certificate.
     """
 
     name = "podman"
-
-    def environment(self) -> Mapping[str, str]:
-        """`podman search` has no flag that names a certificate."""
-        trust = {} if self.at.ca is None else {"SSL_CERT_FILE": str(self.at.ca)}
-        return {**super().environment(), **trust}
 
     def storage(self) -> list[str]:
         return [*super().storage(), "--cgroup-manager=cgroupfs", "--events-backend=none"]
@@ -249,7 +244,7 @@ class Docker(Client):
 
 
 @final
-class Crane(_Go):
+class Crane(_Trusting):
     """It takes loopback for plain http by itself, unless the other side speaks TLS."""
 
     name = "crane"
@@ -324,7 +319,7 @@ class Oras(Client):
 
 
 @final
-class Regctl(_Go):
+class Regctl(_Trusting):
     """It deletes tags by their names, where others resolve them to a digest and delete that."""
 
     name = "regctl"
