@@ -14,7 +14,7 @@ import heapq
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Final
 
 from api.content.repository import LIBRARY, Repository
@@ -53,7 +53,7 @@ def add(names: Names, access: str, name: str) -> None:
     if _size(lines) <= PAGE_BYTES:
         _write(names, page, lines)
         return
-    half = len(lines) // 2
+    half = _middle(lines)
     _write(names, page, lines[:half])
     _write(names, Name(page.kind, lines[half]), lines[half:])
 
@@ -80,6 +80,12 @@ def _take_next(names: Names, page: Name, most: int) -> list[str]:
     name, found = following[0]
     names.delete(name)
     return found.value.decode().split("\n")
+
+
+def _middle(lines: list[str]) -> int:
+    """Return at which line to split a page, so that either part has about half of its bytes, and a line at least."""
+    ends = list(accumulate(len(line) + 1 for line in lines))
+    return min(range(1, len(lines)), key=lambda at: abs(2 * ends[at - 1] - ends[-1]))
 
 
 def _size(lines: list[str]) -> int:

@@ -130,6 +130,12 @@ TestAgainstSets.settings = settings(max_examples=30, stateful_step_count=25)
 class TestPages:
     """However names come and go, pages stay few and small."""
 
+    def test_a_page_is_split_in_the_middle_of_its_bytes(self, store: Store) -> None:
+        """Not of its lines: long names behind short ones would be too much for a page by themselves."""
+        short, long = [f"a/{n}" for n in range(3)], [f"library2/library2/library{n}" for n in range(3)]
+        enter(store, PUBLIC, [*short, *long])
+        assert pages(store, PUBLIC) == [[*short, long[0]], long[1:]]
+
     @pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
     def test_names_entered_in_any_order_come_out_in_byte_order(self, store: Store, order: str) -> None:
         """And pages are at least half full on average, but for the last."""
