@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from starlette.routing import Router
@@ -33,6 +34,7 @@ from api.v1.settings import V1Settings
 from api.v2 import app as v2_app
 from api.v2 import auth
 from api.v2 import call as v2_call
+from api.v2.admitted import Admitted
 from api.v2.settings import V2Settings
 from cas import Store
 
@@ -81,10 +83,10 @@ def build(
         authenticator.close()
         threads.close()
 
-    nearby = keys.Nearby(store)
+    nearby, admit = keys.Nearby(store), partial(auth.admit, Admitted(store.moment, clock))
     bodies, bridge = Bodies(http.large_bodies), Bridge(store, v1, threads.run, clock)
     hub = v1_call.Registry(store, threads, http, access, clock, authenticator, bodies, bridge, v1, gate)
-    oci = v2_call.Registry(store, threads, http, access, clock, authenticator, bodies, bridge, v2, nearby, auth.admit)
+    oci = v2_call.Registry(store, threads, http, access, clock, authenticator, bodies, bridge, v2, nearby, admit)
     router = Router(routes(hub), redirect_slashes=False, default=_nowhere, lifespan=lifespan)
     hubs = Errors(Paths(router), answers.refuse)
     if vouched is not None:

@@ -18,8 +18,7 @@ from typing import Final, Protocol, final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.basis import Basis
-from api.config import IN_MEMORY_S
+from api.basis import Basis, Standing
 from cas import FileRange
 
 BASIS: Final = "cas.basis"
@@ -95,23 +94,11 @@ class _Answer:
     after: bytes
     files: Again | None
     fresh: Fresh | None
-    anew: Callable[[], int | None]
-    moment: int  # at which it was last known to be true, and when that was seen
-    seen: float
+    standing: Standing
 
     @property
     def size(self) -> int:
         return len(self.before) + _DATE_BYTES + len(self.after) + (_FILES_BYTES if self.files else 0) + _ENTRY_BYTES
-
-    def is_true(self, present: int | None, now: float) -> bool:
-        """Tell whether it still holds, at the moment `present` or later."""
-        if present != self.moment:
-            moment = self.anew() if 0 <= now - self.seen < IN_MEMORY_S else None
-            if moment is None:
-                return False
-            self.moment = moment
-        self.seen = now
-        return True
 
 
 @final
@@ -141,7 +128,9 @@ class Repeats:
         if answer is None:
             return None
         files = None if answer.files is None else answer.files()
-        if not answer.is_true(self._present(), self._clock()):  # last: what is held stays as it is, and so it is of now
+        if not answer.standing.holds(
+            self._present(), self._clock()
+        ):  # last: what is held stays as it is, and so it is of now
             if files is not None:
                 files.close()
             self._drop(question)
@@ -156,7 +145,7 @@ class Repeats:
     ) -> None:
         """Keep the answer that went out, in place of an earlier one."""
         at, end = said.find(_DATE) + len(_DATE), said.find(_HEAD_END)
-        answer = _Answer(said[:at], said[at + _DATE_BYTES :], files, fresh, basis.anew, basis.moment, self._clock())
+        answer = _Answer(said[:at], said[at + _DATE_BYTES :], files, fresh, Standing(basis, self._clock()))
         size = len(question) + answer.size
         if len(question) > _MOST_QUESTION_BYTES or size > self._most_bytes // 16 or not len(_DATE) <= at < end:
             return

@@ -126,6 +126,10 @@ class Field:
         how = {"cas": self._cas, "nginx": self._nginx, "zot": self._zot}.get(name, self._distribution)
         return how(name, folder, flags)
 
+    def beside(self, runner: Runner, *flags: str) -> Runner:
+        """Start another one of ours, on the store of one that runs."""
+        return self._cas(runner.name, runner.data.parent, flags)
+
     def _enter(self, process: AbstractContextManager[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
         return self._stack.enter_context(process)
 

@@ -85,6 +85,7 @@ ROWS: Mapping[str, Title] = {
     "manifest/get": Title("manifest GET by tag, 16 clients", _MANIFEST),
     "manifest/head": Title("manifest HEAD by tag, 16 clients", _MANIFEST),
     "manifest/words": Title("manifest GET by tag, each time in other words, 16 clients"),
+    "manifest/token": Title("the same with a token, where people are told apart"),
     "list/tags": Title("first page of many tags", (faster("with 100", 0.5),)),
     "list/catalogue": Title("first page of a large catalogue", (faster("with 100", 0.5),)),
     "start/chunks": Title("start with many chunks, to the first answer", (faster("empty", 0.83),)),

@@ -106,7 +106,8 @@ class Authenticator:
     def recall(self, user: str, password: bytes) -> Caller | None:
         """Return whose password this was within the last minute, if it still is; quick, blocking."""
         account = self._find(user)
-        return Caller(account.principal) if account is not None and self._recent.knows(account, password) else None
+        until = None if account is None else self._recent.until(account, password)
+        return None if account is None or until is None else Caller(account.principal, until=until)
 
     def principal(self, reads: Reads, name: str, stamp: str | None = None) -> Principal | None:
         """Return an account's principal as it is now, for a token that names it; blocking.
@@ -127,8 +128,7 @@ class Authenticator:
             self.accounts.renew(user, password)
         except CasError as error:
             log.warning("the password of %s could not be stored in its new form: %s", user, error)
-        self._recent.add(account, password)
-        return Caller(account.principal)
+        return Caller(account.principal, until=self._recent.add(account, password))
 
     def _find(self, user: str) -> Account | None:
         return self._store.read(functools.partial(self.accounts.find, name=user))
@@ -144,20 +144,22 @@ class Recent:
         self._seen: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, account: Account, password: bytes) -> None:
-        """Remember a password that was right."""
-        name = str(account.principal.name)
+    def add(self, account: Account, password: bytes) -> float:
+        """Remember a password that was right; return until when."""
+        name, now = str(account.principal.name), self._clock()
         with self._lock:
-            self._seen[name] = (self._digest(account, password), self._clock())
+            self._seen[name] = (self._digest(account, password), now)
             self._seen.move_to_end(name)
             if len(self._seen) > MOST_REMEMBERED:
                 self._seen.popitem(last=False)
+        return now + self._life_s
 
-    def knows(self, account: Account, password: bytes) -> bool:
-        """Tell whether this was right lately, for this very account with this very password set."""
+    def until(self, account: Account, password: bytes) -> float | None:
+        """Tell until when this is known to be right for this account with this password set; None if not."""
         digest, at = self._seen.get(str(account.principal.name), (b"", 0.0))
-        age_s = self._clock() - at
-        return 0 <= age_s < self._life_s and secrets.compare_digest(digest, self._digest(account, password))
+        is_recent = 0 <= self._clock() - at < self._life_s
+        is_right = is_recent and secrets.compare_digest(digest, self._digest(account, password))
+        return at + self._life_s if is_right else None
 
     def _digest(self, account: Account, password: bytes) -> bytes:
         """Cover the stamp as well, so that a changed account is nobody we know."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, final
 
 import jwt
 
 from api.access import keys
+from api.access.keys import Key, Keyring
 from api.access.principal import ANONYMOUS, Action, Caller, Principal
 from api.content.repository import Repository
 from cas import Reads
@@ -61,36 +62,60 @@ def issue(reads: Reads, who: Principal, granted: Iterable[Resource], *, now: flo
 
 
 def read(reads: Reads, token: str, *, principal: Knows, now: float) -> Caller | None:
-    """Return whose token this is and what it is good for; None unless we signed it and it still holds.
-
-    A token ends with its time, with its key, with its account and with the password its account had.
-    """
-    claims = _verified(reads, token)
-    if claims is None or not claims["nbf"] - LEEWAY_S <= now <= claims["exp"] + LEEWAY_S:
-        return None
-    who = principal(reads, claims["sub"], claims["stamp"]) if claims["sub"] else ANONYMOUS
-    if who is None:
-        return None
-    access = claims["access"]
-    return Caller(
-        who,
-        frozenset(
-            (str(Repository.of(one["name"])), Action(action))
-            for one in access
-            if one["type"] == REPOSITORY
-            for action in one["actions"]
-        ),
-        lists=any((one["type"], one["name"]) == LISTS for one in access),
-    )
+    """Return whose token this is and what it is good for; see `Token`."""
+    return Token(token).caller(reads, principal=principal, now=now)
 
 
-def _verified(reads: Reads, token: str) -> dict[str, Any] | None:
-    """Return the claims of a token of ours; its time is the caller's to look at, whose clock it is."""
+@final
+class Token:
+    """A token that somebody shows. What its text alone can tell is found out once, all else each time."""
+
+    def __init__(self, text: str) -> None:
+        """Of the token as it came; nobody vouches for it yet."""
+        self._text = text
+        self._signed: tuple[Key, dict[str, Any]] | None = None
+
+    def caller(self, reads: Reads, *, principal: Knows, now: float) -> Caller | None:
+        """Return whose it is and what it is good for; None unless we signed it and it still holds.
+
+        A token ends with its time, with its key, with its account and with the password its account had.
+        """
+        claims = self._claims(keys.read(reads))
+        if claims is None or not claims["nbf"] - LEEWAY_S <= now <= claims["exp"] + LEEWAY_S:
+            return None
+        who = principal(reads, claims["sub"], claims["stamp"]) if claims["sub"] else ANONYMOUS
+        if who is None:
+            return None
+        access = claims["access"]
+        return Caller(
+            who,
+            frozenset(
+                (str(Repository.of(one["name"])), Action(action))
+                for one in access
+                if one["type"] == REPOSITORY
+                for action in one["actions"]
+            ),
+            lists=any((one["type"], one["name"]) == LISTS for one in access),
+            until=claims["exp"] + LEEWAY_S,
+        )
+
+    def _claims(self, ring: Keyring) -> dict[str, Any] | None:
+        """Return what it says, if a key of the ring signed it; its time is looked at by whoever has the clock."""
+        if self._signed is None:
+            self._signed = _signed(ring, self._text)
+        if self._signed is None:
+            return None
+        key, claims = self._signed
+        return claims if ring.find(key.id) == key else None
+
+
+def _signed(ring: Keyring, token: str) -> tuple[Key, dict[str, Any]] | None:
+    """Return which key signed a token of ours, and what it says."""
     head, dot, _ = token.partition(".")
     if not dot or len(head) > _MOST_HEAD_CHARS:
         return None
     try:
-        key = keys.read(reads).find(jwt.get_unverified_header(token).get("kid", ""))
+        key = ring.find(jwt.get_unverified_header(token).get("kid", ""))
         if key is None:
             return None
         claims: dict[str, Any] = jwt.decode(
@@ -103,4 +128,4 @@ def _verified(reads: Reads, token: str) -> dict[str, Any] | None:
         )
     except jwt.PyJWTError:
         return None
-    return claims
+    return key, claims

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -46,11 +47,13 @@ class Caller:
         principal: whose rights count, as they are now.
         scope: pairs of a repository's full name and an action that a token is limited to; None is no limit.
         lists: whether they are also good for lists of repositories.
+        until: for how long they are known to be good, in Unix seconds.
     """
 
     principal: Principal
     scope: frozenset[tuple[str, Action]] | None = None
     lists: bool = True
+    until: float = field(default=math.inf, compare=False)
 
     def limit(self, repository: str, rights: frozenset[Action]) -> frozenset[Action]:
         """Leave those rights to a repository that the credentials are good for."""

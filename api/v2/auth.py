@@ -9,7 +9,8 @@ known and may not is told the same in both cases, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from enum import Enum, auto
 from typing import Final
 
@@ -17,19 +18,25 @@ from api.access import bearer, policy
 from api.access.bearer import SERVICE, Resource
 from api.access.errors import BadCredentials
 from api.access.principal import NOBODY, Action, Caller, Principal
-from api.access.settings import Mode
+from api.access.settings import AccessSettings, Mode
+from api.basis import Basis, look_up
 from api.content.repository import Repository
 from api.origin import origin
 from api.v2 import names, token_scopes
+from api.v2.admitted import Admitted, Wanted
 from api.v2.call import Call, Need
 from api.v2.errors import DENIED, ONE_LINE, UNAUTHORIZED, Refused
 from cas import Reads
 
 SERVICE_PATH: Final = "/v2/token"  # no repository's: all of theirs have something behind the name
+_PULL: Final = frozenset({Action.PULL})
 _INVALID: Final = "invalid_token"
 _TOO_LITTLE: Final = "insufficient_scope"
 _NOT_GOOD: Final = "the token is not, or no longer, good; get another one"
 _SAY_WHO: Final = "authentication required: say who you are, or get a token for this"
+
+# Tells who somebody is by what they showed, from what the store has now; None if that is not, or no longer, good.
+Recognise = Callable[[Reads], Caller | None]
 
 
 class Verdict(Enum):
@@ -41,7 +48,7 @@ class Verdict(Enum):
     DENIED = auto()
 
 
-async def admit(call: Call, need: Need) -> Caller:
+async def admit(admitted: Admitted, call: Call, need: Need) -> Caller:
     """Tell who calls, if they may have what they need.
 
     Raises:
@@ -50,72 +57,108 @@ async def admit(call: Call, need: Need) -> Caller:
     """
     if call.registry.access.mode == Mode.OPEN or need is Need.NOTHING:
         return NOBODY
-    shown = call.request.headers.getlist("authorization")
-    if len(shown) > 1:
+    lines = call.request.headers.getlist("authorization")
+    if len(lines) > 1:
         raise _challenge(call, need, ONE_LINE)
-    scheme, _, token = (shown[0] if shown else "").strip().partition(" ")
-    if scheme.lower() == "bearer":
-        caller, verdict = await call.registry.threads.run(_judge_token, call, need, token.strip())
-        if caller is None:
-            raise _challenge(call, need, _NOT_GOOD, _INVALID)
-    else:
-        try:
-            caller = await call.registry.authenticator.basic(shown[0] if shown else None, call.address)
-        except BadCredentials as error:
-            call.mistaken(error)
-            raise _challenge(call, need, error.message) from None
-        verdict = await call.registry.threads.run(_judge, call, need, caller)
+    shown, wanted = lines[0] if lines else None, _wanted(call, need)
+    caller = admitted.find(shown, wanted)
+    if caller is not None:
+        call.known(caller.principal)
+        return caller
+    caller, basis = await _judged(call, wanted, shown)
+    if call.registry.access.htpasswd is None or caller.principal.name is None:  # else a file of its own has a say
+        admitted.keep(shown, wanted, caller, basis)
+    return caller
+
+
+async def _judged(call: Call, wanted: Wanted, shown: str | None) -> tuple[Caller, Basis]:
+    """Find out who calls and whether they may have what they want; return also what that rests on.
+
+    Raises:
+        Refused, TooManyFailures: see `admit`.
+    """
+    access, need = call.registry.access, wanted.need
+    scheme, _, token = (shown or "").strip().partition(" ")
+    is_token = scheme.lower() == "bearer"
+    recognise = _by_token(call, token.strip()) if is_token else await _by_password(call, need, shown)
+
+    def look(reads: Reads) -> tuple[Caller | None, Verdict]:
+        caller = recognise(reads)
+        return caller, Verdict.STRANGER if caller is None else judge(reads, access, wanted, caller)
+
+    (caller, verdict), basis = await call.registry.threads.run(look_up, call.store, look, _whole)
+    if caller is None:
+        raise _challenge(call, need, *((_NOT_GOOD, _INVALID) if is_token else (BadCredentials().message, None)))
     call.known(caller.principal)
     if verdict is Verdict.ADMITTED:
-        return caller
+        return caller, basis
     if verdict is Verdict.DENIED:
         raise Refused(DENIED, message=await call.registry.threads.run(_denial, call, need, caller.principal))
     raise _challenge(call, need, _SAY_WHO, _TOO_LITTLE if verdict is Verdict.TOO_LITTLE else None)
 
 
-def _judge_token(call: Call, need: Need, token: str) -> tuple[Caller | None, Verdict]:
-    def look(reads: Reads) -> tuple[Caller | None, Verdict]:
-        caller = bearer.read(reads, token, principal=call.registry.authenticator.principal, now=call.now)
-        return caller, Verdict.STRANGER if caller is None else judge(reads, call, need, caller)
-
-    return call.store.read(look)
+def _by_token(call: Call, text: str) -> Recognise:
+    token, principal, now = bearer.Token(text), call.registry.authenticator.principal, call.now
+    return lambda reads: token.caller(reads, principal=principal, now=now)
 
 
-def _judge(call: Call, need: Need, caller: Caller) -> Verdict:
-    return call.store.read(lambda reads: judge(reads, call, need, caller))
+async def _by_password(call: Call, need: Need, shown: str | None) -> Recognise:
+    """Compare a password now; whether it is still the account's is left to every look.
+
+    Raises:
+        Refused: 401, it is wrong.
+        TooManyFailures: 429.
+    """
+    authenticator = call.registry.authenticator
+    try:
+        caller = await authenticator.basic(shown, call.address)
+    except BadCredentials as error:
+        call.mistaken(error)
+        raise _challenge(call, need, error.message) from None
+    name, stamp = caller.principal.name, caller.principal.stamp
+
+    def recognise(reads: Reads) -> Caller | None:
+        if name is None:
+            return caller
+        known = authenticator.principal(reads, name, stamp)
+        return None if known is None else replace(caller, principal=known)
+
+    return recognise
 
 
-def judge(reads: Reads, call: Call, need: Need, caller: Caller) -> Verdict:
+def _whole(found: tuple[Caller | None, Verdict]) -> tuple[Caller | None, Verdict]:
+    return found
+
+
+def judge(reads: Reads, access: AccessSettings, wanted: Wanted, caller: Caller) -> Verdict:
     """Decide whether a caller may have what a route needs; blocking.
 
     Whoever shows a token may have what everybody may have without one, whatever the token was made for.
     """
     by_token, known = caller.scope is not None, caller.principal.name is not None
-    if not need.actions:
+    if wanted.repository is None:
         if not (by_token or known):
             return Verdict.STRANGER
-        return Verdict.ADMITTED if need is Need.LOGIN or caller.lists else Verdict.TOO_LITTLE
+        return Verdict.ADMITTED if wanted.need is Need.LOGIN or caller.lists else Verdict.TOO_LITTLE
 
-    def may(who: Caller) -> bool:
-        return need.actions <= policy.rights(reads, call.registry.access, who, call.repository)
+    def may(who: Caller, repository: Repository, actions: frozenset[Action]) -> bool:
+        return actions <= policy.rights(reads, access, who, repository)
 
-    if may(caller):
-        return Verdict.TOO_LITTLE if by_token and _wants_more(reads, call, caller) else Verdict.ADMITTED
-    if known and not (by_token and may(Caller(caller.principal))):
+    owner, source = Caller(caller.principal), wanted.source
+    if may(caller, wanted.repository, wanted.need.actions):
+        if by_token and source is not None and not may(caller, source, _PULL) and may(owner, source, _PULL):
+            return Verdict.TOO_LITTLE  # another token of the same owner would let the mount succeed
+        return Verdict.ADMITTED
+    if known and not (by_token and may(owner, wanted.repository, wanted.need.actions)):
         return Verdict.DENIED
     return Verdict.TOO_LITTLE if by_token else Verdict.STRANGER
 
 
-def _wants_more(reads: Reads, call: Call, caller: Caller) -> bool:
-    """Tell whether another token of the same owner would let a mount succeed: then its client is sent for that one."""
+def _wanted(call: Call, need: Need) -> Wanted:
+    if not need.actions:
+        return Wanted(need)
     source = _source(call)
-    if source is None:
-        return False
-
-    def may_pull(who: Caller) -> bool:
-        return Action.PULL in policy.rights(reads, call.registry.access, who, Repository.of(source))
-
-    return not may_pull(caller) and may_pull(Caller(caller.principal))
+    return Wanted(need, call.repository, None if source is None else Repository.of(source))
 
 
 def _source(call: Call) -> str | None:

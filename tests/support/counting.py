@@ -1,4 +1,4 @@
-"""Counts what the index is asked to do, so that tests can gate on work where time would only tell of the machine."""
+"""Counts what a server asks of the index and of threads, so that tests gate on work: time would tell of the machine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
+from api.threads import Threads
 from cas.environment import Cursor, Environment, Transaction
 
 
@@ -65,3 +66,22 @@ def _counting(verb: Callable[..., Any], what: str, work: IndexWork) -> Callable[
         return verb(*arguments, **named)
 
     return counted
+
+
+@contextmanager
+def counted_crossings() -> Iterator[list[str]]:
+    """Name the steps that the event loop has threads do, of every application of this process, until left."""
+    names = list[str]()
+
+    def counting(run: Callable[..., Any]) -> Callable[..., Any]:
+        async def counted(self: Threads, step: Callable[..., Any], *args: Any) -> Any:
+            names.append(step.__name__)
+            return await run(self, step, *args)
+
+        return counted
+
+    with (
+        patch.object(Threads, "run", counting(Threads.run)),
+        patch.object(Threads, "run_body", counting(Threads.run_body)),
+    ):
+        yield names

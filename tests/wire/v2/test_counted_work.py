@@ -21,7 +21,7 @@ from api.ahead import Ahead
 from api.intake import received
 from api.threads import Threads
 from api.zerocopy import sent
-from tests.support.counting import IndexWork, counted_index
+from tests.support.counting import IndexWork, counted_crossings, counted_index
 from tests.wire.harness import PATIENCE_S
 from tests.wire.v2.pushing import MIB, Client, Pushed, new_data, new_repository, sha256
 
@@ -71,25 +71,6 @@ def cost(client: Client, work: Callable[[], httpx2.Response], status: int = 200)
     assert client.ask("HEAD", "/v2/").status_code == 200
     after = asdict(sent) | asdict(received)
     return index, {name: after[name] - before[name] for name in before}
-
-
-@contextmanager
-def counted_crossings() -> Iterator[list[str]]:
-    """Name the steps that the event loop has threads do, of every application of this process, until left."""
-    names = list[str]()
-
-    def counting(run: Callable[..., Any]) -> Callable[..., Any]:
-        async def counted(self: Threads, step: Callable[..., Any], *args: Any) -> Any:
-            names.append(step.__name__)
-            return await run(self, step, *args)
-
-        return counted
-
-    with (
-        patch.object(Threads, "run", counting(Threads.run)),
-        patch.object(Threads, "run_body", counting(Threads.run_body)),
-    ):
-        yield names
 
 
 def test_no_byte_of_a_layer_goes_out_through_python(client: Client, image: Image) -> None:

@@ -21,12 +21,11 @@ from api.content.repository import Repository
 from api.v2 import sessions
 from api.zerocopy import sent
 from cas import Store
-from tests.support.counting import counted_index
+from tests.support.counting import counted_crossings, counted_index
 from tests.support.serving import StartServer
 from tests.wire.harness import Clock, serving
 from tests.wire.v2.members import ANN, members
 from tests.wire.v2.pushing import Client, Pushed, new_data, new_repository, sha256, sha512
-from tests.wire.v2.test_counted_work import counted_crossings
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 WORKERS = 2

@@ -21,11 +21,10 @@ import pytest
 from api.config import HttpSettings
 from api.zerocopy import sent
 from cas import Digest, Store
-from tests.support.counting import counted_index
+from tests.support.counting import counted_crossings, counted_index
 from tests.support.engine import SMALL
 from tests.wire.harness import PATIENCE_S, open_descriptors, read_all
 from tests.wire.v2.pushing import MIB, Client, Pushed, new_data, new_repository, pushing
-from tests.wire.v2.test_counted_work import counted_crossings
 
 SIZE = 3 * MIB + 123
 

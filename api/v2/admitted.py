@@ -1,0 +1,80 @@
+"""Who was let in lately, and still is: a client shows the same for every layer, and seldom has anything changed since.
+
+A verdict holds while all that it was made of does (`api.basis`), and no longer than what was shown is good for. It is
+found by a keyed hash of that, so no password is kept. Never waits; for one event loop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, final
+
+from api.access.principal import Caller
+from api.basis import Basis, Standing
+from api.content.repository import Repository
+from api.v2.call import Need
+
+MOST: Final = 4096  # a client has one for each repository that it asks for, and what it may do there
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What somebody wants to be let in to.
+
+    Attributes:
+        need: what the route asks for.
+        repository: the path's; None where nobody's right to one is asked for.
+        source: another one, which a blob is to be mounted from.
+    """
+
+    need: Need
+    repository: Repository | None = None
+    source: Repository | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    caller: Caller
+    standing: Standing
+    since: float
+
+
+@final
+class Admitted:
+    """Verdicts that let somebody in, the latest ones.
+
+    Args:
+        present: the moment that is now, told without waiting; None if that cannot be.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, present: Callable[[], int | None], clock: Callable[[], float]) -> None:
+        self._present, self._clock = present, clock
+        self._key = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
+        self._kept: dict[tuple[bytes, Wanted], _Verdict] = {}
+
+    def find(self, shown: str | None, wanted: Wanted) -> Caller | None:
+        """Return who it was that showed this and was let in to that, if they would be now."""
+        asked = self._asked(shown, wanted)
+        verdict = self._kept.get(asked)
+        if verdict is None:
+            return None
+        now, caller = self._clock(), verdict.caller
+        if verdict.since <= now < caller.until and verdict.standing.holds(self._present(), now):
+            return caller
+        del self._kept[asked]
+        return None
+
+    def keep(self, shown: str | None, wanted: Wanted, caller: Caller, basis: Basis) -> None:
+        """Keep a verdict, in place of an earlier one."""
+        now = self._clock()
+        self._kept[self._asked(shown, wanted)] = _Verdict(caller, Standing(basis, now), now)
+        if len(self._kept) > MOST:
+            del self._kept[next(iter(self._kept))]
+
+    def _asked(self, shown: str | None, wanted: Wanted) -> tuple[bytes, Wanted]:
+        text = b"" if shown is None else b"=" + shown.encode()
+        return hashlib.blake2b(text, key=self._key, digest_size=32).digest(), wanted
