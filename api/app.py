@@ -19,9 +19,10 @@ from api.access import keys
 from api.access.authenticate import Authenticator
 from api.access.settings import AccessSettings, Mode
 from api.bridge.views import Bridge
-from api.config import HttpSettings
+from api.config import MIB, HttpSettings
 from api.content import removal
 from api.errors import ApiError, Errors
+from api.lately import Lately
 from api.paths import Paths
 from api.request import Bodies
 from api.threads import Threads
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 _V1: Final = V1Settings()
 _V2: Final = V2Settings()
 _ACCESS: Final = AccessSettings()
+# What a worker has at hand of manifests, and as much of blobs: those of the images that are pulled by many just now.
+_AT_HAND_BYTES: Final = 4 * MIB
 
 
 def build(
@@ -83,10 +86,17 @@ def build(
         authenticator.close()
         threads.close()
 
-    nearby, admit = keys.Nearby(store), partial(auth.admit, Admitted(store.moment, clock))
-    bodies, bridge = Bodies(http.large_bodies), Bridge(store, v1, threads.run, clock)
-    hub = v1_call.Registry(store, threads, http, access, clock, authenticator, bodies, bridge, v1, gate)
-    oci = v2_call.Registry(store, threads, http, access, clock, authenticator, bodies, bridge, v2, nearby, admit)
+    bridge = Bridge(store, v1, threads.run, clock)
+    shared = store, threads, http, access, clock, authenticator, Bodies(http.large_bodies), bridge
+    hub = v1_call.Registry(*shared, v1, gate)
+    oci = v2_call.Registry(
+        *shared,
+        v2,
+        keys=keys.Nearby(store),
+        admit=partial(auth.admit, Admitted(store.moment, clock)),
+        manifests=Lately(_AT_HAND_BYTES, store.moment, clock),
+        blobs=Lately(_AT_HAND_BYTES, store.moment, clock),
+    )
     router = Router(routes(hub), redirect_slashes=False, default=_nowhere, lifespan=lifespan)
     hubs = Errors(Paths(router), answers.refuse)
     if vouched is not None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar, final
+from typing import TypeVar
 
-from api.config import IN_MEMORY_S
 from api.errors import ApiError
 from cas import CasError, Reads, Store
 
@@ -26,27 +25,6 @@ class Basis:
 
     moment: int
     anew: Callable[[], int | None]
-
-
-@final
-class Standing:
-    """Whether all that something was made of is still so, asked again and again on an event loop."""
-
-    __slots__ = ("_anew", "_moment", "_seen")
-
-    def __init__(self, basis: Basis, now: float) -> None:
-        """Begin with what was looked up lately; `now` in Unix seconds."""
-        self._anew, self._moment, self._seen = basis.anew, basis.moment, now
-
-    def holds(self, present: int | None, now: float) -> bool:
-        """Tell whether it is still so, at the moment `present` or later; never waits."""
-        if present != self._moment:
-            moment = self._anew() if 0 <= now - self._seen < IN_MEMORY_S else None
-            if moment is None:
-                return False
-            self._moment = moment
-        self._seen = now
-        return True
 
 
 def look_up(store: Store, look: Callable[[Reads], T], facts: Callable[[T], object]) -> tuple[T, Basis]:

@@ -18,7 +18,8 @@ from typing import Final, Protocol, final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.basis import Basis, Standing
+from api.basis import Basis
+from api.lately import Lately
 from cas import FileRange
 
 BASIS: Final = "cas.basis"
@@ -88,13 +89,12 @@ class Found:
     files: Files | None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Answer:
     before: bytes  # up to its date
     after: bytes
     files: Again | None
     fresh: Fresh | None
-    standing: Standing
 
     @property
     def size(self) -> int:
@@ -117,23 +117,19 @@ class Repeats:
         present: Callable[[], int | None],
         clock: Callable[[], float] = time.time,  # noqa: TID251 - the default of an argument
     ) -> None:
-        self._most_bytes, self._present, self._clock = most_bytes, present, clock
-        self._kept: dict[bytes, _Answer] = {}
-        self._bytes = 0
+        self._clock = clock
+        self._kept = Lately[bytes, _Answer](most_bytes, present, clock)
         self._second, self._date = -1, b""
 
     def find(self, question: bytes) -> Found | None:
         """Return the answer to a request, if it is kept and still true, dated now."""
-        answer = self._kept.get(question)
+        answer = self._kept.find(question)
         if answer is None:
             return None
         files = None if answer.files is None else answer.files()
-        if not answer.standing.holds(
-            self._present(), self._clock()
-        ):  # last: what is held stays as it is, and so it is of now
+        if self._kept.still(question) is None:  # last: what is held stays as it is, and so it is of now
             if files is not None:
                 files.close()
-            self._drop(question)
             return None
         if files is None and answer.files is not None:
             return None
@@ -145,19 +141,9 @@ class Repeats:
     ) -> None:
         """Keep the answer that went out, in place of an earlier one."""
         at, end = said.find(_DATE) + len(_DATE), said.find(_HEAD_END)
-        answer = _Answer(said[:at], said[at + _DATE_BYTES :], files, fresh, Standing(basis, self._clock()))
-        size = len(question) + answer.size
-        if len(question) > _MOST_QUESTION_BYTES or size > self._most_bytes // 16 or not len(_DATE) <= at < end:
-            return
-        if question in self._kept:
-            self._drop(question)
-        self._kept[question] = answer
-        self._bytes += size
-        while self._bytes > self._most_bytes:
-            self._drop(next(iter(self._kept)))
-
-    def _drop(self, question: bytes) -> None:
-        self._bytes -= len(question) + self._kept.pop(question).size
+        if len(question) <= _MOST_QUESTION_BYTES and len(_DATE) <= at < end:
+            answer = _Answer(said[:at], said[at + _DATE_BYTES :], files, fresh)
+            self._kept.keep(question, answer, basis, len(question) + answer.size)
 
     def _now(self) -> bytes:
         second = int(self._clock())

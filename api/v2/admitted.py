@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from api.access.principal import Caller
-from api.basis import Basis, Standing
+from api.basis import Basis
 from api.content.repository import Repository
+from api.lately import Lately
 from api.v2.call import Need
 
 MOST: Final = 4096  # a client has one for each repository that it asks for, and what it may do there
@@ -35,13 +36,6 @@ class Wanted:
     source: Repository | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    caller: Caller
-    standing: Standing
-    since: float
-
-
 @final
 class Admitted:
     """Verdicts that let somebody in, the latest ones.
@@ -52,28 +46,25 @@ class Admitted:
     """
 
     def __init__(self, present: Callable[[], int | None], clock: Callable[[], float]) -> None:
-        self._present, self._clock = present, clock
+        self._clock = clock
         self._key = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
-        self._kept: dict[tuple[bytes, Wanted], _Verdict] = {}
+        self._kept = Lately[tuple[bytes, Wanted], tuple[Caller, float]](MOST, present, clock)
 
     def find(self, shown: str | None, wanted: Wanted) -> Caller | None:
         """Return who it was that showed this and was let in to that, if they would be now."""
         asked = self._asked(shown, wanted)
-        verdict = self._kept.get(asked)
+        verdict = self._kept.find(asked)
         if verdict is None:
             return None
-        now, caller = self._clock(), verdict.caller
-        if verdict.since <= now < caller.until and verdict.standing.holds(self._present(), now):
-            return caller
-        del self._kept[asked]
+        caller, since = verdict
+        if since <= self._clock() < caller.until:
+            return caller if self._kept.still(asked) is not None else None
+        self._kept.forget(asked)
         return None
 
     def keep(self, shown: str | None, wanted: Wanted, caller: Caller, basis: Basis) -> None:
         """Keep a verdict, in place of an earlier one."""
-        now = self._clock()
-        self._kept[self._asked(shown, wanted)] = _Verdict(caller, Standing(basis, now), now)
-        if len(self._kept) > MOST:
-            del self._kept[next(iter(self._kept))]
+        self._kept.keep(self._asked(shown, wanted), (caller, self._clock()), basis)
 
     def _asked(self, shown: str | None, wanted: Wanted) -> tuple[bytes, Wanted]:
         text = b"" if shown is None else b"=" + shown.encode()

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from api.basis import Basis, look_up
 from api.content.repository import Repository
+from api.lately import ENTRY_BYTES
 from api.ranges import Part, Unsatisfiable, parse_ranges
 from api.streaming import BlobResponse, close
 from api.v2 import caching, links, names
@@ -49,7 +50,7 @@ async def get(call: Call) -> ASGIApp:
         "ETag": caching.etag(digest),
         "Cache-Control": caching.FOREVER,
     }
-    found = await threads.run(_open, call, digest)
+    found = _at_hand(call, digest) or await _looked_up(call, digest)
     cached, source = caching.not_modified(call.header("if-none-match"), digest, headers), found.source
     if isinstance(source, bytes):
         answer = cached or Response(source, headers={**headers, "Content-Length": str(found.size)})
@@ -77,6 +78,32 @@ def _digest(call: Call) -> Digest:
     if digest is None:
         raise Refused(BLOB_UNKNOWN, {"digest": call.variable[:300]})
     return digest
+
+
+def _at_hand(call: Call, digest: Digest) -> _Found | None:
+    """Return what somebody asked for lately, if that is still so; nothing here waits.
+
+    Not for HEAD: those who push ask so, and are kept from losing what they rely on (`links.touch`).
+    """
+    kept, key = call.registry.blobs, (call.repository, digest)
+    source = kept.find(key) if call.request.method == "GET" else None
+    if source is None or (isinstance(source, bytes) and call.header("range") is not None):
+        return None
+    held = source if isinstance(source, bytes) else source.again()
+    basis = kept.still(key)  # last: what is held stays as it is, and so it is of now
+    if held is not None and basis is not None:
+        return _Found(len(held) if isinstance(held, bytes) else held.size, held, basis)
+    if isinstance(held, Held):
+        held.close()
+    return None
+
+
+async def _looked_up(call: Call, digest: Digest) -> _Found:
+    found = await call.registry.threads.run(_open, call, digest)
+    if found.basis is not None and not isinstance(found.source, Reader):
+        size = ENTRY_BYTES + (len(found.source) if isinstance(found.source, bytes) else 0)
+        call.registry.blobs.keep((call.repository, digest), found.source, found.basis, size)
+    return found
 
 
 def _open(call: Call, digest: Digest) -> _Found:

@@ -20,9 +20,12 @@ from api.access.principal import NOBODY, Action, Caller
 from api.access.settings import Mode
 from api.basis import Basis
 from api.content.repository import Repository
+from api.lately import Lately
 from api.repeats import Again, Fresh, repeatable
 from api.request import Asked, Server
+from api.v2.manifest import Manifest
 from api.v2.settings import V2Settings
+from cas import Digest, Held
 
 
 class Need(Enum):
@@ -48,12 +51,16 @@ class Registry(Server):
     Attributes:
         keys: signs and reads what clients are given to bring back.
         admit: says who calls, or refuses, before the handler runs and before a byte of the body is read.
+        manifests: those asked for lately, whose bytes are at hand, by repository and reference.
+        blobs: the same for blobs: the bytes of small ones, and where others lie.
         large: whose turn it is to have a large document parsed: that takes many times its size in memory.
     """
 
     v2: V2Settings
     keys: Nearby
     admit: Callable[[Call, Need], Awaitable[Caller]]
+    manifests: Lately[tuple[Repository, str | Digest], Manifest]
+    blobs: Lately[tuple[Repository, Digest], bytes | Held]
     large: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
 
 

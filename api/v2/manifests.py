@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from api.basis import Basis, look_up
 from api.content.repository import Repository
 from api.content.views import NotShown
+from api.lately import ENTRY_BYTES
 from api.streaming import BlobResponse
 from api.v2 import caching, names, push
 from api.v2.call import Call
@@ -34,7 +35,7 @@ async def get(call: Call) -> ASGIApp:
     """end-3. `Accept` is a hint that is not needed: what is stored is what is sent."""
     reference, threads = _wanted(call), call.registry.threads
     try:
-        found = await threads.run(_open, call.store, call.repository, reference)
+        found = _at_hand(call, reference) or await _looked_up(call, reference)
     except push.NotMade:
         found = await threads.run(_open, call.store, call.repository, await _made(call, str(reference)))
         found = replace(found, basis=None)  # read later than the tag was, which may be another by then
@@ -52,6 +53,22 @@ async def get(call: Call) -> ASGIApp:
         await threads.run(found.reader.close)
         return cached
     return BlobResponse(found.reader, threads, headers=headers)
+
+
+def _at_hand(call: Call, reference: str | Digest) -> _Found | None:
+    """Return what somebody asked for lately, if that is still so; nothing here waits."""
+    kept, key = call.registry.manifests, (call.repository, reference)
+    manifest = kept.find(key)
+    basis = None if manifest is None else kept.still(key)
+    return None if manifest is None or basis is None else _Found(manifest, basis)
+
+
+async def _looked_up(call: Call, reference: str | Digest) -> _Found:
+    found = await call.registry.threads.run(_open, call.store, call.repository, reference)
+    if found.reader is None and found.basis is not None:
+        size = len(found.manifest.body) + ENTRY_BYTES
+        call.registry.manifests.keep((call.repository, reference), found.manifest, found.basis, size)
+    return found
 
 
 async def _made(call: Call, tag: str) -> Digest:

@@ -89,10 +89,11 @@ def test_a_verdict_ends_with_what_was_shown(store: Store, now: float) -> None:
 
 def test_only_so_many_verdicts_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go first; one that is kept anew takes no second place."""
-    monkeypatch.setattr(admitted, "MOST", 3)
+    monkeypatch.setattr(admitted, "MOST", 16)
     kept = store.kept()
-    for shown in ("a", "b", "b", "c"):
-        kept.keep(shown, PULL, ANN, store.basis())
-    assert kept.find("a", PULL) is ANN
-    kept.keep("d", PULL, ANN, store.basis())
-    assert [kept.find(shown, PULL) for shown in "abcd"] == [None, ANN, ANN, ANN]
+    shown = [str(number) for number in range(17)]
+    for each in (*shown[:2], *shown[1:16]):
+        kept.keep(each, PULL, ANN, store.basis())
+    assert kept.find(shown[0], PULL) is ANN
+    kept.keep(shown[16], PULL, ANN, store.basis())
+    assert [kept.find(each, PULL) for each in shown] == [None, *[ANN] * 16]
