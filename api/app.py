@@ -68,13 +68,7 @@ def build(
     threads = Threads(http.threads)
     authenticator = Authenticator(store, access, clock, threads.run)
     vouched = _vouched(store, v1, access, threads, clock) if access.mode == Mode.TOKEN else None
-    gate: Gate
-    if vouched is not None:
-        gate = vouched
-    elif access.mode == Mode.OPEN:
-        gate = OpenGate(store, threads.run)
-    else:
-        gate = AccountGate(store, access, authenticator, threads.run, clock)
+    gate = vouched or _gate(store, access, authenticator, threads, clock)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -125,6 +119,14 @@ def _vouched(
 
     index = Index(access.index_url, threads.run, clock, timeout_s=v1.index_timeout_s, remember_s=v1.vouched_s)
     return VouchedGate(index, store, threads.run)
+
+
+def _gate(
+    store: Store, access: AccessSettings, authenticator: Authenticator, threads: Threads, clock: Callable[[], float]
+) -> Gate:
+    if access.mode == Mode.OPEN:
+        return OpenGate(store, threads.run)
+    return AccountGate(store, access, authenticator, threads.run, clock)
 
 
 async def _nowhere(scope: Scope, _receive: Receive, send: Send) -> None:
