@@ -24,7 +24,7 @@ class _Kept(Generic[V]):
     value: V
     size: int
     basis: Basis
-    seen: float  # when it was last known to be true
+    seen: float  # when what it was made of was looked up
 
 
 @final
@@ -54,14 +54,14 @@ class Lately(Generic[K, V]):
 
     def still(self, key: K) -> Basis | None:
         """Return what a kept value rests on, as of now; None if that is no longer so, and then it is forgotten."""
-        kept, present, now = self._kept[key], self._present(), self._clock()
+        kept, present = self._kept[key], self._present()
         if present != kept.basis.moment:
+            now = self._clock()
             moment = kept.basis.anew() if 0 <= now - kept.seen < IN_MEMORY_S else None
             if moment is None:
                 self.forget(key)
                 return None
-            kept.basis = Basis(moment, kept.basis.anew)
-        kept.seen = now
+            kept.basis, kept.seen = Basis(moment, kept.basis.anew), now
         return kept.basis
 
     def keep(self, key: K, value: V, basis: Basis, size: int = 1) -> None:
