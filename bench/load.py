@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Self
 
@@ -98,13 +99,13 @@ class Connection:
         head = f"{method} {target} HTTP/1.1\r\nHost: {self._host}\r\nTransfer-Encoding: chunked\r\n"
         self._socket.sendall(head.encode() + b"Content-Type: application/octet-stream\r\n\r\n")
         with content.file.open("rb", buffering=0) as file:
-            file.seek(content.start)
-            left = content.size
-            while left:
-                block = file.read(min(chunk_bytes, left))
-                left -= len(block)
-                self._socket.sendall(b"%x\r\n%b\r\n" % (len(block), block))
-        self._socket.sendall(b"0\r\n\r\n")
+            end = b""
+            for at in range(0, content.size, chunk_bytes):
+                size = min(chunk_bytes, content.size - at)
+                self._socket.sendall(end + b"%x\r\n" % size, *self._more())
+                self._send_from(file, content.start + at, size)
+                end = b"\r\n"
+        self._socket.sendall(end + b"0\r\n\r\n")
         return self._answer(has_body=True, keep=False)
 
     def close(self) -> None:
@@ -125,17 +126,21 @@ class Connection:
                 self._socket.sendall(block)
             return
         with content.file.open("rb", buffering=0) as file:
-            if self._tls:
-                file.seek(content.start)
-                for _ in range(0, content.size, MIB):
-                    self._socket.sendall(file.read(MIB))
-                return
-            at, end = content.start, content.start + content.size
+            self._send_from(file, content.start, content.size)
+
+    def _send_from(self, file: FileIO, at: int, size: int) -> None:
+        end = at + size
+        if self._tls:
+            file.seek(at)
             while at < end:
-                try:
-                    at += os.sendfile(self._socket.fileno(), file.fileno(), at, end - at)
-                except BlockingIOError:  # a socket with a timeout does not block
-                    _writable(self._socket)
+                block = file.read(min(MIB, end - at))
+                self._socket.sendall(block)
+                at += len(block)
+        while at < end:
+            try:
+                at += os.sendfile(self._socket.fileno(), file.fileno(), at, end - at)
+            except BlockingIOError:  # a socket with a timeout does not block
+                _writable(self._socket)
 
     def _answer(self, *, has_body: bool, keep: bool) -> Answer:
         held = b""
