@@ -44,8 +44,7 @@ class Standing:
             moment = self._anew() if 0 <= now - self._seen < IN_MEMORY_S else None
             if moment is None:
                 return False
-            self._moment = moment
-        self._seen = now
+            self._moment, self._seen = moment, now
         return True
 
 

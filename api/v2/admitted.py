@@ -18,6 +18,7 @@ from api.content.repository import Repository
 from api.v2.call import Need
 
 MOST: Final = 4096  # a client has one for each repository that it asks for, and what it may do there
+MOST_SHOWN_CHARS: Final = 2048  # real ones have a quarter; a token for a hundred repositories says much to be kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,9 @@ class Admitted:
         return None
 
     def keep(self, shown: str | None, wanted: Wanted, caller: Caller, basis: Basis) -> None:
-        """Keep a verdict, in place of an earlier one."""
+        """Keep a verdict, in place of an earlier one; not where much was shown."""
+        if shown is not None and len(shown) > MOST_SHOWN_CHARS:
+            return
         now = self._clock()
         self._kept[self._asked(shown, wanted)] = _Verdict(caller, Standing(basis, now), now)
         if len(self._kept) > MOST:
