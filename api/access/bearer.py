@@ -66,51 +66,44 @@ def read(reads: Reads, token: str, *, principal: Knows, now: float) -> Caller | 
     return Token(token).caller(reads, principal=principal, now=now)
 
 
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """What a token of ours says, and the key that it was signed with: little, since it may be kept for long."""
+
+    key: Key
+    user: str
+    stamp: str
+    since: int
+    until: int
+    scope: frozenset[tuple[str, Action]]
+    lists: bool
+
+
 @final
 class Token:
     """A token that somebody shows. What its text alone can tell is found out once, all else each time."""
 
     def __init__(self, text: str) -> None:
         """Of the token as it came; nobody vouches for it yet."""
-        self._text = text
-        self._signed: tuple[Key, dict[str, Any]] | None = None
+        self._shown: str | _Statement | None = text
 
     def caller(self, reads: Reads, *, principal: Knows, now: float) -> Caller | None:
         """Return whose it is and what it is good for; None unless we signed it and it still holds.
 
         A token ends with its time, with its key, with its account and with the password its account had.
         """
-        claims = self._claims(keys.read(reads))
-        if claims is None or not claims["nbf"] - LEEWAY_S <= now <= claims["exp"] + LEEWAY_S:
+        ring = keys.read(reads)
+        if isinstance(self._shown, str):
+            self._shown = _signed(ring, self._shown)
+        said = self._shown
+        if said is None or ring.find(said.key.id) != said.key or not said.since <= now <= said.until:
             return None
-        who = principal(reads, claims["sub"], claims["stamp"]) if claims["sub"] else ANONYMOUS
-        if who is None:
-            return None
-        access = claims["access"]
-        return Caller(
-            who,
-            frozenset(
-                (str(Repository.of(one["name"])), Action(action))
-                for one in access
-                if one["type"] == REPOSITORY
-                for action in one["actions"]
-            ),
-            lists=any((one["type"], one["name"]) == LISTS for one in access),
-            until=claims["exp"] + LEEWAY_S,
-        )
-
-    def _claims(self, ring: Keyring) -> dict[str, Any] | None:
-        """Return what it says, if a key of the ring signed it; its time is looked at by whoever has the clock."""
-        if self._signed is None:
-            self._signed = _signed(ring, self._text)
-        if self._signed is None:
-            return None
-        key, claims = self._signed
-        return claims if ring.find(key.id) == key else None
+        who = principal(reads, said.user, said.stamp) if said.user else ANONYMOUS
+        return None if who is None else Caller(who, said.scope, said.lists, said.until)
 
 
-def _signed(ring: Keyring, token: str) -> tuple[Key, dict[str, Any]] | None:
-    """Return which key signed a token of ours, and what it says."""
+def _signed(ring: Keyring, token: str) -> _Statement | None:
+    """Read a token, if a key of the ring signed it; its time is looked at by whoever has the clock."""
     head, dot, _ = token.partition(".")
     if not dot or len(head) > _MOST_HEAD_CHARS:
         return None
@@ -128,4 +121,13 @@ def _signed(ring: Keyring, token: str) -> tuple[Key, dict[str, Any]] | None:
         )
     except jwt.PyJWTError:
         return None
-    return key, claims
+    return _statement(key, claims)
+
+
+def _statement(key: Key, claims: dict[str, Any]) -> _Statement:
+    access = claims["access"]
+    named = [(str(Repository.of(one["name"])), one["actions"]) for one in access if one["type"] == REPOSITORY]
+    scope = frozenset((name, Action(action)) for name, actions in named for action in actions)
+    lists = any((one["type"], one["name"]) == LISTS for one in access)
+    since, until = claims["nbf"] - LEEWAY_S, claims["exp"] + LEEWAY_S
+    return _Statement(key, claims["sub"], claims["stamp"], since, until, scope, lists)

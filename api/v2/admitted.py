@@ -14,11 +14,14 @@ from typing import Final, final
 
 from api.access.principal import Caller
 from api.basis import Basis
+from api.config import MIB
 from api.content.repository import Repository
-from api.lately import Lately
+from api.lately import ENTRY_BYTES, Lately
 from api.v2.call import Need
 
-MOST: Final = 4096  # a client has one for each repository that it asks for, and what it may do there
+MOST_BYTES: Final = 8 * MIB  # about two thousand verdicts: a client has one for each repository that it asks for
+MOST_SHOWN_CHARS: Final = 2048  # real ones have a quarter; a token for a hundred repositories says much to be kept
+_BYTES_A_CHAR: Final = 4  # what is kept of a token by its length, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Admitted:
     def __init__(self, present: Callable[[], int | None], clock: Callable[[], float]) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
-        self._kept = Lately[tuple[bytes, Wanted], tuple[Caller, float]](MOST, present, clock)
+        self._kept = Lately[tuple[bytes, Wanted], tuple[Caller, float]](MOST_BYTES, present, clock)
 
     def find(self, shown: str | None, wanted: Wanted) -> Caller | None:
         """Return who it was that showed this and was let in to that, if they would be now."""
@@ -63,8 +66,11 @@ class Admitted:
         return None
 
     def keep(self, shown: str | None, wanted: Wanted, caller: Caller, basis: Basis) -> None:
-        """Keep a verdict, in place of an earlier one."""
-        self._kept.keep(self._asked(shown, wanted), (caller, self._clock()), basis)
+        """Keep a verdict, in place of an earlier one; not where much was shown."""
+        chars = len(shown or "")
+        if chars <= MOST_SHOWN_CHARS:
+            size = ENTRY_BYTES + _BYTES_A_CHAR * chars
+            self._kept.keep(self._asked(shown, wanted), (caller, self._clock()), basis, size)
 
     def _asked(self, shown: str | None, wanted: Wanted) -> tuple[bytes, Wanted]:
         text = b"" if shown is None else b"=" + shown.encode()

@@ -9,6 +9,7 @@ import pytest
 from api.access.principal import Caller, Principal
 from api.basis import Basis
 from api.content.repository import Repository
+from api.lately import ENTRY_BYTES
 from api.v2 import admitted
 from api.v2.admitted import Admitted, Wanted
 from api.v2.call import Need
@@ -89,7 +90,7 @@ def test_a_verdict_ends_with_what_was_shown(store: Store, now: float) -> None:
 
 def test_only_so_many_verdicts_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go first; one that is kept anew takes no second place."""
-    monkeypatch.setattr(admitted, "MOST", 16)
+    monkeypatch.setattr(admitted, "MOST_BYTES", 16 * (ENTRY_BYTES + 8))
     kept = store.kept()
     shown = [str(number) for number in range(17)]
     for each in (*shown[:2], *shown[1:16]):

@@ -74,6 +74,15 @@ def test_whoever_was_let_in_is_not_looked_up_again(registry: Members, who: Who) 
     assert steps == []
 
 
+def test_a_large_token_is_looked_up_each_time(registry: Members) -> None:
+    """Anybody may sign up and have as many as they like, each for a hundred repositories: to keep all took a GiB."""
+    scopes = [f"repository:ann/{number}{'x' * 200}:*" for number in range(100)]
+    shown = let_in(registry, lambda registry: registry.token(SCOPE, *scopes, who=ANN))
+    with counted_crossings() as steps:
+        assert is_let_in(registry, shown)
+    assert steps == ["look_up"]
+
+
 def take_grant(registry: Members) -> None:
     registry.pushed.store.change(lambda names: grants.delete(names, "ann", BOX))
 
@@ -131,6 +140,17 @@ def test_an_admin_no_longer_is_one_at_once(registry: Members) -> None:
     assert not is_let_in(registry, shown)
 
 
+def test_a_list_is_of_what_its_reader_may_see_now(registry: Members) -> None:
+    """Whoever is known may have one, before and after; who is no admin any more is not taken for the one of before."""
+    take_grant(registry)
+    registry.pushed.store.change(lambda names: users.set_admin(names, "ann", admin=True))
+    shown = [basic(ANN), registry.token("registry:catalog:*", who=ANN)]
+    lists = [registry.ask("GET", "/v2/_catalog", each).json()["repositories"] for each in shown * 2]
+    registry.pushed.store.change(lambda names: users.set_admin(names, "ann", admin=False))
+    lists += [registry.ask("GET", "/v2/_catalog", each).json()["repositories"] for each in shown]
+    assert lists == [[BOX]] * 4 + [[]] * 2
+
+
 def test_a_right_to_pull_is_none_to_push(registry: Members) -> None:
     """Nor one to another repository, nor to delete."""
     shown = let_in(registry, ann)
@@ -140,6 +160,18 @@ def test_a_right_to_pull_is_none_to_push(registry: Members) -> None:
         ("GET", "/v2/bob/other/manifests/latest"),
     ]:
         assert registry.ask(method, path, shown).status_code == 403
+
+
+def test_what_was_not_looked_at_for_a_minute_is_looked_up_by_a_thread(registry: Members) -> None:
+    """However often somebody came meanwhile: nothing had changed, so nothing was read, and it may be on the disk."""
+    shown = let_in(registry, anns_token)
+    for _ in range(2):
+        registry.clock.now += 50
+        assert is_let_in(registry, shown)
+    registry.pushed.store.change(lambda names: names.put(Name("else", "it"), Record(b"")))
+    with counted_crossings() as steps:
+        assert [is_let_in(registry, shown) for _ in range(2)] == [True, True]
+    assert steps == ["look_up", "_open"]
 
 
 def test_a_token_that_let_somebody_in_ends_with_its_time(registry: Members) -> None:
@@ -152,13 +184,16 @@ def test_a_token_that_let_somebody_in_ends_with_its_time(registry: Members) -> N
 
 
 def test_a_password_that_let_somebody_in_is_hashed_again_after_a_minute(registry: Members) -> None:
-    """However often it was shown meanwhile."""
-    shown = let_in(registry, ann)
+    """However often it was shown meanwhile, and for whatever: what was first wanted late is known no longer."""
+    shown, late = let_in(registry, ann), "/v2/"
     with patch.object(Accounts, "verify", autospec=True, side_effect=Accounts.verify) as hashed:
         registry.clock.now += 59
         assert is_let_in(registry, shown)
+        assert registry.ask("GET", late, shown).status_code == 200
         assert hashed.call_count == 0
         registry.clock.now += 1
+        assert registry.ask("GET", late, shown).status_code == 200
+        assert hashed.call_count == 1
         assert is_let_in(registry, shown)
         assert hashed.call_count == 1
 
