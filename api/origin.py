@@ -90,6 +90,21 @@ def client(scope: Scope, settings: HttpSettings) -> str:
         return address
 
 
+def counted(scope: Scope, settings: HttpSettings) -> None:
+    """Say once that a wrong password was counted by the address of a proxy, if that may be so."""
+    if not settings.trust_forwarded and "x-forwarded-for" in Headers(scope=scope):
+        _say_once_of_addresses()
+
+
+@cache
+def _say_once_of_addresses() -> None:
+    """Who guesses passwords keeps others waiting where all have one address."""
+    log.warning(
+        "a wrong password came with X-Forwarded-For, which nobody said to believe, so it was counted for all who come "
+        "that way together: if that was your proxy, say --trust-forwarded true"
+    )
+
+
 def is_host(text: str) -> bool:
     """Tell whether a text is `host[:port]` and nothing else."""
     found = _HOST.fullmatch(text)

@@ -26,7 +26,7 @@ from api.content.repositories import Access
 from api.content.views import Views
 from api.loan import EXTENSION as LOAN
 from api.loan import Lender
-from api.origin import client
+from api.origin import client, counted
 from api.receiving import pieces
 from api.threads import Threads
 from cas import Store
@@ -118,6 +118,7 @@ class Asked(Generic[S]):
     def mistaken(self, error: BadCredentials) -> None:
         """Note for the access log that somebody was wrong, which a challenge to say who they are is not."""
         note_user(self.request.scope, WRONG + error.tried)
+        counted(self.request.scope, self.registry.http)
 
     def header(self, name: str) -> str | None:
         """Return a request header, its first line."""

@@ -176,6 +176,23 @@ def test_a_proxy_that_is_not_believed_is_told_of_once(server: StartServer, owned
         assert running.log().count("\n") == times
 
 
+def test_a_proxy_whose_clients_all_count_as_one_address_is_told_of_once(server: StartServer, owned: Path) -> None:
+    """A public URL says where clients go, not where they come from: one who guesses passwords would slow down all."""
+    flags = ["--mode", "auth", "--signup", "false", "--public-url", "https://r.example", "--workers", "1"]
+    wrong, through = {"Authorization": "Basic YWxpY2U6d3Jvbmc="}, {"X-Forwarded-For": "192.0.2.1"}
+    for more, headers, times in (
+        ([], wrong, 0),
+        ([], through, 0),
+        ([], wrong | through, 1),
+        (["--trust-forwarded", "true"], wrong | through, 0),
+    ):
+        running = server(owned, flags=[*flags, *more])
+        assert [running.get("/v2/", headers)[0] for _ in range(3)] == [401] * 3
+        assert running.stop() == 0
+        assert running.log().count("--trust-forwarded true") == times, headers
+        assert running.log().count("\n") == times
+
+
 def test_token_mode_needs_to_know_whom_to_ask(tmp_path: Path) -> None:
     """Without an index nobody could come in."""
     assert "--index-url" in refused("--bind", "127.0.0.1:0", "--mode", "token", cwd=tmp_path)
