@@ -57,7 +57,7 @@ from cas.session import UploadState
 from cas.staged import Staged
 from cas.stats import Stats
 from cas.store import Store
-from cas.usage import Holder, Usage
+from cas.usage import Holder, Holders, Usage
 
 __all__ = [
     "CHECKS",
@@ -80,6 +80,7 @@ __all__ = [
     "FormatTooNew",
     "Held",
     "Holder",
+    "Holders",
     "InUse",
     "IndexMissing",
     "IndexPresent",

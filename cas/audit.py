@@ -143,7 +143,7 @@ class Audit:
                 yield Finding("packs", f"it ends {row.committed - size} bytes early", where, REPAIR, pack=row.pack)
             if not size:
                 return
-            scan = scan_pack(row.pack, path, proves=False)
+            scan = scan_pack(row.pack, path, proves=False, names=False)
         except FileNotFoundError:
             if row.committed or placed:
                 yield Finding("packs", f"its file is missing, with {placed} chunks", where, REPAIR, pack=row.pack)
@@ -287,7 +287,7 @@ def journal_links(parts: Parts) -> dict[int, int]:
     rows = parts.index.read(lambda view: view.packs())
     for row in (row for row in rows if row.role is Role.JOURNAL):
         with contextlib.suppress(FileNotFoundError, ValueError):  # none, or an empty one
-            links |= _links(scan_pack(row.pack, parts.layout.pack(row.pack)))
+            links |= _links(scan_pack(row.pack, parts.layout.pack(row.pack), names=False))
     return links
 
 

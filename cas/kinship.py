@@ -161,7 +161,7 @@ def _beyond(layout: Layout, known: _Known, strangers: dict[int, Role], alive: se
         row, path = known.rows.get(pack), layout.pack(pack)
         with suppress(OSError, Unreadable):  # a row comes before its file, which may also be gone again
             if row is None or path.stat().st_size > row.committed:
-                scan = scan_pack(pack, path, proves=False)
+                scan = scan_pack(pack, path, proves=False, names=False)
                 changes = [record.body.names for record in scan.records if record.body.names is not None]
                 newest = max([newest, *(change.seq for change in changes)])
                 proven = max([proven, *(change.previous for change in changes)])

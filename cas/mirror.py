@@ -308,7 +308,7 @@ def rot(path: Path, row: PackRow, disk: Disk) -> Rot:
     size = file_size(path)
     if size < row.committed or size < HEADER_SIZE:
         return Rot(row.pack, (f" ends at byte {size} instead of {row.committed}",))
-    scan = scan_pack(row.pack, path, proves=False)
+    scan = scan_pack(row.pack, path, proves=False, names=False)
     entries = [entry for record in scan.records for entry in record.body.chunks]
     fd = disk.open_read(path)
     try:
@@ -340,7 +340,7 @@ class Prover:
 
     def _sums_of(self, pack: int) -> dict[tuple[bytes, int], int]:
         if pack not in self._sums:
-            records = scan_pack(pack, self._layout.pack(pack), proves=False).records
+            records = scan_pack(pack, self._layout.pack(pack), proves=False, names=False).records
             self._sums[pack] = {(one.key, one.salt): one.checksum for record in records for one in record.body.chunks}
         return self._sums[pack]
 

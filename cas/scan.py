@@ -8,7 +8,7 @@ data before it (I2).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import xxhash
@@ -62,13 +62,15 @@ def pack_paths(layout: Layout) -> Iterator[tuple[int, Path]]:
                     yield pack, path
 
 
-def scan_pack(pack: int, path: Path, *, proves: bool = True) -> Scan:
+def scan_pack(pack: int, path: Path, *, proves: bool = True, names: bool = True) -> Scan:
     """Read a pack's records.
 
     Args:
         pack: its id.
         path: its file.
         proves: without a footer, leave out chunks whose bytes are not there; not for whoever reads them himself.
+        names: keep what records say of names and small blobs, of which a pack of the journal has half a gigabyte; else
+            which changes they are, and no more.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -82,8 +84,8 @@ def scan_pack(pack: int, path: Path, *, proves: bool = True) -> Scan:
             return Scan(pack, None, [], sealed=False, end=0, complaints=said)
         offsets = _footer(data, header.marker)
         if offsets is None:
-            return _search(pack, header, data, proves=proves)
-        return _listed(pack, header, data, offsets)
+            return _search(pack, header, data, proves=proves, names=names)
+        return _listed(pack, header, data, offsets, names=names)
 
 
 def torn(scan: Scan, committed: int) -> str | None:
@@ -147,24 +149,24 @@ def _footer(data: PackBytes, marker: bytes) -> list[int] | None:
     return decode_footer(data.read(span[0], size), marker)
 
 
-def _listed(pack: int, header: Header, data: PackBytes, offsets: list[int]) -> Scan:
+def _listed(pack: int, header: Header, data: PackBytes, offsets: list[int], *, names: bool) -> Scan:
     found = Scan(pack, header, [], sealed=True, end=len(data), complaints=[], sound=len(data))
     for offset in offsets:
         record = _record_at(data, offset, header.marker)
         if record is None:
             found.complaints.append(f"the record at byte {offset} is damaged")
         else:
-            found.records.append(record)
+            found.records.append(record if names else _without_names(record))
     return found
 
 
-def _search(pack: int, header: Header, data: PackBytes, *, proves: bool) -> Scan:
+def _search(pack: int, header: Header, data: PackBytes, *, proves: bool, names: bool) -> Scan:
     found = Scan(pack, header, [], sealed=False, end=HEADER_SIZE, complaints=[], sound=HEADER_SIZE)
     before, whole = 0, True
     for _, record in walk(data, header.marker):
         if record is not None:
             whole &= record.previous == before and (not proves or _believe_chunks(record.body, data))
-            found.records.append(record)
+            found.records.append(record if names else _without_names(record))
             before, found.end = record.offset, record.end
             if whole:
                 found.sound = record.end
@@ -176,6 +178,13 @@ def _record_at(data: PackBytes, offset: int, marker: bytes) -> Record | None:
     if len(head) < RECORD_SIZE:
         return None
     return decode_record(data.read(offset, offset + record_length(head)), offset, marker)
+
+
+def _without_names(record: Record) -> Record:
+    """Let go of what a record says of names and of blobs, but for which change it is."""
+    body = record.body
+    changes = None if body.names is None else replace(body.names, edits=())
+    return replace(record, body=replace(body, names=changes, blobs=[]))
 
 
 def _believe_chunks(body: Body, data: PackBytes) -> bool:

@@ -85,7 +85,7 @@ def _highest_number(parts: Parts, pack: int) -> int | None:
     if not path.exists():
         return 0
     try:
-        records = scan_pack(pack, path).records
+        records = scan_pack(pack, path, names=False).records
     except Unreadable:
         return None
     return max((record.body.names.seq for record in records if record.body.names is not None), default=0)

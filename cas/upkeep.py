@@ -47,14 +47,14 @@ class Upkeep:
         """Return what the store holds and what that takes on the disk."""
         return stats(self._parts)
 
-    def usage(self, owners: Mapping[Digest, int], count: int) -> Usage:
+    def usage(self, holders: Mapping[Digest, Collection[int]], count: int) -> Usage:
         """Measure whose bytes are whose; see `Usage`.
 
         Args:
-            owners: for each blob, who holds it, as bits (see `Holder`); what is not in it is held by others.
+            holders: for each blob, who holds it (see `Holder`); what is not in it is held by others.
             count: how many owners there are.
         """
-        return usage(self._parts, owners, count)
+        return usage(self._parts, holders, count)
 
     def compact(
         self,

@@ -2,17 +2,18 @@
 
 Layer: L7. Chunks and packs are known here; who the owners are is the caller's business. A chunk that blobs of two
 owners name belongs to both, so an owner's deletion frees exactly the chunks that are its alone. The ids of chunks are
-walked in as many passes as keep those of one pass in bounded memory. Nothing is locked: beside writers, the figures are
-about right, without them they are exact.
+walked in as many passes as keep those of one pass in bounded memory, however many owners there are. Nothing is locked:
+beside writers, the figures are about right, without them they are exact.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cas.packbytes import PackBytes
 from cas.records import (
@@ -31,7 +32,7 @@ from cas.tables import ChunkState, PackState
 from cas.view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cas.digest import Digest
@@ -42,26 +43,58 @@ if TYPE_CHECKING:
 
     _Table = Callable[[View, Digest | None, int], list[BlobEntry]]
 
-_OWNERS_FROM: Final = 3
+K = TypeVar("K")
 _MOST_CHUNKS: Final = 1_000_000  # ids in memory at once
-_MOST_MASKS: Final = 256 << 20  # bytes of their sets of owners
-_INT_BYTES: Final = 40
 _ROWS: Final = 10_000  # a read transaction is to end within 100 ms
 _SEGMENTS: Final = 100
 _KEYS: Final = 1 << 64  # how many first halves of keys there are
+_NOBODY: Final = 0  # the number of the empty set
 
 
 class Holder:
-    """Who holds a blob is a set of bits: these, and one for each of the caller's owners, numbered from 0."""
+    """Who holds a blob: the caller's owners, numbered from 0, and these."""
 
-    UPLOADS: Final = 1  # an upload under way; found here
-    KEPT: Final = 2  # so that a deletion can be taken back; counts only where nobody else holds it
-    OTHERS: Final = 4  # somebody the caller did not ask about
+    UPLOADS: Final = -1  # an upload under way; found here
+    KEPT: Final = -2  # so that a deletion can be taken back; counts only where nobody else holds it
+    OTHERS: Final = -3  # somebody the caller did not ask about
 
-    @staticmethod
-    def owner(number: int) -> int:
-        """Return an owner's bit."""
-        return 1 << (number + _OWNERS_FROM)
+
+class Holders(dict[K, "Sequence[int]"]):
+    """Who holds what, by numbers; some may be there twice. Nearly all have one holder, and share what says so."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__()
+        self._alone: dict[int, tuple[int]] = {}
+
+    def add(self, key: K, holder: int) -> None:
+        """Enter a holder."""
+        held = self.get(key)
+        if held is None:
+            self[key] = self._alone.setdefault(holder, (holder,))
+        elif held[-1] != holder:
+            if not isinstance(held, array):
+                held = self[key] = array("i", held)
+            held.append(holder)
+
+
+class _Sets:
+    """Sets of holders by numbers, each kept once: few differ, and one may have a hundred thousand members."""
+
+    def __init__(self) -> None:
+        self._numbers = {b"": _NOBODY}
+        self._members = [b""]
+
+    def number(self, holders: Iterable[int]) -> int:
+        members = array("i", sorted(set(holders))).tobytes()
+        number = self._numbers.setdefault(members, len(self._members))
+        if number == len(self._members):
+            self._members.append(members)
+        return number
+
+    def joined(self, numbers: Iterable[int]) -> set[int]:
+        """Return the members of several sets."""
+        return {holder for number in set(numbers) for holder in memoryview(self._members[number]).cast("i")}
 
 
 @dataclass(slots=True)
@@ -106,40 +139,35 @@ class Usage:
         return sum(self.unique) + self.among
 
 
-def usage(parts: Parts, owners: Mapping[Digest, int], count: int) -> Usage:
+def usage(parts: Parts, holders: Mapping[Digest, Collection[int]], count: int) -> Usage:
     """Measure the store; see `Store.usage`."""
-    found = Usage([0] * count, [0] * count, unique=[0] * count)
-    masks = _recipes(parts, owners, found)
+    found, sets = Usage([0] * count, [0] * count, unique=[0] * count), _Sets()
+    recipes = _recipes(parts, holders, found, sets)
     rows = parts.index.read(lambda view: view.packs())
     in_packs = dict.fromkeys((row.pack for row in rows if parts.layout.pack(row.pack).exists()), 0)
-    _measure_chunks(parts, masks, found, in_packs, passes=_passes(parts, count))
+    _measure_chunks(parts, recipes, sets, found, in_packs)
     _measure_files(parts, rows, in_packs, found)
     return found
-
-
-def _passes(parts: Parts, count: int) -> int:
-    chunks = parts.index.read(lambda view: view.count("chunks"))
-    most = min(_MOST_CHUNKS, _MOST_MASKS // (_INT_BYTES + count // 8))
-    return -(-chunks // most) or 1
 
 
 # --- who names what ---------------------------------------------------------------------------------------
 
 
-def _recipes(parts: Parts, owners: Mapping[Digest, int], found: Usage) -> dict[int, int]:
-    """Return for each recipe whose it is, and add up the sizes of blobs."""
-    masks = dict.fromkeys(parts.index.read(_arriving), Holder.UPLOADS)
+def _recipes(parts: Parts, holders: Mapping[Digest, Collection[int]], found: Usage, sets: _Sets) -> dict[int, int]:
+    """Return for each recipe which set of holders it has, and add up the sizes of blobs."""
+    recipes = dict.fromkeys(parts.index.read(_arriving), sets.number([Holder.UPLOADS]))
     for table in (View.blobs_after, View.lost_after):  # what is lost may become whole again, and keeps its recipe
         last: Digest | None = None
         while rows := parts.index.read(partial(_held, table=table, after=last)):
             for blob, held in rows:
-                mask = owners.get(blob.digest, Holder.OTHERS) if held else 0
-                for number in _numbers(mask):
-                    found.logical[number] += blob.size
+                number = sets.number(holders.get(blob.digest, (Holder.OTHERS,))) if held else _NOBODY
+                for owner in _owners(sets.joined([number])):
+                    found.logical[owner] += blob.size
                 if blob.inline is None:
-                    masks[blob.recipe] = masks.get(blob.recipe, 0) | mask
+                    before = recipes.get(blob.recipe, number)
+                    recipes[blob.recipe] = number if before == number else sets.number(sets.joined([before, number]))
             last = rows[-1][0].digest
-    return masks
+    return recipes
 
 
 def _arriving(view: View) -> list[int]:
@@ -151,43 +179,44 @@ def _held(view: View, table: _Table, after: Digest | None) -> list[tuple[BlobEnt
     return [(blob, view.is_held(blob.digest)) for blob in table(view, after, _ROWS)]
 
 
-def _numbers(mask: int) -> Iterator[int]:
-    left = mask >> _OWNERS_FROM
-    while left:
-        lowest = left & -left
-        yield lowest.bit_length() - 1
-        left ^= lowest
+def _owners(holders: Iterable[int]) -> list[int]:
+    return [holder for holder in holders if holder >= 0]
 
 
 # --- chunks -----------------------------------------------------------------------------------------------
 
 
 def _measure_chunks(
-    parts: Parts, masks: Mapping[int, int], found: Usage, in_packs: dict[int, int], *, passes: int
+    parts: Parts, recipes: Mapping[int, int], sets: _Sets, found: Usage, in_packs: dict[int, int]
 ) -> None:
     """Share out the chunks that lie in packs which are there, and add up what lies in which."""
+    passes = -(-parts.index.read(lambda view: view.count("chunks")) // _MOST_CHUNKS) or 1
     bounds = [(_KEYS * number // passes).to_bytes(9, "big")[1:] for number in range(passes)]
     for low, high in zip(bounds, [*bounds[1:], b""], strict=True):
-        named = _named(parts, masks, low, high)
+        named = _named(parts, recipes, low, high)
         sizes: Counter[int] = Counter()
         for chunk, row in _stored(parts, low, high):
             if row.extent.pack in in_packs and row.state is not ChunkState.BAD:  # a bad one's pack may be anywhere
-                sizes[named.get(chunk, 0)] += row.extent.stored
                 in_packs[row.extent.pack] += row.extent.stored
-        for mask, size in sizes.items():
-            _share_out(found, mask, size)
+                numbers = named.get(chunk, (_NOBODY,))
+                if len(numbers) == 1:
+                    sizes[numbers[0]] += row.extent.stored
+                else:  # nearly no two are alike: to keep what they have in common would take more than to join them
+                    _share_out(found, sets.joined(numbers), row.extent.stored)
+        for number, size in sizes.items():
+            _share_out(found, sets.joined([number]), size)
 
 
-def _named(parts: Parts, masks: Mapping[int, int], low: bytes, high: bytes) -> dict[bytes, int]:
-    """Return for each chunk in `[low, high)` who names it."""
-    named: dict[bytes, int] = {}
+def _named(parts: Parts, recipes: Mapping[int, int], low: bytes, high: bytes) -> Holders[bytes]:
+    """Return for each chunk in `[low, high)` the sets of those who name it."""
+    named = Holders[bytes]()
     at = b""
     while rows := parts.index.read(partial(lambda view, after: view.named_chunks(after, _SEGMENTS), after=at)):
         for _, recipe, chunks in rows:
-            mask = masks.get(recipe, 0)
-            for chunk in chunks if mask else ():
+            number = recipes.get(recipe, _NOBODY)
+            for chunk in chunks if number != _NOBODY else ():
                 if low <= chunk and (not high or chunk < high):
-                    named[chunk] = named.get(chunk, 0) | mask
+                    named.add(chunk, number)
         at = rows[-1][0]
     return named
 
@@ -202,23 +231,23 @@ def _stored(parts: Parts, low: bytes, high: bytes) -> Iterator[tuple[bytes, Chun
         at = rows[-1][0]
 
 
-def _share_out(found: Usage, mask: int, size: int) -> None:
-    numbers = list(_numbers(mask))
-    outside = mask & (Holder.OTHERS | Holder.UPLOADS)
-    if len(numbers) == 1 and not outside:
-        found.unique[numbers[0]] += size
+def _share_out(found: Usage, holders: Collection[int], size: int) -> None:
+    owners = _owners(holders)
+    outside = Holder.OTHERS in holders or Holder.UPLOADS in holders
+    if len(owners) == 1 and not outside:
+        found.unique[owners[0]] += size
         return
-    for number in numbers:
-        found.shared[number] += size
-    if numbers and outside:
+    for owner in owners:
+        found.shared[owner] += size
+    if owners and outside:
         found.beyond += size
-    elif numbers:
+    elif owners:
         found.among += size
-    elif mask & Holder.OTHERS:
+    elif Holder.OTHERS in holders:
         found.others += size
-    elif mask & Holder.UPLOADS:
+    elif Holder.UPLOADS in holders:
         found.uploads += size
-    elif mask & Holder.KEPT:
+    elif Holder.KEPT in holders:
         found.kept += size
     else:
         found.garbage += size

@@ -22,6 +22,7 @@ from tools.settings import Settings, SettingsCommand, with_settings
 from tools.units import human_duration
 
 _AT_ONCE = 1000
+_NAMED = 10
 
 
 @click.command(cls=SettingsCommand)
@@ -56,7 +57,7 @@ def undelete(settings: Settings, what: str | None, *, listing: bool, as_json: bo
     if as_json:
         click.echo(json.dumps({"what": target.what, "deleted": restored.deletion.at, "with": along, "left": left}))
         return
-    click.echo(f"{target.what} is back" + (f", and with it {', '.join(along)}" if along else ""))
+    click.echo(f"{target.what} is back" + (f", and with it {_named(along)}" if along else ""))
     for each in left:
         click.echo(f"left out: {each}: something stands there by now, or its blob is gone")
 
@@ -103,5 +104,11 @@ def _list(
     for each, along in rows:
         left = each.at + window_s - time.time()
         until = f"{human_duration(left)} left" if left > 0 else "until the next collection"
-        took = f"  with {', '.join(along)}" if along else ""
+        took = f"  with {_named(along)}" if along else ""
         click.echo(f"{datetime.fromtimestamp(each.at, UTC):%Y-%m-%d %H:%M}  {until:<25}  {each.what}{took}")
+
+
+def _named(names: Sequence[str]) -> str:
+    """Name what went or came along, in a line to be read: an image may have thousands of tags; --json has all."""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -5,6 +5,7 @@
 A collector sets the mark, looks around at its leisure, and then removes, in changes that each find the mark still
 there. A push that makes something older count again (a manifest that names it, say) takes the mark away within its own
 change; the collector looks again. So neither waits for the other, and a mark that a dead collector left costs one row.
+A deletion that looks through many tags goes by a mark as well, by anybody's that stands.
 Knows no rule of what counts. Blocking; no HTTP.
 """
 
@@ -22,6 +23,15 @@ V1: Final = "v1"  # images that stand in no repository
 def put(names: Names, what: str, token: str) -> None:
     """Set a mark; what is written there tells it from another collector's."""
     names.put(_name(what), Record(token.encode()))
+
+
+def share(names: Names, what: str, token: str) -> str:
+    """Return what is written in the mark that stands; where none does, set one."""
+    found = names.get(_name(what))
+    if found is not None:
+        return found.value.decode()
+    put(names, what, token)
+    return token
 
 
 def stands(names: Names, what: str, token: str) -> bool:

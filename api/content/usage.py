@@ -17,7 +17,7 @@ from api.content import named, repositories, tags, trash
 from api.content.collect import walk
 from api.content.repository import Repository
 from api.content.values import content
-from cas import Damaged, Digest, Holder, InvalidDigest, Missing, Name, Record, Store, Usage
+from cas import Damaged, Digest, Holder, Holders, InvalidDigest, Missing, Name, Record, Store, Usage
 
 UNTAGGED: Final = "(untagged)"  # no tag can be called so
 _AT_ONCE: Final = 1000
@@ -48,25 +48,20 @@ class _Owners:
     """Owners by name, and who holds which blob."""
 
     numbers: dict[str, int] = field(default_factory=dict)
-    masks: dict[Digest, int] = field(default_factory=dict)
+    holders: Holders[Digest] = field(default_factory=Holders)
     inline: dict[str, int] = field(default_factory=dict)  # bytes of manifests that are no blobs
-    _same: dict[int, int] = field(default_factory=dict)  # equal masks are one object: there are few of them, and long
 
     def add(self, owner: str) -> int:
-        return Holder.owner(self.numbers.setdefault(owner, len(self.numbers)))
-
-    def hold(self, digest: Digest, bit: int) -> None:
-        mask = self.masks.get(digest, 0) | bit
-        self.masks[digest] = self._same.setdefault(mask, mask)
+        return self.numbers.setdefault(owner, len(self.numbers))
 
     def report(self, store: Store, waiting: Waiting) -> Report:
         for _, found in walk(store, trash.TRASH):
             for digest in found.holds:
-                self.hold(digest, Holder.KEPT)
+                self.holders.add(digest, Holder.KEPT)
         for digests in waiting.values():
             for digest in digests:
-                self.hold(digest, Holder.KEPT)
-        whole = store.usage(self.masks, len(self.numbers))
+                self.holders.add(digest, Holder.KEPT)
+        whole = store.usage(self.holders, len(self.numbers))
         lines = (
             Line(name, whole.logical[number] + self.inline.get(name, 0), whole.unique[number], whole.shared[number])
             for name, number in sorted(self.numbers.items())
@@ -83,7 +78,7 @@ def of_store(store: Store) -> Report:
         after = str(found[-1][0])
     waiting = _waiting(store)
     for home, digest in _holdings(store, waiting):
-        owners.hold(digest, Holder.OTHERS if home is None else owners.add(home))
+        owners.holders.add(digest, Holder.OTHERS if home is None else owners.add(home))
     for name, record in walk(store, "manifest"):
         owner = name.path.partition("@")[0]
         owners.inline[owner] = owners.inline.get(owner, 0) + _inline_bytes(record)
@@ -102,12 +97,12 @@ def of_repository(store: Store, repository: Repository, tag: str | None = None) 
     if tag and tag not in content_of.tags:
         raise Missing(f"{repository} has no tag {tag}; `cas du {repository}` shows all")
     owners = _Owners()
-    tagged: dict[Digest, int] = {}
+    tagged = Holders[Digest]()
     for name, found in content_of.tags.items():
-        bit = owners.add(name) if tag in (None, name) else Holder.OTHERS
+        number = owners.add(name) if tag in (None, name) else Holder.OTHERS
         reached = content_of.reach(found)
         for digest in reached:
-            tagged[digest] = tagged.get(digest, 0) | bit
+            tagged.add(digest, number)
         if tag in (None, name):
             owners.inline[name] = content_of.inline_bytes(reached)
     rest = Holder.OTHERS if tag else owners.add(UNTAGGED)
@@ -115,7 +110,8 @@ def of_repository(store: Store, repository: Repository, tag: str | None = None) 
         owners.inline[UNTAGGED] = content_of.inline_bytes(content_of.manifests.keys() - tagged.keys())
     waiting = _waiting(store)
     for home, digest in _holdings(store, waiting):
-        owners.hold(digest, tagged.get(digest, rest) if home == str(repository) else Holder.OTHERS)
+        for number in tagged.get(digest, (rest,)) if home == str(repository) else (Holder.OTHERS,):
+            owners.holders.add(digest, number)
     return owners.report(store, waiting)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, final
 from api.content import marks, removal, repositories, tags, trash
 from api.content.repositories import Access
 from api.content.repository import Repository
-from api.v2 import caching, document, links, manifest, referrer
+from api.v2 import caching, document, links, manifest, pointing, referrer
 from api.v2.document import Document, Place, Reference
 from api.v2.errors import DIGEST_MISMATCH, MANIFEST_BLOB_UNKNOWN, MANIFEST_UNKNOWN, PRECONDITION_FAILED, Refused
 from api.v2.manifest import INLINE_BYTES, Manifest
@@ -153,7 +153,7 @@ def find(reads: Reads, repository: Repository, reference: str | Digest) -> Manif
         Refused: 404.
     """
     tag = tags.find(reads, repository, reference) if isinstance(reference, str) else None
-    digest = _shown(tag) if isinstance(reference, str) else reference
+    digest = pointing.shown(tag) if isinstance(reference, str) else reference
     found = None if digest is None else manifest.find(reads, repository, digest)
     is_made = tag is not None and isinstance(tag.target, tags.Image)
     if found is None or (is_made and manifest.is_damaged(reads, found)):
@@ -170,22 +170,33 @@ def delete(store: Store, repository: Repository, reference: str | Digest, now: f
         Refused: 404.
     """
     store.read(lambda reads: _check_there(reads, repository, reference))  # a 404 waits for no writer
-
-    def edit(names: Names) -> None:
-        _check_there(names, repository, reference)
-        what = f"{repository}{':' if isinstance(reference, str) else '@'}{reference}"
-        deletion = trash.begin(names, repository, what, now)
-        if isinstance(reference, str):
-            tags.delete(names, repository, reference, deletion)
+    if isinstance(reference, str):
+        removal.change(store, repository, partial(_delete_tag, repository, reference, now), frees=True)
+        return
+    for is_last in (*(False,) * pointing.LOOKS, True):  # at last the others wait: a deletion comes to its end
+        looked = None if is_last else pointing.look(store, repository, reference)
+        edit = partial(_delete_manifest, repository, reference, now, looked)
+        with suppress(pointing.SetMeanwhile):
+            removal.change(store, repository, edit, frees=True)
             return
-        found = find(names, repository, reference)
-        for tag in [tag for tag, its in tags.walk(names, repository) if _points_to(its, reference)]:
-            tags.delete(names, repository, tag, deletion)
-        if found.subject is not None:
-            referrer.delete(names, repository, found.subject, reference, deletion)
-        manifest.delete(names, repository, reference, deletion)
 
-    removal.change(store, repository, edit, frees=True)
+
+def _delete_tag(repository: Repository, tag: str, now: float, names: Names) -> None:
+    _check_there(names, repository, tag)
+    deletion = trash.begin(names, repository, f"{repository}:{tag}", now)
+    tags.delete(names, repository, tag, deletion)
+
+
+def _delete_manifest(
+    repository: Repository, digest: Digest, now: float, looked: pointing.Looked | None, names: Names
+) -> None:
+    found = find(names, repository, digest)
+    deletion = trash.begin(names, repository, f"{repository}@{digest}", now)
+    for tag in pointing.listed(names, repository, digest, looked):
+        tags.delete(names, repository, tag, deletion)
+    if found.subject is not None:
+        referrer.delete(names, repository, found.subject, digest, deletion)
+    manifest.delete(names, repository, digest, deletion)
 
 
 def _check_there(reads: Reads, repository: Repository, reference: str | Digest) -> None:
@@ -196,17 +207,8 @@ def _check_there(reads: Reads, repository: Repository, reference: str | Digest) 
 
 def _entity(tag: tags.Tag) -> str:
     """Name what a tag shows as its entity tag does; a v1 image that nobody saw here has only its own name."""
-    shown = _shown(tag)
+    shown = pointing.shown(tag)
     if shown is not None:
         return str(shown)
     assert tag.image is not None, "it shows one or the other"
     return tag.image.id
-
-
-def _points_to(tag: tags.Tag, digest: Digest) -> bool:
-    return _shown(tag) == digest
-
-
-def _shown(tag: tags.Tag | None) -> Digest | None:
-    """Return which manifest a tag shows, be that what was pushed, or what was made of that."""
-    return None if tag is None or tag.manifest is None else tag.manifest.digest

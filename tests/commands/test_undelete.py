@@ -67,6 +67,24 @@ def test_a_tag_that_went_with_its_manifest_is_listed_and_found_by_its_name(runni
         assert json.loads(ended.stdout)["with"] == [what, "some/repo:1.0"]
 
 
+def test_an_image_of_very_many_tags_is_a_line_that_can_be_read(running: Server) -> None:
+    """In the list and once it is back: ten by name, and how many more; as JSON all of them."""
+    with closing(Client(running.url)) as client:
+        home = Home(client, "some/repo")
+        image = home.push(home.numbered(1))
+        tags = [f"some/repo:1.{number:02}" for number in range(13)]
+        for tag in tags:
+            assert home.put(image, tag.partition(":")[2]).status_code == 201
+        assert home.delete(image.digest) == 202
+        assert json.loads(run_cas("undelete", "--list", "--json", "--root", running.root).stdout)[0]["tags"] == tags
+        what, told = f"some/repo@{image.digest}", f"{', '.join(tags[:10])} and 3 more"
+        listed = run_cas("undelete", "--list", "--root", running.root).stdout
+        assert listed.endswith(f"  {what}  with {told}\n")
+        ended = run_cas("undelete", what, "--root", running.root)
+        assert ended.stdout == f"{what} is back, and with it {told}\n"
+        assert home.tags() == [tag.partition(":")[2] for tag in tags]
+
+
 def test_a_list_shows_what_is_in_a_repository_with_how_long_it_can_come_back(running: Server) -> None:
     """Oldest first, and nothing of its neighbours."""
     with closing(Client(running.url)) as client:
