@@ -138,7 +138,9 @@ class Connection:
                 at += len(block)
         while at < end:
             try:
-                at += os.sendfile(self._socket.fileno(), file.fileno(), at, end - at)
+                sent = os.sendfile(self._socket.fileno(), file.fileno(), at, end - at)
+                assert sent, f"{file.name} ends before byte {end}"
+                at += sent
             except BlockingIOError:  # a socket with a timeout does not block
                 _writable(self._socket)
 
