@@ -29,7 +29,9 @@ _SMALLEST_BLOCK_BYTES: Final = 256 * KIB
 _ALL_BLOCKS_BYTES: Final = 4 * MIB
 # The same of a block that is read from a connection. No other copy of it is held, so it may be larger, and should be:
 # what is done once a block costs a third of the CPU where blocks are of 1 MiB.
-_LARGEST_LOAN_BYTES: Final = 4 * MIB
+# Of several, smaller ones again: what all of them hold falls out of the cores' caches else.
+_LONE_LOAN_BYTES: Final = 4 * MIB
+_LARGEST_LOAN_BYTES: Final = 2 * MIB
 _SMALLEST_LOAN_BYTES: Final = 512 * KIB
 _ALL_LOANS_BYTES: Final = 8 * MIB
 # Bytes that a thread takes from a connection before others may have it: a large upload is never done. Of an upload that
@@ -267,6 +269,8 @@ def _block_bytes(active: int) -> int:
 
 def _loan_bytes(active: int) -> int:
     """Return how much of a body is read from its connection at once while so many uploads are on their way."""
+    if active == 1:
+        return _LONE_LOAN_BYTES
     return max(_SMALLEST_LOAN_BYTES, min(_LARGEST_LOAN_BYTES, _ALL_LOANS_BYTES // active))
 
 
