@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
-from api.basis import Basis, look_up, look_up_now
+from api.basis import Basis, look_up, look_up_now, whole
 from api.config import IN_MEMORY_S
 from api.content.values import content, record
 from cas import Name, Names, Reads, Store
@@ -70,7 +70,7 @@ class Nearby:
     def read(self) -> tuple[Keyring, Basis]:
         """Look it up, in a thread; return also what an answer rests on that it goes into."""
         self._seen = self._clock()
-        return look_up(self._store, read, _whole)
+        return look_up(self._store, read, whole)
 
     def read_now(self) -> tuple[Keyring, Basis] | None:
         """Look it up on the loop; None if that might mean to wait."""
@@ -78,7 +78,7 @@ class Nearby:
         if now - self._seen > IN_MEMORY_S:
             return None
         self._seen = now
-        return look_up_now(self._store, read, _whole)
+        return look_up_now(self._store, read, whole)
 
 
 def ensure(store: Store, now: float, random: Random = secrets.token_bytes) -> None:
@@ -100,10 +100,6 @@ def rotate(names: Names, now: float, keep: int, random: Random = secrets.token_b
     turned = Keyring((_fresh(now, random), *older))
     _put(names, turned)
     return turned
-
-
-def _whole(ring: Keyring) -> Keyring:
-    return ring
 
 
 def _find(reads: Reads) -> Keyring | None:

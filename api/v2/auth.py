@@ -19,7 +19,7 @@ from api.access.bearer import SERVICE, Resource
 from api.access.errors import BadCredentials
 from api.access.principal import NOBODY, Action, Caller, Principal
 from api.access.settings import AccessSettings, Mode
-from api.basis import Basis, look_up
+from api.basis import Basis, look_up, whole
 from api.content.repository import Repository
 from api.origin import origin
 from api.v2 import names, token_scopes
@@ -86,7 +86,7 @@ async def _judged(call: Call, wanted: Wanted, shown: str | None) -> tuple[Caller
         caller = recognise(reads)
         return caller, Verdict.STRANGER if caller is None else judge(reads, access, wanted, caller)
 
-    (caller, verdict), basis = await call.registry.threads.run(look_up, call.store, look, _whole)
+    (caller, verdict), basis = await call.registry.threads.run(look_up, call.store, look, whole)
     if caller is None:
         raise _challenge(call, need, *((_NOT_GOOD, _INVALID) if is_token else (BadCredentials().message, None)))
     call.known(caller.principal)
@@ -124,10 +124,6 @@ async def _by_password(call: Call, need: Need, shown: str | None) -> Recognise:
         return None if known is None else replace(caller, principal=known)
 
     return recognise
-
-
-def _whole(found: tuple[Caller | None, Verdict]) -> tuple[Caller | None, Verdict]:
-    return found
 
 
 def judge(reads: Reads, access: AccessSettings, wanted: Wanted, caller: Caller) -> Verdict:

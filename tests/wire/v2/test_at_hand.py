@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,9 +17,9 @@ from tests.support.counting import counted_crossings, counted_index
 from tests.support.engine import SMALL
 from tests.wire.harness import PATIENCE_S
 from tests.wire.v2.members import ANN, BOB, basic, members
-from tests.wire.v2.pushing import MIB, Client, Pushed, new_data, new_repository, pushing, sha256
+from tests.wire.v2.pushing import MIB, Client, Pushed, new_data, new_repository, pushing
 from tests.wire.v2.test_repeats import put
-from tests.wire.v2.test_repeats_layers import removed
+from tests.wire.v2.test_repeats_layers import pulled_while_they_move, removed
 
 SIZE = 3 * MIB + 123
 _words = itertools.count()
@@ -124,28 +123,9 @@ def test_who_may_not_pull_gets_nothing_of_what_others_pulled(tmp_path: Path) -> 
 
 def test_layers_move_from_pack_to_pack_and_stay_what_they_are_to_everybody(own: Pushed) -> None:
     """Pulled by several clients, each time in other words, while collections take what lies beside them."""
-    layers = {f"a/{number}": new_data(300_000 + number) for number in range(4)}
-    over, wrong = threading.Event(), list[str]()
-    with closing(own.client()) as client:
-        digests = {repository: client.push(repository, data) for repository, data in layers.items()}
-
-        def pull() -> None:
-            with closing(own.client()) as mine:
-                while not over.is_set():
-                    repository = random.choice(list(layers))
-                    if ask(mine, f"/v2/{repository}/blobs/{digests[repository]}").content != layers[repository]:
-                        wrong.append(repository)
-
-        pulling = [threading.Thread(target=pull) for _ in range(3)]
-        for thread in pulling:
-            thread.start()
-        for _ in range(5):
-            client.push("b", waste := new_data(500_000))
-            removed(own.store, client, "b", sha256(waste))
-        over.set()
-        for thread in pulling:
-            thread.join(PATIENCE_S)
-        assert not wrong
+    pulled_while_they_move(
+        own, lambda client, repository, digest: ask(client, f"/v2/{repository}/blobs/{digest}").content
+    )
 
 
 def test_a_layer_at_hand_whose_pack_ends_early_is_looked_into(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import random
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -20,11 +20,11 @@ import pytest
 
 from api.config import HttpSettings
 from api.zerocopy import sent
-from cas import Digest, Store
+from cas import Store
 from tests.support.counting import counted_crossings, counted_index
 from tests.support.engine import SMALL
 from tests.wire.harness import PATIENCE_S, open_descriptors, read_all
-from tests.wire.v2.pushing import MIB, Client, Pushed, new_data, new_repository, pushing
+from tests.wire.v2.pushing import MIB, Client, Pushed, new_data, new_repository, pushing, sha256
 
 SIZE = 3 * MIB + 123
 
@@ -216,33 +216,40 @@ def test_answers_that_are_only_kept_keep_no_space(own: Pushed) -> None:
         assert len(open_descriptors()) <= len(deleted) + 1  # the journal's newest pack may be a new one
 
 
-def test_layers_move_from_pack_to_pack_and_stay_what_they_are(own: Pushed) -> None:
-    """Pulled in the same words by several clients, while collections take what lies beside them."""
+def pulled_while_they_move(own: Pushed, pull: Callable[[Client, str, str], bytes]) -> dict[str, str]:
+    """Have several clients pull layers while collections take what lies beside them; return where those are."""
     layers = {f"a/{number}": new_data(300_000 + number) for number in range(4)}
     over, wrong = threading.Event(), list[str]()
     with closing(own.client()) as client:
         digests = {repository: client.push(repository, data) for repository, data in layers.items()}
 
-        def pull() -> None:
-            while not over.is_set():
-                repository = random.choice(list(layers))
-                if given(own, repository, digests[repository]) != layers[repository]:
-                    wrong.append(repository)
+        def pulls() -> None:
+            with closing(own.client()) as mine:
+                while not over.is_set():
+                    repository = random.choice(list(layers))
+                    if pull(mine, repository, digests[repository]) != layers[repository]:
+                        wrong.append(repository)
 
-        pulling = [threading.Thread(target=pull) for _ in range(3)]
+        pulling = [threading.Thread(target=pulls) for _ in range(3)]
         for thread in pulling:
             thread.start()
-        repeats = sent.repeats
         for _ in range(5):
             client.push("b", waste := new_data(500_000))
-            removed(own.store, client, "b", f"sha256:{Digest.of(waste).hex}")
+            removed(own.store, client, "b", sha256(waste))
         over.set()
         for thread in pulling:
             thread.join(PATIENCE_S)
         assert not wrong
-        given(own, "a/0", digests["a/0"])
-        given(own, "a/0", digests["a/0"])
-        assert repeated(repeats) >= 1
+    return digests
+
+
+def test_layers_move_from_pack_to_pack_and_stay_what_they_are(own: Pushed) -> None:
+    """Pulled in the same words by several clients, while collections take what lies beside them."""
+    digests = pulled_while_they_move(own, lambda _, repository, digest: given(own, repository, digest))
+    repeats = sent.repeats
+    given(own, "a/0", digests["a/0"])
+    given(own, "a/0", digests["a/0"])
+    assert repeated(repeats) >= 1
 
 
 def test_clients_that_leave_in_the_middle_leave_nothing_behind(own: Pushed, caplog: pytest.LogCaptureFixture) -> None:
