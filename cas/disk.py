@@ -255,13 +255,17 @@ class Disk:
         kept = reserve(whole)
         if free < size + kept:
             raise NoSpace(
-                f"the disk is full: {free >> 20} MiB are free for {path.name}/, and the last {kept >> 20} MiB are kept "
-                "for deletes and collection; free some space and try again"
+                f"the disk is full: {_mib(free)} are free for {path.name}/, and the last {_mib(kept)} are kept for "
+                "deletes and collection; free some space: delete images, then run cas gc --grace 0"
             )
 
     def random(self, size: int) -> bytes:
         """Return random bytes: ids, markers and salts come from here, so that a test can choose them."""
         return os.urandom(size)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):,.1f} MiB"
 
 
 class Cell:
@@ -349,7 +353,8 @@ def make_folder(path: Path, mode: int) -> None:
         NoSpace, DiskFailed: it cannot be made; something else has its name.
     """
     try:
-        path.mkdir(mode, parents=True, exist_ok=True)
+        path.parent.mkdir(mode, parents=True, exist_ok=True)  # by itself, since `mode` is not for those above
+        path.mkdir(mode, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise DiskFailed(f"{path} cannot be made: {NO_FOLDER}") from error
     except OSError as error:

@@ -112,10 +112,12 @@ def _demand_blank(layout: Layout, *, create: bool) -> None:
     """
     if has_remains(layout):
         raise NotAStore(f"{layout.manifest} is missing; {remake(layout)}")
-    if not create or not _is_blank(layout):
+    if not _is_blank(layout):
         raise NotAStore(
             f"{layout.root} is not a store (it has no store.json); give --root a store, or an empty or new folder"
         )
+    if not create:
+        raise NotAStore(f"{layout.root} is empty; mount its disk, or let `cas serve --root {layout.root}` make a store")
 
 
 def check_filesystem(root: Path, filesystem: Callable[[Path], str] = filesystem_type) -> None:
@@ -272,7 +274,7 @@ def _demand_folders(layout: Layout) -> None:
 
 def make_pack_folders(layout: Layout, disk: Disk) -> None:
     """Make what is missing; not before it is known that no pack is: where their disk is not mounted, all of it is."""
-    _make_missing(layout.pack_folders(), layout, disk)
+    _make_missing([layout.packs, *layout.pack_folders()], layout, disk)
 
 
 def _make_missing(folders: Sequence[Path], layout: Layout, disk: Disk) -> None:

@@ -111,8 +111,8 @@ class TestRefusals:
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
     def test_an_empty_folder_becomes_a_store_only_when_asked(self, tmp_path: Path) -> None:
-        """An unmounted disk is an empty folder: without `create` it is refused."""
-        with pytest.raises(NotAStore, match=r"no store\.json"):
+        """An unmounted disk is an empty folder: without `create` it is refused, and said to be that."""
+        with pytest.raises(NotAStore, match=f"is empty; mount its disk, or let `cas serve --root {tmp_path}` make"):
             Store.open(tmp_path)
         Store.open(tmp_path, SMALL, create=True).close()
 
@@ -609,11 +609,12 @@ def test_a_store_is_nobody_elses_business(tmp_path: Path) -> None:
     try:
         with Store.open(tmp_path / "root", SMALL, create=True) as store:
             push(store, "blob", noise(MIB))
+            store.backup(tmp_path / "copy")
     finally:
         os.umask(before)
-    files = [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
-    assert [path.name for path in files if path.stat().st_mode & 0o007] == ["store.json"]  # its format and its id
-    assert not (tmp_path / "root").stat().st_mode & 0o007
+    made = [path for folder in ("root", "copy") for path in (tmp_path / folder, *(tmp_path / folder).rglob("*"))]
+    told = tmp_path / "root" / "store.json"  # its format and its id
+    assert [path for path in made if path.stat().st_mode & 0o007] == [told]
 
 
 def test_what_the_umask_keeps_from_the_group_it_keeps_in_a_store_and_in_a_backup(tmp_path: Path) -> None:
