@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import lmdb
 import pytest
 
 import cas.check
@@ -154,6 +155,21 @@ class TestRefusals:
         with pytest.raises(UnsafeFilesystem, match=rf"network filesystem \({kind}\).*use a local disk"):
             Store.open(tmp_path, create=True)
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_filesystem_without_memory_maps_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As mergerfs is with its cache off: not told as a broken disk, and a store once it is mounted otherwise."""
+
+        def refused(path: bytes, **_: object) -> None:
+            raise lmdb.Error(f"{os.fsdecode(path)}: {os.strerror(errno.ENODEV)}")
+
+        monkeypatch.setattr(lmdb, "open", refused)
+        with pytest.raises(
+            UnsafeFilesystem,
+            match=r"index has no memory maps \(mergerfs needs cache.files=auto-full\); use another disk",
+        ):
+            Store.open(tmp_path, create=True)
+        monkeypatch.undo()
+        Store.open(tmp_path, create=True).close()
 
     def test_the_filesystem_is_that_of_the_nearest_mount(self, tmp_path: Path) -> None:
         """The longest mount point wins, the last of equals, and a space in it is understood."""
