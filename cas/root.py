@@ -151,6 +151,16 @@ def check_owner(layout: Layout) -> None:
         )
 
 
+def _demand_own(folder: Path) -> None:
+    """Refuse a mount that gives what was just made to somebody else: the store could be opened this once only."""
+    owner, own = _owner(folder), os.geteuid()
+    if own not in (0, owner) and owner is not None:
+        raise NotOwner(
+            f"what {user_name(own)} makes in {folder.parent} belongs to {user_name(owner)}, as that is mounted; "
+            f"mount it with the option uid={own}, or choose another --root"
+        )
+
+
 def _owner(path: Path) -> int | None:
     with suppress(OSError):
         return path.stat().st_uid
@@ -302,6 +312,7 @@ def _make(layout: Layout, disk: Disk) -> Manifest:
     manifest = Manifest(FORMAT, disk.random(_ID_SIZE))
     _make_missing([layout.locks], layout, disk)
     make_pack_folders(layout, disk)
+    _demand_own(layout.locks)
     try:
         layout.index.mkdir(FOLDER_MODE, exist_ok=True)
         disk.sync_folder(layout.root)

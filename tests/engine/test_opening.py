@@ -36,6 +36,7 @@ from cas import (
     InUse,
     NoSpace,
     NotAStore,
+    NotOwner,
     OpenError,
     RootReadOnly,
     Store,
@@ -168,6 +169,18 @@ class TestRefusals:
             match=r"index has no memory maps \(mergerfs needs cache.files=auto-full\); use another disk",
         ):
             Store.open(tmp_path, create=True)
+        monkeypatch.undo()
+        Store.open(tmp_path, create=True).close()
+
+    def test_a_mount_that_gives_all_to_somebody_else_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As that of a disk without owners: its store would be opened once, then never again, whatever is chowned."""
+        own = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: own)
+        for _ in range(2):
+            with pytest.raises(NotOwner, match=rf"as that is mounted; mount it with the option uid={own}, or choose"):
+                Store.open(tmp_path, create=True)
         monkeypatch.undo()
         Store.open(tmp_path, create=True).close()
 
