@@ -21,10 +21,20 @@ NETWORK_FILESYSTEMS = frozenset(
         "fuse.ceph",
         "fuse.sshfs",
         "fuse.glusterfs",
+        "fuse.ceph-fuse",
         "fuse.rclone",
         "fuse.s3fs",
         "afs",
         "ncpfs",
+        "fuse.blobfuse2",
+        "fuse.curlftpfs",
+        "fuse.gcsfuse",
+        "fuse.goofys",
+        "fuse.gvfsd-fuse",
+        "fuse.juicefs",
+        "fuse.mfs",
+        "fuse.seaweedfs",
+        "fuse.smbnetfs",
         "lustre",
         "gpfs",
         "beegfs",
@@ -54,5 +64,7 @@ def filesystem_type(path: Path, mounts: str | None = None) -> str:
         fields, _, rest = line.partition(" - ")
         mount_point = fields.split(" ")[4].replace("\\040", " ")
         if path.resolve().is_relative_to(mount_point) and len(mount_point) >= best:
-            best, kind = len(mount_point), rest.split(" ")[0]
+            best, (kind, source) = len(mount_point), rest.split(" ")[:2]
+            if kind == "fuse" and "://" in source:
+                kind = "fuse.davfs2"  # which does not say so itself
     return kind

@@ -147,7 +147,7 @@ class TestRefusals:
         ):
             Store.open(tmp_path, create=True)
 
-    @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])
+    @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs", "fuse.gcsfuse"])
     def test_a_network_filesystem_is_refused_by_name(
         self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -197,6 +197,12 @@ class TestRefusals:
         assert filesystem_type(Path("/"), "\n".join(mounts)) == "ext4"
         mounts.append(f"21 1 0:2 / {tmp_path} rw - tmpfs none rw")
         assert filesystem_type(tmp_path, "\n".join(mounts)) == "tmpfs"
+
+    def test_a_folder_of_webdav_is_known_as_such(self) -> None:
+        """Its program gives no name to the kernel, only the address; a local disk of that kind has none."""
+        mount = "20 1 0:1 / / rw - fuse {} rw"
+        assert filesystem_type(Path("/"), mount.format("https://dav.example/files")) == "fuse.davfs2"
+        assert filesystem_type(Path("/"), mount.format("/dev/sdb1")) == "fuse"
 
     @pytest.mark.parametrize("mount", [True, False])
     def test_a_read_only_mount_is_refused(self, mount: bool, tmp_path: Path) -> None:
