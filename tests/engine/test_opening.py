@@ -227,10 +227,25 @@ else:
 try:
     Store.open(root)
 except RootReadOnly as error:
-    assert "lies on a mount that is read-only; mend the mount" in str(error), error
+    assert "that is read-only; mend the mount" in str(error), error
     print("refused")
 """
         assert run_python(script, tmp_path, str(mount), mounts=mount).stdout == "refused\n"
+
+    def test_a_read_only_snapshot_is_refused_as_such(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One of btrfs, that is: its mount can be written to, and modes do not keep anybody out."""
+        make(tmp_path)
+        really = os.open
+
+        def opened(path: str | Path, flags: int, *more: Any, **others: Any) -> int:
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+            return really(path, flags, *more, **others)
+
+        monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+        monkeypatch.setattr(os, "open", opened)
+        with pytest.raises(RootReadOnly, match="lies on a mount, or in a snapshot, that is read-only"):
+            Store.open(tmp_path)
 
     def test_a_folder_without_permission_is_refused(self) -> None:
         """A user who may read but not write is told so."""
