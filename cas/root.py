@@ -31,7 +31,7 @@ from cas.files import NO_FOLDER, rename_new
 from cas.layout import Layout, names_in
 from cas.lease import present
 from cas.locks import lock_folder, open_shared
-from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
+from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type, is_read_only
 from cas.profile import PACKED, PLAIN
 
 if TYPE_CHECKING:
@@ -153,6 +153,16 @@ def check_owner(layout: Layout) -> None:
         )
 
 
+def _demand_own(folder: Path) -> None:
+    """Refuse a mount that gives what was just made to somebody else: the store could be opened this once only."""
+    owner, own = _owner(folder), os.geteuid()
+    if own not in (0, owner) and owner is not None:
+        raise NotOwner(
+            f"what {user_name(own)} makes in {folder.parent} belongs to {user_name(owner)}, as that is mounted; "
+            f"mount it with the option uid={own}, or choose another --root"
+        )
+
+
 def _owner(path: Path) -> int | None:
     with suppress(OSError):
         return path.stat().st_uid
@@ -222,8 +232,9 @@ def _make_folder(root: Path) -> None:
 
 
 def _check_mount(folder: Path) -> None:
-    if os.statvfs(folder).f_flag & os.ST_RDONLY:
-        raise RootReadOnly(f"{folder} lies on a mount that is read-only; mend the mount, or choose another --root")
+    if is_read_only(folder):
+        what = "on a mount, or in a snapshot, that is read-only"
+        raise RootReadOnly(f"{folder} lies {what}; mend the mount, or choose another --root")
 
 
 def _check_writable(root: Path) -> None:
@@ -303,6 +314,7 @@ def _leave_folder_to_owner(folder: Path) -> None:
 def _make(layout: Layout, disk: Disk) -> Manifest:
     manifest = Manifest(FORMAT, disk.random(_ID_SIZE))
     _make_missing([layout.locks], layout, disk)
+    _demand_own(layout.locks)
     make_pack_folders(layout, disk)
     try:
         layout.index.mkdir(FOLDER_MODE, exist_ok=True)
