@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cas.config import MIB
 from cas.errors import DiskFailed, Forbidden, NoSpace, OtherDisk, Unreadable
 from cas.files import NO_FOLDER, moved_away, open_file, rename_new
 
@@ -255,17 +256,13 @@ class Disk:
         kept = reserve(whole)
         if free < size + kept:
             raise NoSpace(
-                f"the disk is full: {_mib(free)} are free for {path.name}/, and the last {_mib(kept)} are kept for "
-                "deletes and collection; free some space: delete images, then run cas gc --grace 0"
+                f"the disk is full: {free / MIB:,.1f} MiB are free for {path.name}/, the last {kept / MIB:,.1f} MiB of "
+                "them for deletes and collection; free some space: delete images, then run cas gc --grace 0"
             )
 
     def random(self, size: int) -> bytes:
         """Return random bytes: ids, markers and salts come from here, so that a test can choose them."""
         return os.urandom(size)
-
-
-def _mib(size: int) -> str:
-    return f"{size / (1 << 20):,.1f} MiB"
 
 
 class Cell:

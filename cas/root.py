@@ -113,9 +113,7 @@ def _demand_blank(layout: Layout, *, create: bool) -> None:
     if has_remains(layout):
         raise NotAStore(f"{layout.manifest} is missing; {remake(layout)}")
     if not _is_blank(layout):
-        raise NotAStore(
-            f"{layout.root} is not a store (it has no store.json); give --root a store, or an empty or new folder"
-        )
+        raise NotAStore(f"{layout.root} is not a store (no store.json); give --root a store, or an empty or new folder")
     if not create:
         raise NotAStore(f"{layout.root} is empty; mount its disk, or let `cas serve --root {layout.root}` make a store")
 
