@@ -104,7 +104,7 @@ def test_what_is_pushed_today_an_engine_pulls(version: str, compression: str, en
 
 @pytest.mark.needs("skopeo")
 def test_what_is_pushed_today_in_dockers_form_an_engine_pulls(engine: Engine, connect: Connect, tmp_path: Path) -> None:
-    """Engines from 1.10 to 18.03 pull by v2, and of manifests they know schema 2 alone, wherever they pull from."""
+    """The newest of these pulls by v2, and of manifests knows schema 2 alone, wherever it pulls from."""
     old, skopeo = engine(VERSIONS[-1]), connect("skopeo", "plain", "open")
     put = image(tmp_path / "put", "docker-form")
     form = ["--format", "v2s2", "--dest-tls-verify=false"]
