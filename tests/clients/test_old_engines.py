@@ -115,14 +115,14 @@ def test_what_is_pushed_today_in_dockers_form_an_engine_pulls(engine: Engine, co
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_all_tags_of_a_repository_are_pulled_at_once(version: str, engine: Engine) -> None:
-    """As `docker pull -a` does: tags of two images."""
+    """As `docker pull -a` does: tags of two images, of a repository without a name space."""
     pushing, pulling = engine(version), engine(version)
     for tag, layers in {"one": LAYERS, "two": [TOP]}.items():
-        pushing.load(f"olga/all-{version}:{tag}", *layers)
-        pushing.push(f"olga/all-{version}:{tag}")
-    pulling.pull(f"olga/all-{version}")
-    assert pulling.layers(f"olga/all-{version}:one") == LAYERS
-    assert pulling.layers(f"olga/all-{version}:two") == [TOP]
+        pushing.load(f"all-{version}:{tag}", *layers)
+        pushing.push(f"all-{version}:{tag}")
+    pulling.pull(f"all-{version}")
+    assert pulling.layers(f"all-{version}:one") == LAYERS
+    assert pulling.layers(f"all-{version}:two") == [TOP]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
