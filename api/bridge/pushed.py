@@ -15,13 +15,16 @@ from api.bridge.to_v1 import Blob, NoImage, NotNow
 from api.content import tags
 from api.content.repository import Repository
 from api.v2 import links, manifest
-from api.v2.document import INDEXES
+from api.v2.document import DOCKER_MANIFEST, INDEXES
 from api.v2.manifest import Manifest
 from cas import Damaged, Digest, InvalidDigest, Reads, Store
 
 _CONFIGS: Final = frozenset(
     {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
 )
+# What engines 1.10 to 1.12 call a configuration that they find in a registry already: whatever its answer to HEAD said
+# of the blob. Docker's own engines take all of these for images.
+_CONFIGS_FOUND: Final = frozenset({"application/octet-stream", "application/json", "text/html"})
 _LAYERS: Final = frozenset(
     {
         *(f"application/vnd.oci.image.layer.v1.tar{form}" for form in ("", "+gzip", "+zstd")),
@@ -103,7 +106,8 @@ def _named(
     content = _content(body_of, target.digest)
     if target.type in INDEXES:
         content = _content(body_of, _for(platform, content))
-    config = _described(content.get("config"), _CONFIGS, "configuration")
+    configs = _CONFIGS | _CONFIGS_FOUND if content.get("mediaType") == DOCKER_MANIFEST else _CONFIGS
+    config = _described(content.get("config"), configs, "configuration")
     return config, [_described(each, _LAYERS, "layer") for each in content.get("layers") or ()]
 
 

@@ -12,11 +12,12 @@ from tests.support.serving import run_cas, starting
 
 BOB = Account("bob", "bob's secret")
 EVE = Account("eve", "eve's secret")
+OLGA = Account("olga", "olga's secret")
 
 
 @contextmanager
 def running(folder: Path, authority: Authority, transport: str, mode: str, *flags: str) -> Iterator[Endpoint]:
-    """Serve `folder/root` until left; with accounts the endpoint comes as BOB, and EVE is there too.
+    """Serve `folder/root` until left; with accounts the endpoint comes as BOB, and EVE and OLGA are there too.
 
     At the end the server must stop in good order, and have had nothing to complain of.
     """
@@ -27,7 +28,7 @@ def running(folder: Path, authority: Authority, transport: str, mode: str, *flag
         server = start(workers=2, flags=told)
         account = None
         if mode == "auth":
-            for each in (BOB, EVE):
+            for each in (BOB, EVE, OLGA):
                 cas(server.root, "user", "add", each.name, "--password-stdin", stdin=f"{each.password}\n")
             account = BOB
         yield Endpoint(f"{server.host}:{server.port}", authority.ca if transport == "tls" else None, account)

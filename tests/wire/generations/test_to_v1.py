@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from api.v1.settings import V1Settings
-from tests.wire.generations.both import EMPTY, Both, Sample, both, new_tar, packed, sha, tar
+from tests.wire.generations.both import EMPTY, LAYER, MANIFEST, Both, Sample, both, new_tar, packed, sha, tar
 from tests.wire.v1.talk import new_repository
 from tests.wire.v2.content import OCI_INDEX, OCI_MANIFEST, descriptor, document, index
 from tests.wire.v2.pushing import sha256
@@ -40,6 +40,22 @@ def test_an_image_is_pulled_as_an_old_engine_does(registry: Both, tmp_path: Path
     assert registry.image(repository) == contents[2]["id"] == top
     listed = {each["id"] for each in registry.v1.index("GET", f"/v1/repositories/{repository}/images").value}
     assert listed == {each["id"] for each in contents}
+
+
+@pytest.mark.parametrize("told", ["application/octet-stream", "application/json", "text/html"])
+def test_an_image_is_one_whatever_its_engine_called_the_configuration(
+    registry: Both, told: str, tmp_path: Path
+) -> None:
+    """Engines 1.10 to 1.12 call what they find there as the answer to HEAD did; only in a manifest of Docker's."""
+    repository = new_repository()
+    sample = Sample([new_tar()])
+    registry.push(repository, sample, "first")
+    layers = [descriptor(layer, LAYER) for layer in sample.layers]
+    members = {"config": descriptor(sample.config, told), "layers": layers}
+    registry.put(repository, document(members, MANIFEST), "again")
+    registry.put(repository, document(members, OCI_MANIFEST), "other")
+    assert [layer for _, layer in registry.pull(repository, "again", tmp_path)] == sample.layers
+    assert registry.tags_v1(repository) == dict.fromkeys(["again", "first"], registry.image(repository, "first"))
 
 
 def test_an_old_engine_that_lists_all_tags_finds_them(registry: Both) -> None:

@@ -16,6 +16,22 @@ from tests.wire.v2.content import Home, index
 from tests.wire.v2.pushing import Client, Pushed, code, pushing, sha256
 
 ZERO = "sha256:" + "0" * 64
+_BUILT = "go/go1.4.2 git-commit/7c8fca2 kernel/3.16.0-4-amd64 os/linux arch/amd64"
+SCHEMA_1 = [
+    "Go 1.1 package http",  # 1.5 does not say who it is before it knows whom it talks to
+    f"docker/1.6.2 {_BUILT}",
+    f"docker/1.7.1 {_BUILT}",
+    f"docker/1.8.2-el7.centos {_BUILT}",
+    f"docker/1.9.1 {_BUILT}",
+]
+SCHEMA_2 = [
+    f"docker/1.10.3 {_BUILT}",
+    f"docker/1.13.1 {_BUILT} UpstreamClient(Docker-Client/1.13.1 \\(linux\\))",
+    f"docker/17.12.0-ce {_BUILT}",
+    f"docker/28.5.1 {_BUILT}",
+    "Go-http-client/1.1",
+    "containers/5.24.1 (github.com/containers/image)",
+]
 NAMES = [
     "a",
     "0",
@@ -45,6 +61,24 @@ def test_the_ping_says_which_protocol_this_is(client: Client, path: str, method:
     answer = client.ask(method, path)
     assert (answer.status_code, answer.content) == (200, b"{}" * (method == "GET"))
     assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["docker-distribution-api-version"] == "registry/2.0"
+
+
+@pytest.mark.parametrize("path", ["/v2/", "/v2"])
+@pytest.mark.parametrize("agent", SCHEMA_1)
+def test_engines_that_push_schema_1_alone_are_sent_to_v1(client: Client, agent: str, path: str) -> None:
+    """The ping is 404 without the header, as from a registry that knows only v1; nothing else differs for them."""
+    answer = client.ask("GET", path, User_Agent=agent)
+    assert (answer.status_code, list(answer.json())) == (404, ["error"])
+    assert "docker-distribution-api-version" not in answer.headers
+    assert client.ask("GET", "/v2/_catalog", User_Agent=agent).status_code == 200
+
+
+@pytest.mark.parametrize("agent", [*SCHEMA_2, ""])
+def test_engines_that_push_schema_2_are_told_of_v2(client: Client, agent: str) -> None:
+    """From 1.10 on, and whoever else comes."""
+    answer = client.ask("GET", "/v2/", User_Agent=agent)
+    assert answer.status_code == 200
     assert answer.headers["docker-distribution-api-version"] == "registry/2.0"
 
 

@@ -45,6 +45,13 @@ def bearer(answer: Raw) -> str:
     return f"Authorization: Bearer {answer.json()['token']}"
 
 
+def test_an_engine_that_pushes_schema_1_alone_is_asked_for_nothing_here(registry: Members) -> None:
+    """Before 1.10 it shall log in to v1 and push there: a challenge would make it stay."""
+    ping = send(registry, "GET /v2/", "User-Agent: docker/1.9.1 go/go1.4.3", "Accept-Encoding: gzip")
+    assert ping.status == 404
+    assert not {"docker-distribution-api-version", "www-authenticate"} & {name.lower() for name in ping.headers}
+
+
 def test_docker_logs_in_and_pushes(registry: Members) -> None:
     """Ping, challenge, a token without scope, the ping again; later the identity token it kept, for a push."""
     agent = f"User-Agent: {DOCKER}"

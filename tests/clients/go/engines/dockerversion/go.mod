@@ -1,0 +1,3 @@
+module github.com/docker/docker/autogen/dockerversion
+
+go 1.24.2

@@ -1,0 +1,3 @@
+module oldtar
+
+go 1.24.2
