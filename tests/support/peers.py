@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support import oldest
+
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / ".clients"
 GO_MODULE = ROOT / "tests" / "clients" / "go"
@@ -32,7 +34,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "skopeo": ("skopeo",),
 }
 # Daemons need root, and so does unpacking images without a user name space.
-AS_ROOT = frozenset({"buildah", "containerd", "ctr", "docker", "dockerd", "podman"})
+AS_ROOT = frozenset({"buildah", "containerd", "ctr", "docker", "dockerd", "podman", *oldest.PROGRAMS})
 POLICY = Path("/usr/sbin/policy-rc.d")
 _SEARCHED = os.pathsep.join([str(BUILT), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
@@ -54,7 +56,11 @@ def missing(programs: Iterable[str]) -> dict[str, str]:
     reasons = {}
     for program in sorted(set(programs)):
         if found(program) is None:
-            how = "install Go >= 1.24.2" if program in GO_PROGRAMS else f"apt-get install {PACKAGES[program][-1]}"
+            how = (
+                "install Go >= 1.24.2"
+                if program in (*GO_PROGRAMS, *oldest.PROGRAMS)
+                else f"apt-get install {PACKAGES[program][-1]}"
+            )
             reasons[program] = f"{how}, then `make test` as before"
         elif program in AS_ROOT and os.geteuid() != 0:
             reasons[program] = "run the tests as root"
@@ -68,7 +74,9 @@ def install() -> None:
         _install_packages(absent)
     if shutil.which("go") and not _built():
         _build()
-    for program, how in missing([*PACKAGES, *GO_PROGRAMS]).items():
+    if shutil.which("go"):
+        oldest.build(BUILT, quietly, _tell)
+    for program, how in missing([*PACKAGES, *GO_PROGRAMS, *oldest.PROGRAMS]).items():
         _tell(f"no {program}; its tests are left out. To have them: {how}")
 
 
