@@ -21,9 +21,10 @@ from tests.support.endpoint import Account, Endpoint
 from tests.support.peers import path_of
 
 TIMEOUT_S = 110
-# What 0.6 and 0.7 ask for its version before they start.
-_LXC = '#!/bin/sh\necho "lxc version: 0.9.0"\n'
-# 0.6 cannot be without a bridge; it takes any device that has an address for one, and is told to leave the firewall.
+# Found before the machine's: 0.6 and 0.7 ask the one for its version before they start, and by the other 0.6 takes away
+# the rules of whichever engine the machine runs, also where it is told to leave the firewall alone.
+_PROGRAMS = {"lxc-start": '#!/bin/sh\necho "lxc version: 0.9.0"\n', "iptables": "#!/bin/sh\n"}
+# 0.6 cannot be without a bridge; it takes any device that has an address for one.
 _FLAGS = {
     "0.5.3": ["-b", "none"],
     "0.6.7": ["-b", "lo", "-iptables=false"],
@@ -149,9 +150,10 @@ def old_engine(version: str, folder: Path, at: Endpoint) -> Iterator[OldEngine]:
     """Run an engine that takes a registry for the public index too, since that is gone."""
     (folder / "bin").mkdir(exist_ok=True)
     (folder / "data").mkdir(exist_ok=True)
-    lxc = folder / "bin" / "lxc-start"
-    lxc.write_text(_LXC, encoding="utf-8")
-    lxc.chmod(0o755)
+    for name, script in _PROGRAMS.items():
+        program = folder / "bin" / name
+        program.write_text(script, encoding="utf-8")
+        program.chmod(0o755)
     engine = OldEngine(version, folder, at)
     where = ["-p", str(folder / "pid"), "-g", str(folder / "data"), "-H", f"unix://{folder / 'socket'}"]
     # Later ones mount their folder onto itself: in a space of mounts that ends with them.
