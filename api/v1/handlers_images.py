@@ -61,7 +61,7 @@ async def put_json(call: Call) -> ASGIApp:
 def _put_json(call: Call, image_id: str, body: bytes, announced: str) -> None:
     parent, caller = parsing.image_json(body, image_id), call.admission.caller
     store, access, who = call.store, call.registry.access, caller.principal
-    if who.name is not None and call.admission.token is not None:
+    if who.name is not None and call.admission.token is not None and call.admission.expired is None:
         homes.lend(store, access, who, Repository.of(call.home), image_id, Digest.of(body), call.now)
     elif parent is not None and call.home == homes.of_account(who):
         homes.borrow(store, access, caller, parent, call.now)

@@ -6,8 +6,8 @@
 
 A home is a repository by its full name, `~USER~STAMP` for what an account pushed by password and no repository was
 named, or `EVERYWHERE`, from which every image can be seen. From a repository an image is seen if its very bytes were
-proven there, or if somebody tagged it there who saw it already; it has `at` then. What an account only named as a
-parent is in its own home with the repository it was seen `from`, and counts for as long as that may be pulled from.
+proven there, or if somebody tagged or pushed it there who saw it already; it has `at` then. What an account only named
+as a parent is in its own home with the repository it was seen `from`, and counts while that may be pulled from.
 Listing an id opens nothing: ids are no secrets. What was made of a tag on a manifest is seen from the tag's repository,
 which has all its bytes, for as long as a tag or an image there needs it. Blocking; no HTTP.
 """

@@ -12,6 +12,7 @@ from api.access import grants
 from api.access.settings import AccessSettings, Mode
 from api.content.repositories import Access
 from api.v1.image import EMPTY_LAYER
+from api.v1.settings import V1Settings
 from tests.v1client import Layer, Refused, chain
 from tests.wire.v1.talk import WANT, Guarded, basic, image_json, new_id, payload, refusal, running, token
 
@@ -171,6 +172,20 @@ def test_what_an_engine_pulled_is_pushed_elsewhere_though_it_packs_it_anew(shop:
         assert [each.sha256 for each in pulled] == [
             hashlib.sha256(each).hexdigest() for each in (b"a layer, packed", b"more")
         ]
+
+
+def test_a_token_that_expired_borrows_nothing(shop: Guarded) -> None:
+    """It is good for what began before, and an image of another repository did not begin in this one."""
+    ask, alice = shop.registry.ask, basic("alice")
+    (base,) = shop.push("alice", "alice/base")
+    body = ask("GET", f"/v1/images/{base}/json", None, alice).body
+    writes = token(ask("PUT", "/v1/repositories/alice/own/", b"[]", alice))
+    shop.registry.clock.now += V1Settings().token_s + 1
+    for _ in range(2):
+        assert ask("PUT", f"/v1/images/{base}/json", body, writes).status == 401
+    writes = token(ask("PUT", "/v1/repositories/alice/own/", b"[]", alice))
+    assert ask("GET", f"/v1/images/{base}/json", None, writes).status == 404
+    assert ask("PUT", f"/v1/images/{base}/json", body, writes).status == 409
 
 
 def test_to_know_an_image_is_to_know_its_json(shop: Guarded) -> None:
