@@ -1,4 +1,4 @@
-"""Who pushed a tag, read from the `User-Agent` an engine sends. Pure."""
+"""Which engine it is that pushes, read from the `User-Agent` it sends. Pure."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ UNKNOWN: Final[dict[str, object]] = {
     "os": "linux",
     "kernel": None,
 }
+
+
+def hashes_what_it_sends(user_agent: str) -> bool:
+    """Say whether an engine's payload checksum is one: those of 0.9 hash a layer before they pack it, and no json.
+
+    The reference did not look at it either; it told them apart in the same way.
+    """
+    return not dict(_PAIR.findall(user_agent)).get("docker", "").startswith("0.9.")
 
 
 def tag_meta(user_agent: str, now: float) -> dict[str, object]:

@@ -9,14 +9,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from api.access.settings import Mode
+from api.content.repository import Repository
 from api.errors import ApiError
 from api.ranges import Part, Unsatisfiable, parse_range
 from api.receiving import receive_into
 from api.streaming import BlobResponse
-from api.v1 import homes, images, parsing, refusals, views
+from api.v1 import agents, homes, images, parsing, refusals, views
 from api.v1.answers import JSON, NEVER_CACHE, answer, cache_forever, encode
 from api.v1.call import Call
 from api.v1.rights import Vouch
+from cas import Digest
 
 _PRIVATE: Final = "/v1/private_images/"  # an old spelling of the same routes, whose answers were not cached
 OCTETS: Final = "application/octet-stream"
@@ -58,8 +60,11 @@ async def put_json(call: Call) -> ASGIApp:
 
 def _put_json(call: Call, image_id: str, body: bytes, announced: str) -> None:
     parent, caller = parsing.image_json(body, image_id), call.admission.caller
-    if parent is not None and call.home == homes.of_account(caller.principal):
-        homes.borrow(call.store, call.registry.access, caller, parent, call.now)
+    store, access, who = call.store, call.registry.access, caller.principal
+    if who.name is not None and call.admission.token is not None and call.admission.expired is None:
+        homes.lend(store, access, who, Repository.of(call.home), image_id, Digest.of(body), call.now)
+    elif parent is not None and call.home == homes.of_account(who):
+        homes.borrow(store, access, caller, parent, call.now)
     images.put_json(call.place, image_id, body, announced)
 
 
@@ -128,7 +133,10 @@ async def put_layer(call: Call) -> ASGIApp:
 async def put_checksum(call: Call) -> ASGIApp:
     """Row 6."""
     registry, image_id = call.registry, call.image_id
-    claim = images.Claim(call.header("x-docker-checksum-payload"), call.header("x-docker-checksum"))
+    payload = call.header("x-docker-checksum-payload")
+    if not agents.hashes_what_it_sends(call.header("user-agent") or ""):
+        payload = None
+    claim = images.Claim(payload, call.header("x-docker-checksum"))
     async with AsyncExitStack() as stack:
         if claim.needs_unpacking:
             await stack.enter_async_context(registry.unpackers)

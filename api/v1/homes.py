@@ -6,8 +6,8 @@
 
 A home is a repository by its full name, `~USER~STAMP` for what an account pushed by password and no repository was
 named, or `EVERYWHERE`, from which every image can be seen. From a repository an image is seen if its very bytes were
-proven there, or if somebody tagged it there who saw it already; it has `at` then. What an account only named as a
-parent is in its own home with the repository it was seen `from`, and counts for as long as that may be pulled from.
+proven there, or if somebody tagged or pushed it there who saw it already; it has `at` then. What an account only named
+as a parent is in its own home with the repository it was seen `from`, and counts while that may be pulled from.
 Listing an id opens nothing: ids are no secrets. What was made of a tag on a manifest is seen from the tag's repository,
 which has all its bytes, for as long as a tag or an image there needs it. Blocking; no HTTP.
 """
@@ -27,7 +27,7 @@ from api.content.values import content, record
 from api.errors import ApiError
 from api.v1 import refusals
 from api.v1.image import Image, find_complete, find_upload
-from cas import Name, Names, Reads, Store
+from cas import Digest, Name, Names, Reads, Store
 
 MEMBER: Final = "v1.member"
 IN: Final = "v1.in"
@@ -291,6 +291,31 @@ def borrow(store: Store, settings: AccessSettings, caller: Caller, image_id: str
                     prove(names, own, above, now, seen_from=str(home))
 
     if store.read(lambda reads: seen_by(reads, settings, caller, image_id)) not in {None, EVERYWHERE, own}:
+        store.change(edit)
+
+
+def lend(
+    store: Store, settings: AccessSettings, who: Principal, into: Repository, image_id: str, json: Digest, now: float
+) -> None:
+    """Make what an account sees from some repository seen from the one it pushes to, if it shows the image's json.
+
+    Engines keep files and no archives. What they push of an image that they pulled is packed anew, and would be another
+    image under an id that is taken.
+    """
+
+    def found(reads: Reads) -> Image | None:
+        home = None if find(reads, str(into), image_id) else seen_by(reads, settings, Caller(who), image_id)
+        image = None if home is None else find(reads, home, image_id)
+        whole = image is not None and image.complete and image.json == json and not image.is_lost(reads)
+        return image if whole else None
+
+    def edit(names: Names) -> None:
+        image = found(names)
+        if image is not None:
+            need(names, str(into), image_id)
+            prove(names, str(into), image, now)
+
+    if store.read(found) is not None:
         store.change(edit)
 
 

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from tests.support.peers import path_of
@@ -33,8 +34,8 @@ def dockerd(folder: Path, ca: Path) -> Iterator[str]:
         "--storage-driver=vfs",
     ]
     host = f"unix://{socket}"
-    ready = ["docker", "--host", host, "version"]
-    with _running(["dockerd", *flags], folder / "log", {"SSL_CERT_FILE": str(ca)}, ready):
+    ready = partial(_succeeds, ["docker", "--host", host, "version"])
+    with running(["dockerd", *flags], folder / "log", {"SSL_CERT_FILE": str(ca)}, ready):
         yield host
 
 
@@ -50,13 +51,16 @@ def containerd(folder: Path) -> Iterator[Path]:
         f'[grpc]\naddress = "{socket}"\n[ttrpc]\naddress = "{socket}.ttrpc"',
     ]
     config.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    ready = ["ctr", "--address", str(socket), "version"]
-    with _running(["containerd", "--config", str(config)], folder / "log", {}, ready):
+    ready = partial(_succeeds, ["ctr", "--address", str(socket), "version"])
+    with running(["containerd", "--config", str(config)], folder / "log", {}, ready):
         yield socket
 
 
 @contextmanager
-def _running(command: Sequence[str], log: Path, extra: dict[str, str], ready: Sequence[str]) -> Iterator[None]:
+def running(
+    command: Sequence[str], log: Path, extra: dict[str, str], ready: Callable[[], bool]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a daemon until left, from when it is ready."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", path_of(command[0]), *command[1:]],
@@ -68,7 +72,7 @@ def _running(command: Sequence[str], log: Path, extra: dict[str, str], ready: Se
         )
     try:
         _wait_ready(process, ready, log)
-        yield
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -78,9 +82,9 @@ def _running(command: Sequence[str], log: Path, extra: dict[str, str], ready: Se
             process.wait()
 
 
-def _wait_ready(process: subprocess.Popen[bytes], question: Sequence[str], log: Path) -> None:
+def _wait_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], log: Path) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
-    while not _succeeds(question):
+    while not is_ready():
         with suppress(subprocess.TimeoutExpired):
             code = process.wait(_ASKED_AGAIN_AFTER_S)
             raise AssertionError(f"ended with {code}: {log.read_text(errors='replace')[-3000:]}")

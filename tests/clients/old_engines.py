@@ -1,4 +1,4 @@
-"""Engines of 2014 to 2017 as verbs. All but the command line is code of theirs: see tests/support/linked.py."""
+"""Engines of 2014 to 2017 as verbs. All but the command line is code of theirs: see tests/support/engines.py."""
 
 from __future__ import annotations
 

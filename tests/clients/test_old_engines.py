@@ -16,15 +16,15 @@ from tests.clients.drivers import Skopeo
 from tests.clients.matrix import MODES, TRANSPORTS
 from tests.clients.old_engines import Files, OldEngine, unpacked
 from tests.support.endpoint import Account, Witness
+from tests.support.engines import LINKED as VERSIONS
 from tests.support.images import COMPRESSIONS, Image, image
-from tests.support.linked import PROGRAMS, VERSIONS
 from tests.support.registry import EVE, OLGA
 
 BASE = {"hello": b"hello from 2014\n", "etc/conf": b"x" * 5000}
 # Of other sizes than a block of a tar, and than what is compressed at once.
 TOP = {"etc/other": b"y", "data": bytes(range(256)) * 4000}
 LAYERS = [BASE, TOP]
-pytestmark = pytest.mark.needs(*PROGRAMS)
+pytestmark = pytest.mark.needs(*(f"engine-{version}" for version in VERSIONS))
 
 Engine = Callable[..., OldEngine]
 

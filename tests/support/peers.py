@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support import linked
+from tests.support import engines
 
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / ".clients"
@@ -34,7 +34,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "skopeo": ("skopeo",),
 }
 # Daemons need root, and so does unpacking images without a user name space.
-AS_ROOT = frozenset({"buildah", "containerd", "ctr", "docker", "dockerd", "podman", *linked.PROGRAMS})
+AS_ROOT = frozenset({"buildah", "containerd", "ctr", "docker", "dockerd", "podman", *engines.PROGRAMS})
 POLICY = Path("/usr/sbin/policy-rc.d")
 _SEARCHED = os.pathsep.join([str(BUILT), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
@@ -58,7 +58,7 @@ def missing(programs: Iterable[str]) -> dict[str, str]:
         if found(program) is None:
             how = (
                 "install Go >= 1.24.2"
-                if program in (*GO_PROGRAMS, *linked.PROGRAMS)
+                if program in (*GO_PROGRAMS, *engines.PROGRAMS)
                 else f"apt-get install {PACKAGES[program][-1]}"
             )
             reasons[program] = f"{how}, then `make test` as before"
@@ -75,8 +75,8 @@ def install() -> None:
     if shutil.which("go") and not _built():
         _build()
     if shutil.which("go"):
-        linked.build(BUILT, quietly, _tell)
-    for program, how in missing([*PACKAGES, *GO_PROGRAMS, *linked.PROGRAMS]).items():
+        engines.build(BUILT, quietly, _tell)
+    for program, how in missing([*PACKAGES, *GO_PROGRAMS, *engines.PROGRAMS]).items():
         _tell(f"no {program}; its tests are left out. To have them: {how}")
 
 

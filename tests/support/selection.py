@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import linked
+from tests.support import engines
 from tests.support.peers import GO_PROGRAMS, PACKAGES, ROOT, missing
 
 CLIENT_TESTS = ROOT / "tests" / "clients"
@@ -36,7 +36,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     asked = [(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args]
     if os.environ.get("CI") or not any(_touches(path) for path in asked):
         return
-    for program, how in missing([*PACKAGES, *GO_PROGRAMS, *linked.PROGRAMS]).items():
+    for program, how in missing([*PACKAGES, *GO_PROGRAMS, *engines.PROGRAMS]).items():
         terminalreporter.write_line(f"NOT RUN: the tests of {program}. To run them: {how}", yellow=True)
 
 

@@ -97,8 +97,10 @@ class Registry:
     def put_layer(self, image_id: str, layer: bytes) -> Answer:
         return self.ask("PUT", f"/v1/images/{image_id}/layer", layer)
 
-    def put_checksum(self, image_id: str, payload: str | None = None, *, tarsum: str | None = None) -> Answer:
-        headers = {"X-Docker-Checksum-Payload": payload, "X-Docker-Checksum": tarsum}
+    def put_checksum(
+        self, image_id: str, payload: str | None = None, *, tarsum: str | None = None, agent: str | None = None
+    ) -> Answer:
+        headers = {"X-Docker-Checksum-Payload": payload, "X-Docker-Checksum": tarsum, "User-Agent": agent}
         given = {name: value for name, value in headers.items() if value is not None}
         return self.ask("PUT", f"/v1/images/{image_id}/checksum", None, {"Content-Length": "0", **given})
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import lzma
 import tarfile
@@ -105,6 +106,35 @@ def test_a_checksum_before_its_layer_is_a_mismatch(registry: Registry) -> None:
         registry.put_checksum(image_id, tarsum=payload(body, b"")),
     ):
         assert (answer.status, answer.body) == (400, MISMATCH)
+
+
+# --- 0.9, between the two: a payload checksum of other bytes ----------------------------------------------
+
+AGENT = "docker/0.9.1 go/go1.2.1 git-commit/3600720 kernel/3.8.0 os/linux arch/amd64"
+
+
+def of_the_disk(layer: bytes) -> str:
+    """What engines of 0.9 send as payload checksum: of the tar as they read it, not yet packed, and no json."""
+    return "sha256:" + hashlib.sha256(gzip.decompress(layer)).hexdigest()
+
+
+def test_an_engine_of_0_9_is_taken_at_its_tarsum(registry: Registry) -> None:
+    """What it calls a payload checksum is of bytes that it does not send."""
+    image_id, body = uploaded(registry)
+    wrong = registry.put_checksum(image_id, of_the_disk(LAYER), tarsum="tarsum+sha256:" + "0" * 64, agent=AGENT)
+    assert (wrong.status, wrong.body) == (400, MISMATCH)
+    right = registry.put_checksum(image_id, of_the_disk(LAYER), tarsum=compute(body, LAYER), agent=AGENT)
+    assert right.status == 200
+    assert is_complete(registry, image_id)
+
+
+@pytest.mark.parametrize("version", ["0.10.0", "0.90.0", "1.0.1", "1.9.1"])
+def test_every_later_engine_is_held_to_its_payload_checksum(registry: Registry, version: str) -> None:
+    """From 0.10 on it is of what was sent."""
+    image_id, body = uploaded(registry)
+    agent = AGENT.replace("0.9.1", version)
+    answer = registry.put_checksum(image_id, of_the_disk(LAYER), tarsum=compute(body, LAYER), agent=agent)
+    assert (answer.status, answer.body) == (400, MISMATCH)
 
 
 # --- era B: a tarsum alone --------------------------------------------------------------------------------

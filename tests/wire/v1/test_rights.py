@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +12,8 @@ from api.access import grants
 from api.access.settings import AccessSettings, Mode
 from api.content.repositories import Access
 from api.v1.image import EMPTY_LAYER
-from tests.v1client import Refused
+from api.v1.settings import V1Settings
+from tests.v1client import Layer, Refused, chain
 from tests.wire.v1.talk import WANT, Guarded, basic, image_json, new_id, payload, refusal, running, token
 
 LOGIN = 'Basic realm="auth required",Token'
@@ -150,6 +153,47 @@ def test_passwords_alone_build_on_what_their_owner_may_pull(shop: Guarded) -> No
     assert ask("PUT", f"/v1/images/{child}/checksum", None, puller | proof).status == 200
     assert ask("PUT", "/v1/repositories/puller/own/tags/1", json.dumps(child).encode(), puller).status == 200
     assert [pulled.id for pulled in shop.client("puller").pull("puller/own", "1")] == [base, child]
+
+
+def test_what_an_engine_pulled_is_pushed_elsewhere_though_it_packs_it_anew(shop: Guarded) -> None:
+    """An engine keeps files and no archives: what it pushes of a base is the same image in other bytes."""
+    base = chain([b"a layer, packed"], seed=new_id())
+    shop.client("alice").push("alice/base", base, ["1"])
+    anew = replace(base[0], layer=b"a layer, packed anew")
+    child = replace(*chain([b"more"], seed=new_id()), json=image_json(new_id(), anew.id))
+    child = replace(child, id=json.loads(child.json)["id"])
+    for user in ("mallory", "puller"):
+        with pytest.raises(Refused, match="put checksum: 409"):
+            shop.client(user).push(f"{user}/own", [anew, child], ["1"])
+    for user, repository in (("alice", "alice/own"), ("pusher", "pusher/own"), ("root", "root/own")):
+        uploaded = shop.client(user).push(repository, [anew, child], ["1"])
+        assert anew.id not in uploaded
+        pulled = shop.client(user).pull(repository, "1")
+        assert [each.sha256 for each in pulled] == [
+            hashlib.sha256(each).hexdigest() for each in (b"a layer, packed", b"more")
+        ]
+
+
+def test_a_token_that_expired_borrows_nothing(shop: Guarded) -> None:
+    """It is good for what began before, and an image of another repository did not begin in this one."""
+    ask, alice = shop.registry.ask, basic("alice")
+    (base,) = shop.push("alice", "alice/base")
+    body = ask("GET", f"/v1/images/{base}/json", None, alice).body
+    writes = token(ask("PUT", "/v1/repositories/alice/own/", b"[]", alice))
+    shop.registry.clock.now += V1Settings().token_s + 1
+    for _ in range(2):
+        assert ask("PUT", f"/v1/images/{base}/json", body, writes).status == 401
+    writes = token(ask("PUT", "/v1/repositories/alice/own/", b"[]", alice))
+    assert ask("GET", f"/v1/images/{base}/json", None, writes).status == 404
+    assert ask("PUT", f"/v1/images/{base}/json", body, writes).status == 409
+
+
+def test_to_know_an_image_is_to_know_its_json(shop: Guarded) -> None:
+    """Who has only heard of an id pushes an image of his own, and is told that the id is taken."""
+    base, *_ = shop.push("alice", "alice/base")
+    own = Layer(base, image_json(base, comment="another"), b"a layer of another")
+    with pytest.raises(Refused, match="put checksum: 409"):
+        shop.client("alice").push("alice/own", [own], ["1"])
 
 
 def test_a_parent_that_was_only_named_is_seen_as_long_as_its_repository_may_be_pulled(shop: Guarded) -> None:

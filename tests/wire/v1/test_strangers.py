@@ -160,8 +160,9 @@ def test_pretending_to_have_a_parent_opens_nothing(house: House) -> None:
 def test_whoever_proves_to_have_an_image_sees_it_and_one_copy_is_kept(house: House) -> None:
     """The probe says it is not there, the upload is taken again, and the same bytes are the same image."""
     ask, bob = house.guarded.registry.ask, basic("bob")
+    house.guarded.account("carol")
     image_id, body = new_id(), b""
-    for number, (user, layer) in enumerate((("alice", b"common"), ("bob", b"common"), ("bob", b"other"))):
+    for number, (user, layer) in enumerate((("alice", b"common"), ("bob", b"common"), ("carol", b"other"))):
         writes = token(ask("PUT", f"/v1/repositories/{user}/r{number}/", b"[]", basic(user)))
         body = image_json(image_id)
         assert ask("GET", f"/v1/images/{image_id}/json", None, writes).status == 404

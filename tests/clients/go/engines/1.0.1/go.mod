@@ -1,0 +1,27 @@
+module engine
+
+go 1.24.2
+
+tool github.com/dotcloud/docker/docker
+
+replace (
+	code.google.com/p/go.net => golang.org/x/net v0.35.0
+	code.google.com/p/gosqlite => ../stubs/sqlite
+	github.com/coreos/go-systemd => ../stubs/systemd
+	github.com/dotcloud/docker => github.com/docker/docker v1.0.1
+	github.com/dotcloud/tar => ../stubs/tar
+)
+
+require (
+	code.google.com/p/go.net v0.0.0 // indirect
+	code.google.com/p/gosqlite v0.0.0 // indirect
+	github.com/coreos/go-systemd v0.0.0 // indirect
+	github.com/docker/libcontainer v1.0.1 // indirect
+	github.com/dotcloud/docker v0.0.0 // indirect
+	github.com/dotcloud/tar v0.0.0 // indirect
+	github.com/godbus/dbus v4.1.0+incompatible // indirect
+	github.com/gorilla/context v1.1.2 // indirect
+	github.com/gorilla/mux v1.4.0 // indirect
+	github.com/kr/pty v1.1.1 // indirect
+	github.com/syndtr/gocapability v0.0.0-20200815063812-42c35b437635 // indirect
+)

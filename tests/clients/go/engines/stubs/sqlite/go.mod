@@ -1,0 +1,3 @@
+module code.google.com/p/gosqlite
+
+go 1.24.2

@@ -1,0 +1,6 @@
+// Package activation hands over no sockets: tests start engines themselves.
+package activation
+
+import "net"
+
+func Listeners(bool) ([]net.Listener, error) { return nil, nil }

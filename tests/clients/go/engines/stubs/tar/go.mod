@@ -1,0 +1,3 @@
+module github.com/dotcloud/tar
+
+go 1.24.2
