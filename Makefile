@@ -8,8 +8,7 @@
 #   make bench-report                           the figures of docs/benchmarks.md from the newest results
 #   make conformance                            the OCI's own program against this server
 #   make soak  [MINUTES=10]                     the engine's promises under power cuts, at random, for that long
-#   make crash [ROUNDS=500] [SERVERS=50] [SEED=1]
-#                                               the crash campaign: so many rounds against the engine, and against servers
+#   make crash [ROUNDS=500] [SERVERS=50] [SEED=1]   the crash campaign: so many rounds of the engine, and of servers
 #   make rot [FLIPS=50] [SEED=1]                flipped bits, so many in every class of bytes
 #   make venv | lock | format | docs | clean
 #

@@ -113,6 +113,11 @@ def run(
     return Collection(swept, freed, packs, given_back, ended, store.unfinished(), trash.undoable(store, wanted))
 
 
+def untagged(store: Store, wanted: Terms) -> int:
+    """Count the manifests that stay although they have no tag, since their removal was not asked for."""
+    return 0 if wanted.untagged else v2.untagged(store, wanted)
+
+
 def is_due(store: Store, settings: KeepingSettings, now: float) -> bool:
     """Tell whether the last collection of a schedule, in any process, ended long enough ago."""
     if settings.gc_interval_s == 0:

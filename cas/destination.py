@@ -203,8 +203,8 @@ def check_done(store: str, target: Layout) -> None:
             there = read_manifest(target).id.hex()
     if there == store:
         raise Occupied(
-            f"{target.root} is this store already, and whole: a restore that made it was completed, and cas fsck looks "
-            "it through; to have it once more restore into an empty or new folder"
+            f"{target.root} is the store that this backup is of, and whole (if a restore made it, that was completed); "
+            "restore into an empty or new folder"
         )
 
 

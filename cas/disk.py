@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cas.config import MIB
 from cas.errors import DiskFailed, Forbidden, NoSpace, OtherDisk, Unreadable
 from cas.files import NO_FOLDER, moved_away, open_file, rename_new
 
@@ -255,8 +256,8 @@ class Disk:
         kept = reserve(whole)
         if free < size + kept:
             raise NoSpace(
-                f"the disk is full: {free >> 20} MiB are free for {path.name}/, and the last {kept >> 20} MiB are kept "
-                "for deletes and collection; free some space and try again"
+                f"the disk is full: {free / MIB:,.1f} MiB are free for {path.name}/, the last {kept / MIB:,.1f} MiB of "
+                "them for deletes and collection; free some space: delete images, then run cas gc --grace 0"
             )
 
     def random(self, size: int) -> bytes:
@@ -349,7 +350,8 @@ def make_folder(path: Path, mode: int) -> None:
         NoSpace, DiskFailed: it cannot be made; something else has its name.
     """
     try:
-        path.mkdir(mode, parents=True, exist_ok=True)
+        path.parent.mkdir(mode, parents=True, exist_ok=True)  # by itself, since `mode` is not for those above
+        path.mkdir(mode, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise DiskFailed(f"{path} cannot be made: {NO_FOLDER}") from error
     except OSError as error:

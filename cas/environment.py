@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar, cast, final
 import lmdb
 
 from cas import slots
-from cas.errors import Busy, CasError, Damaged, DiskFailed, Forbidden, InUse, NoSpace
+from cas.errors import Busy, CasError, Damaged, DiskFailed, Forbidden, InUse, NoSpace, UnsafeFilesystem
 from cas.gate import Gate
 from cas.pagefile import TRIES, is_empty, metas_flaw, state_flaw
 from cas.rows import Pieces, sealed, unsealed
@@ -385,15 +385,16 @@ class _Errors:
 
 
 def _said(error: lmdb.Error, place: str) -> CasError:
-    if isinstance(error, lmdb.DiskError):
-        return NoSpace("the disk is full (the index cannot grow); free some space and try again")
     if isinstance(error, lmdb.ReadersFullError):
         return Busy("too many reads at once (all reader slots of the index are taken); try again")
     if isinstance(error, _DAMAGE):
         return damaged(error)
     # A write that the full disk took half comes back as an error of input or output.
-    if os.strerror(errno.ENOSPC) in str(error) or (os.strerror(errno.EIO) in str(error) and _is_full(place)):
+    is_full = os.strerror(errno.ENOSPC) in (said := str(error)) or (os.strerror(errno.EIO) in said and _is_full(place))
+    if is_full or isinstance(error, lmdb.DiskError):
         return NoSpace("the disk is full (the index cannot grow); free some space and try again")
-    if os.strerror(errno.EACCES) in str(error):
+    if os.strerror(errno.ENODEV) in said:  # what mmap(2) says where there is no such thing
+        return UnsafeFilesystem(f"{place} has no memory maps (mergerfs needs cache.files=auto-full); use another disk")
+    if os.strerror(errno.EACCES) in said:
         return Forbidden(f"the index is out of reach ({error}); mend owner, permissions or mount")
     return DiskFailed(f"the index was not read or written ({error}); see the system's log, run cas fsck")

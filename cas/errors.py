@@ -79,7 +79,7 @@ class FormatTooNew(OpenError):
 
 
 class UnsafeFilesystem(OpenError):
-    """The folder lies on a network filesystem, where locks and memory maps cannot be trusted. Use a local disk."""
+    """Locks or memory maps of the folder's filesystem, mostly one on a network, cannot be trusted. Use a local disk."""
 
 
 class IndexMissing(OpenError):

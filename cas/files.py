@@ -18,6 +18,7 @@ NO_FOLDER: Final = (
     "what has this name, or one above it, is no folder; move that away, or mount the disk that it leads to"
 )
 
+_AGAIN: Final = ", or stop the server and make it anew: cas fsck --rebuild-index"
 _AT_FDCWD: Final = -100
 _NOREPLACE: Final = 1  # RENAME_NOREPLACE, see renameat2(2)
 _CANNOT: Final = {errno.EINVAL, errno.ENOSYS}  # the filesystem, or the system
@@ -26,7 +27,7 @@ _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 def moved_away(folder: Path) -> str:
     """Say that a folder of the store is not where it was, and what to do."""
-    return f"{folder.name}/ was moved away or removed; put it back"
+    return f"{folder.name}/ was moved away or removed; put it back{_AGAIN if folder.name == 'index' else ''}"
 
 
 def open_file(path: Path) -> int:

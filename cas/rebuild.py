@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from cas.commit import JOURNAL_SEQ
 from cas.config import EngineSettings
 from cas.diary import half_copied
-from cas.disk import Cell, Disk
+from cas.disk import Cell, Disk, make_folder
 from cas.era import eras
-from cas.errors import CasError, IndexPresent, InUse, NoSpace
+from cas.errors import CasError, IndexPresent, InUse, NoSpace, OtherDisk
 from cas.extent import coalesce
 from cas.index import Index
 from cas.journal import Place, committed, fullness
@@ -142,12 +142,21 @@ def rebuild_index(
 def _put_in_place(layout: Layout, disk: Disk) -> None:
     """Let the new index, which is whole, take the place of what is there; an old index is kept, and so is no folder."""
     if layout.index_data.exists() or not layout.index.is_dir():
-        aside = map(layout.old_index, itertools.count(1))
+        aside = next(path for path in map(layout.old_index, itertools.count(1)) if not path.exists())
         with suppress(FileNotFoundError):
-            disk.rename(layout.index, next(path for path in aside if not path.exists()))
+            _put_aside(layout, aside, disk)
     shutil.rmtree(layout.index, ignore_errors=True)  # an index without data is none
     disk.rename(layout.index_unfinished, layout.index)
     disk.sync_folder(layout.root)
+
+
+def _put_aside(layout: Layout, aside: Path, disk: Disk) -> None:
+    try:
+        disk.rename(layout.index, aside)
+    except OtherDisk:  # overlayfs: a folder that came with a container's image stays where it is, its files do not
+        make_folder(aside, FOLDER_MODE)
+        disk.rename(layout.index_data, aside / layout.index_data.name)
+        disk.sync_folder(aside)
 
 
 def rebuild(layout: Layout, settings: EngineSettings, disk: Disk) -> RebuildReport:

@@ -31,7 +31,7 @@ from cas.files import NO_FOLDER, rename_new
 from cas.layout import Layout, names_in
 from cas.lease import present
 from cas.locks import lock_folder, open_shared
-from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type
+from cas.mounts import NETWORK_FILESYSTEMS, filesystem_type, is_read_only
 from cas.profile import PACKED, PLAIN
 
 if TYPE_CHECKING:
@@ -112,10 +112,10 @@ def _demand_blank(layout: Layout, *, create: bool) -> None:
     """
     if has_remains(layout):
         raise NotAStore(f"{layout.manifest} is missing; {remake(layout)}")
-    if not create or not _is_blank(layout):
-        raise NotAStore(
-            f"{layout.root} is not a store (it has no store.json); give --root a store, or an empty or new folder"
-        )
+    if not _is_blank(layout):
+        raise NotAStore(f"{layout.root} is not a store (no store.json); give --root a store, or an empty or new folder")
+    if not create:
+        raise NotAStore(f"{layout.root} is empty; mount its disk, or let `cas serve --root {layout.root}` make a store")
 
 
 def check_filesystem(root: Path, filesystem: Callable[[Path], str] = filesystem_type) -> None:
@@ -148,6 +148,16 @@ def check_owner(layout: Layout) -> None:
         raise NotOwner(
             f"the store at {layout.root} belongs to {name}, who could not use what {own} would write there; "
             f"{_remedy(owner, layout.root)}"
+        )
+
+
+def _demand_own(folder: Path) -> None:
+    """Refuse a mount that gives what was just made to somebody else: the store could be opened this once only."""
+    owner, own = _owner(folder), os.geteuid()
+    if own not in (0, owner) and owner is not None:
+        raise NotOwner(
+            f"what {user_name(own)} makes in {folder.parent} belongs to {user_name(owner)}, as that is mounted; "
+            f"mount it with the option uid={own}, or choose another --root"
         )
 
 
@@ -220,8 +230,9 @@ def _make_folder(root: Path) -> None:
 
 
 def _check_mount(folder: Path) -> None:
-    if os.statvfs(folder).f_flag & os.ST_RDONLY:
-        raise RootReadOnly(f"{folder} lies on a mount that is read-only; mend the mount, or choose another --root")
+    if is_read_only(folder):
+        what = "on a mount, or in a snapshot, that is read-only"
+        raise RootReadOnly(f"{folder} lies {what}; mend the mount, or choose another --root")
 
 
 def _check_writable(root: Path) -> None:
@@ -272,7 +283,7 @@ def _demand_folders(layout: Layout) -> None:
 
 def make_pack_folders(layout: Layout, disk: Disk) -> None:
     """Make what is missing; not before it is known that no pack is: where their disk is not mounted, all of it is."""
-    _make_missing(layout.pack_folders(), layout, disk)
+    _make_missing([layout.packs, *layout.pack_folders()], layout, disk)
 
 
 def _make_missing(folders: Sequence[Path], layout: Layout, disk: Disk) -> None:
@@ -301,6 +312,7 @@ def _leave_folder_to_owner(folder: Path) -> None:
 def _make(layout: Layout, disk: Disk) -> Manifest:
     manifest = Manifest(FORMAT, disk.random(_ID_SIZE))
     _make_missing([layout.locks], layout, disk)
+    _demand_own(layout.locks)
     make_pack_folders(layout, disk)
     try:
         layout.index.mkdir(FOLDER_MODE, exist_ok=True)

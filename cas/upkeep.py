@@ -213,13 +213,13 @@ class Upkeep:
         return bool(due(self._parts, before, mends=mends)) and not is_under_way(self._parts.layout)
 
     def check_ready(self) -> None:
-        """See that a push would be taken now, as far as that can be told without one.
+        """See that a push of a run's length would be taken now, as far as that can be told without one.
 
         Raises:
-            NoSpace, DiskFailed, ReadOnly, Closed: it would not.
+            NoSpace, DiskFailed, ReadOnly, Closed: it would not. On a full disk something shorter still may.
         """
         self._parts.committer.check()
-        self._parts.check_room(0)
+        self._parts.check_room(self._parts.settings.run_bytes)
 
     def free_bytes(self) -> tuple[int, int]:
         """Return how many bytes are free for packs, and for the index; these may be the same ones.

@@ -134,7 +134,7 @@ def fsck(  # noqa: PLR0913 - a parameter a flag
         _rebuild(settings, force=force)
         return
     wanted = Depth.DATA if repair and depth == "quick" else Depth[depth.upper()]
-    report = Report(wanted, as_json=as_json, bytes_per_s=rate and rate * MB)
+    report = Report(settings.root, wanted, as_json=as_json, bytes_per_s=rate and rate * MB)
     scope = Scope(wanted, *(subset or (1, 1)), report.read)
     mend, look = partial(_mend, settings, report, source, dry_run=dry_run), partial(report.look, scope=scope)
     _guarded(mend if repair else look, settings, report, mends=repair, reading=not repair or dry_run)

@@ -23,6 +23,8 @@ from tools.pace import Pace
 from tools.units import counted, human_size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from click._termui_impl import ProgressBar
 
 LOST: Final = "push the same content again, or bring it back from a backup: cas fsck --repair --from BACKUP"
@@ -35,8 +37,8 @@ _STEPS = 1000  # of a progress bar
 class Report:
     """One check, or one repair, as it is told."""
 
-    def __init__(self, depth: Depth, *, as_json: bool, bytes_per_s: float | None = None) -> None:
-        self._depth, self._json = depth, as_json
+    def __init__(self, root: Path, depth: Depth, *, as_json: bool, bytes_per_s: float | None = None) -> None:
+        self._root, self._depth, self._json = root, depth, as_json
         self._pace = None if bytes_per_s is None else Pace(bytes_per_s)
         self._bar: ProgressBar[int] | None = None
         self._read, self._began = 0, time.monotonic()
@@ -61,6 +63,9 @@ class Report:
         part = {} if scope.parts == 1 else {"subset": f"{scope.part}/{scope.parts}"}
         blobs = len({digest for finding in found for digest in finding.blobs})
         said = f"{counted(len(found), 'finding')}, {counted(blobs, 'blob')} concerned; {human_size(self._read)} read"
+        doubted = store.stats().doubted if self._depth is Depth.QUICK else 0  # who reads all of them knows more
+        if doubted:
+            said += f"; {counted(doubted, 'pack')} seen damaged before, or missing: cas fsck --data says what of"
         what = f"{self._depth.name.lower()} check" + "".join(f" of {each}" for each in part.values())
         self._sum_up(found, {**part, "blobs": blobs, "exit": code}, f"{what}: {said}")
         return code
@@ -78,7 +83,7 @@ class Report:
         report = store.repair(scope, dry_run=dry_run, other=None if other is None else other.reader)
         left = () if dry_run else report.left
         for finding in report.found:
-            self._say(finding if dry_run or left else _done(finding, report), places)
+            self._say(finding if dry_run or finding in left else _done(finding, report), places)
         found = (*self._mended, *report.found)
         code = exits.OK if not found else exits.UNMENDED if left or dry_run else exits.MENDED
         more = {
@@ -91,7 +96,8 @@ class Report:
         }
         self._sum_up(found, more, _mended(report, len(found), len(left), dry_run=dry_run))
         for finding in () if self._json else left:
-            click.echo(f"not mended: {finding.where}: {finding.what}; {finding.remedy}")
+            if finding not in report.found:
+                click.echo(f"not mended: {finding.where}: {finding.what}; {located(finding.remedy, self._root)}")
         return code
 
     def mended(self, finding: Finding) -> None:
@@ -125,7 +131,7 @@ class Report:
             "where": finding.where,
             "blobs": [str(digest) for digest in finding.blobs],
             "names": [] if places is None else places.of(finding.blobs, finding.names),
-            "remedy": finding.remedy,
+            "remedy": located(finding.remedy, self._root),
         }
         click.echo(json.dumps(said) if self._json else _line(said))
 
@@ -145,13 +151,19 @@ def _of_backup(finding: Finding) -> Finding:
     return replace(finding, remedy=COPY) if finding.check in {"packs", "chunks", "journal"} else finding
 
 
+def located(remedy: str, root: Path) -> str:
+    """Return a remedy as it can be typed for this store, wherever that is."""
+    return remedy.replace("cas fsck", f"cas fsck --root {root}")
+
+
 def _done(finding: Finding, report: RepairReport) -> Finding:
-    """Return what was found as it is after a repair that left nothing: what is lost has to come from elsewhere."""
+    """Return what was found as it is after a repair that mended it: what is lost has to come from elsewhere."""
     return replace(finding, remedy=MENDED if set(report.lost).isdisjoint(finding.blobs) else LOST)
 
 
 def _line(said: dict[str, Any]) -> str:
-    whose = "".join(f"\n    {text}" for text in (*said["blobs"], *said["names"]))
+    blobs = [digest for digest in said["blobs"] if said["where"] != f"blob {digest}"]
+    whose = "".join(f"\n    {text}" for text in (*blobs, *said["names"]))
     return f"{said['check']} ({said['invariant']}): {said['where']}: {said['what']}; {said['remedy']}{whose}"
 
 

@@ -79,9 +79,11 @@ def gc(
         done = maintenance.run(store, terms, uploads_before=before, dry_run=dry_run)
         if not dry_run:
             maintenance.note_run(store, time.time())
-    click.echo(
-        json.dumps(as_dict(done, dry_run=dry_run), indent=2) if as_json else _told(done, settings, dry_run=dry_run)
-    )
+        kept = maintenance.untagged(store, terms)
+    if as_json:
+        click.echo(json.dumps(as_dict(done, dry_run=dry_run) | {"untagged": kept}, indent=2))
+    else:
+        click.echo("\n".join([*_told(done, settings, dry_run=dry_run), *_untagged(kept), *_left(done)]))
     if done.left:
         raise click.exceptions.Exit(exits.FINDINGS)
 
@@ -100,7 +102,7 @@ def as_dict(done: Collection, *, dry_run: bool) -> dict[str, Any]:
     }
 
 
-def _told(done: Collection, settings: Settings, *, dry_run: bool) -> str:
+def _told(done: Collection, settings: Settings, *, dry_run: bool) -> list[str]:
     found = done.names.removed or done.ended or done.bytes.blobs or done.bytes.chunks
     if not found and done.given_back <= 0:
         end = "nothing to remove"
@@ -113,11 +115,12 @@ def _told(done: Collection, settings: Settings, *, dry_run: bool) -> str:
     lines = [f"{count:>9,}  {why}" for why, count in sorted(done.names.removed.items())]
     if done.ended:
         lines.append(f"{done.ended:>9,}  uploads that nobody went on with")
-    lines += [
-        f"{done.bytes.blobs:>9,}  blobs that nothing holds",
-        f"{done.bytes.chunks:>9,}  chunks of them that nothing else has: {human_size(done.bytes.bytes)}",
-        end,
-    ]
+    if found:
+        lines += [
+            f"{done.bytes.blobs:>9,}  blobs that nothing holds",
+            f"{done.bytes.chunks:>9,}  chunks of them that nothing else has: {human_size(done.bytes.bytes)}",
+        ]
+    lines.append(end)
     if done.packs.aside_bytes:
         where = "to be moved" if dry_run else "moved"
         lines.append(f"{where} to quarantine/, which gives nothing back: {human_size(done.packs.aside_bytes)}")
@@ -130,7 +133,16 @@ def _told(done: Collection, settings: Settings, *, dry_run: bool) -> str:
             f"not free yet: up to {human_size(done.packs.owed_bytes)} of it; servers let go of it within seconds, and "
             "whoever pulls it just now when that is done"
         )
-    return "\n".join([*lines, *(f"left for the next run: {each}" for each in done.left)])
+    return lines
+
+
+def _untagged(count: int) -> list[str]:
+    kept = counted(count, "manifest")
+    return [f"kept: {kept} without a tag, to be pulled by their digest; --untagged removes them"] if count else []
+
+
+def _left(done: Collection) -> list[str]:
+    return [f"left for the next run: {each}" for each in done.left]
 
 
 def _kept(held: Unfinished, life_s: float) -> str:

@@ -15,7 +15,7 @@ from typing import Final, final
 from api.content.settings import KeepingSettings
 from api.content.values import content, record
 from api.content.whereabouts import Whereabouts
-from cas import CasError, Finding, InUse, Name, Names, Scrubbed, Store
+from cas import REPAIR, CasError, Digest, Finding, InUse, Name, Names, Scrubbed, Store
 from tools import apart, exits
 from tools.order import Order
 from tools.pace import Pace
@@ -92,20 +92,27 @@ class _Told:
 
 def _tell(store: Store, scrubbed: Scrubbed, told: _Told) -> None:
     """Log what was found and what became of it, loudly."""
-    places = Whereabouts(store)
+    places, mended = Whereabouts(store), bool(scrubbed.lost or scrubbed.aside) and not scrubbed.kept
     by_place: dict[str, list[Finding]] = {}
     for finding in filter(told.is_new, scrubbed.found):
         by_place.setdefault(finding.where.partition(",")[0], []).append(finding)
     for place, found in by_place.items():
         for finding in found if len(found) <= _MOST_LINES else (*found[: _MOST_LINES - 1], _others(place, found)):
             whose = ", ".join(places.of(finding.blobs, finding.names)) or "nothing that has a name"
-            logger.error("DAMAGE: %s: %s; it concerns %s; %s", finding.where, finding.what, whose, finding.remedy)
+            remedy = "" if mended and finding.remedy == REPAIR else f"; {finding.remedy}"
+            logger.error("DAMAGE: %s: %s; it concerns %s%s", finding.where, finding.what, whose, remedy)
     if scrubbed.lost or scrubbed.aside:
-        lost = ", ".join(map(str, scrubbed.lost))
-        after = f"until they are pushed again, these answer 404: {lost}" if lost else "nothing is missing because of it"
-        logger.error("%s; %s", _where(scrubbed), after)
+        logger.error("%s; %s", _where(scrubbed), _missing(scrubbed.lost))
     if scrubbed.left:
         logger.error("what looks damaged could not be looked at closely, and will be: %s", scrubbed.left)
+
+
+def _missing(lost: Sequence[Digest]) -> str:
+    """Say what has to come back, and from where."""
+    if not lost:
+        return "nothing is missing because of it"
+    digests = ", ".join(map(str, lost))
+    return f"until they are pushed again, these answer 404: {digests}; from a backup: cas fsck --repair --from BACKUP"
 
 
 def _where(scrubbed: Scrubbed) -> str:

@@ -71,7 +71,7 @@ ACCESS: dict[str, Row] = {
     "htpasswd": Row("Apache password file (bcrypt) of further accounts."),
     "index_url": Row("The index that vouches in `token` mode."),
     "token_s": Row("How long a Bearer token is good for; transfers may outlast it.", "401", least=60),
-    "min_password_chars": Row("Least length of a new password.", "400"),
+    "min_password_chars": Row("Least length of a new password; the default is the least that old clients know.", "400"),
     "max_password_bytes": Row("A password, in UTF-8.", "400, or a wrong password", least=64),
     "password_checks": Row("Passwords one worker hashes at once.", "they wait for their turn"),
     "user_failures": Row("Wrong passwords a minute for one user from one address.", "429"),

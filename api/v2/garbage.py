@@ -7,9 +7,10 @@ image, and that nobody pushed, counts only as long as a tag shows it or another 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 
@@ -22,7 +23,9 @@ from api.content.values import content
 from api.v2 import manifest, referrer
 from api.v2.links import LINK
 from api.v2.manifest import MANIFEST
-from cas import Digest, Name, Record, Store
+from cas import Damaged, Digest, Missing, Name, Record, Store, Unreadable
+
+_UNTAGGED: Final = "manifests without a tag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,16 @@ def _find(store: Store, scope: str, terms: Terms) -> Iterator[Garbage]:
 
 
 RULE: Final = Rule(_scopes, _find)
+
+
+def untagged(store: Store, terms: Terms) -> int:
+    """Count the manifests that would go for lack of a tag if that were asked for; those that cannot be read do not."""
+    asked = replace(terms, untagged=True)
+    found = Counter[str]()
+    for scope in _scopes(store):
+        with suppress(Damaged, Missing, Unreadable):  # the sweep has told of it
+            found.update(each.why for each in _find(store, scope, asked))
+    return found[_UNTAGGED]
 
 
 def _manifests(store: Store, repository: Repository) -> Iterator[tuple[str, Name, Record]]:
@@ -135,7 +148,7 @@ def _manifest(store: Store, repository: Repository, text: str, known: _Known) ->
     for name in rows:
         found = store.get(name)
         if found is not None:
-            why = "manifests made of v1 images that no tag shows" if known.made else "manifests without a tag"
+            why = "manifests made of v1 images that no tag shows" if known.made else _UNTAGGED
             yield Garbage.of(
                 name, found, why if name.kind == MANIFEST else "entries of removed manifests in lists of referrers"
             )

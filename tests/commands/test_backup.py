@@ -120,7 +120,7 @@ def test_a_restore_that_was_ended_while_it_is_checked_goes_on(
     assert not (tmp_path / "new" / "backup.json").exists()
     ended = run_cas(*arguments)
     assert ended.returncode == 73
-    assert "is this store already, and whole" in ended.stderr
+    assert "is the store that this backup is of, and whole" in ended.stderr
 
 
 def test_a_restored_store_is_checked(root: Path, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_repair_keeps_the_pack_and_a_push_heals_what_was_lost(server: StartServe
         assert (ended.returncode, finding["names"], finding["blobs"]) == (4, ["team/app:1.0"], [digest])
         said = run_cas("fsck", "--repair", "--dry-run", "--root", root)
         assert (said.returncode, "1 pack would be set aside" in said.stdout) == (4, True)
-        assert "; run cas fsck --repair, then push the same content again\n" in said.stdout
+        assert f"; run cas fsck --root {root} --repair, then push the same content again\n" in said.stdout
         ended = run_cas("fsck", "--repair", "--json", "--root", root)
         assert ended.returncode == 1, ended.stdout
         remedy = json.loads(ended.stdout.splitlines()[0])["remedy"]  # what is left to do, now that it was repaired
@@ -254,7 +254,7 @@ def test_a_manifest_that_is_gone_is_named_and_made_anew(root: Path) -> None:
         ended = run_cas(*command, "--root", root)
         assert ended.returncode == 66
         assert f"cas fsck --repair --root {root}" in ended.stderr
-    line = "manifest (I9): store.json: it is missing; run cas fsck --repair, which makes it anew"
+    line = f"manifest (I9): store.json: it is missing; run cas fsck --root {root} --repair, which makes it anew"
     for flags in ([], ["--repair", "--dry-run"]):
         ended = run_cas("fsck", *flags, "--root", root)
         assert (ended.returncode, ended.stderr) == (4, "")
@@ -286,7 +286,9 @@ def test_an_index_cut_short_is_a_finding_and_no_crash(root: Path) -> None:
         file.truncate(8192)
     ended = run_cas("fsck", "--json", "--root", root)
     assert ended.returncode == 4, ended.stderr
-    assert json.loads(ended.stdout.splitlines()[0])["remedy"].endswith("cas fsck --rebuild-index --force")
+    assert json.loads(ended.stdout.splitlines()[0])["remedy"].endswith(
+        f"cas fsck --root {root} --rebuild-index --force"
+    )
 
 
 def test_a_table_turned_round_by_one_bit_keeps_nobody_busy_for_ever(root: Path) -> None:

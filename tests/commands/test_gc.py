@@ -137,6 +137,23 @@ def test_why_a_deletion_freed_nothing_yet_is_said(server: StartServer) -> None:
     assert gc(running.root)["deletions"] == {"undoable": 0, "latest": 0}
 
 
+def test_what_stays_although_its_tag_was_deleted_is_said(server: StartServer) -> None:
+    """Or nobody knows why a full disk stays full; counted as it would go, and no more once it went."""
+    running = server()
+    with closing(Client(running.url)) as client:
+        home = Home(client)
+        for number, tag in enumerate(("one", "two", "three")):
+            home.push(home.numbered(number), tag)
+        for tag in ("one", "two"):
+            assert client.speech.delete(f"/v2/{home.name}/manifests/{tag}").status_code == 202
+    said = run_cas("gc", "--grace", "0", "--root", running.root).stdout
+    assert "\nkept: 2 manifests without a tag, to be pulled by their digest; --untagged removes them\n" in said
+    assert gc(running.root, "--grace", "0")["untagged"] == 2
+    assert gc(running.root, "--grace", "0", "--untagged")["names"]["manifests without a tag"] == 2
+    assert gc(running.root, "--grace", "0")["untagged"] == 0
+    assert "\nkept: " not in run_cas("gc", "--grace", "0", "--root", running.root).stdout
+
+
 def test_a_push_that_stalls_holds_nothing_up_and_ends_well(server: StartServer) -> None:
     """Its client sends half a layer and stops, for any time: all garbage goes meanwhile, and then the rest is taken."""
     running = server(workers=2)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -124,6 +125,27 @@ def test_a_filesystem_that_sets_nothing_aside_is_asked_for_its_room(
     free = os.statvfs(tmp_path)
     with pytest.raises(NoSpace, match="free some space"):
         slots.allocate(str(tmp_path), free.f_bavail * free.f_frsize)
+
+
+def test_a_filesystem_that_never_writes_in_place_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Btrfs would want new room for each write to the file of slots, and kill for the lack of it; a refusal is none."""
+    asked: list[tuple[int, int]] = []
+
+    def ioctl(fd: int, number: int, value: bytes) -> bytes:
+        asked.append((os.fstat(fd).st_size + os.fstat(fd).st_blocks, int.from_bytes(value, sys.byteorder)))
+        if len(asked) > 2:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return (0x10).to_bytes(len(value), sys.byteorder)  # flags that it has already
+
+    monkeypatch.setattr(slots, "fcntl", SimpleNamespace(ioctl=ioctl))
+    slots.allocate(str(tmp_path), 64)
+    assert asked == [(0, 0), (0, 0x800010)]  # of a file that has blocks it would not be heard
+    os.truncate(tmp_path / "lock.mdb", 4096)
+    slots.allocate(str(tmp_path), 64)
+    assert len(asked) == 2
+    os.truncate(tmp_path / "lock.mdb", 0)
+    slots.allocate(str(tmp_path), 64)
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(("free", "code"), [(0, exits.COULD_NOT_RUN), (1 << 30, exits.UNMENDED)])

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import shutil
 import struct
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +32,7 @@ from cas import (
 )
 from cas.commit import JOURNAL_SEQ
 from cas.disk import Disk
+from cas.errors import OtherDisk
 from cas.index import Edit, Index
 from cas.layout import Layout, pack_id
 from cas.packs import PackPool
@@ -39,7 +42,7 @@ from cas.scan import scan_pack
 from cas.tables import TABLES
 from cas.view import View
 from tests.support.engine import KIB, MIB, SMALL, flip, noise, opened, packs_of, prose, push, read, stage
-from tests.support.processes import run_to_its_death
+from tests.support.processes import can_mount, run_python, run_to_its_death
 
 Tables = dict[str, dict[bytes, list[bytes]]]
 
@@ -106,6 +109,40 @@ def records_of(path: Path) -> list[PackRecord]:
     pack = pack_id(path.name)
     assert pack is not None
     return scan_pack(pack, path).records
+
+
+class OverlayDisk(Disk):
+    """The real disk, with folders that stay on their layer."""
+
+    def rename(self, path: Path, to: Path) -> None:
+        if path.name == "index" and path.is_dir():
+            raise OtherDisk("planted")
+        super().rename(path, to)
+
+
+def rebuild_on_overlay(*, mount: bool) -> None:
+    """Run in a process of its own: an index made anew whose folder lies in the lower layer, or seems to."""
+    base = Path(sys.argv[1])
+    root, lower = base / "root", base / "lower"
+    for folder in (root, lower, base / "layers"):
+        folder.mkdir()
+    with opened(lower) as store:
+        busy_life(store)
+        before = tables(store)
+    if mount:  # its upper layer may not be on an overlay itself, as all of a container is
+        subprocess.run(["mount", "-t", "tmpfs", "none", base / "layers"], check=True)
+        for name in ("upper", "work"):
+            (base / "layers" / name).mkdir()
+        layers = f"lowerdir={lower},upperdir={base}/layers/upper,workdir={base}/layers/work,userxattr"
+        mount = not subprocess.run(["mount", "-t", "overlay", "-o", layers, "none", root], check=False).returncode
+    if not mount:
+        shutil.copytree(lower, root, dirs_exist_ok=True)
+    old = (root / "index" / "data.mdb").read_bytes()
+    rebuild_index(root, SMALL, force=True, disk=None if mount else OverlayDisk())
+    assert (root / "index.old-1" / "data.mdb").read_bytes() == old
+    with Store.open(root, SMALL) as store:
+        assert tables(store) == before
+    sys.stdout.write("kept\n")
 
 
 class TestWholeStores:
@@ -208,6 +245,12 @@ class TestWholeStores:
         rebuild_index(tmp_path, SMALL, force=not which)
         with Store.open(tmp_path, SMALL) as store:
             assert tables(store) == before
+
+    def test_a_folder_that_came_with_a_containers_image_is_no_hindrance(self, tmp_path: Path) -> None:
+        """Overlayfs moves files of its lower layer, but no folder; on a real one where the kernel lets us."""
+        mount = can_mount()
+        script = f"from tests.crash.test_rebuild import rebuild_on_overlay; rebuild_on_overlay(mount={mount})"
+        assert run_python(script, tmp_path, mounts=mount).stdout == "kept\n"
 
     def test_an_empty_store_rebuilds_to_an_empty_store(self, tmp_path: Path) -> None:
         """Nothing in, nothing out, no complaint."""

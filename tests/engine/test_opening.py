@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import lmdb
 import pytest
 
 import cas.check
@@ -35,6 +36,7 @@ from cas import (
     InUse,
     NoSpace,
     NotAStore,
+    NotOwner,
     OpenError,
     RootReadOnly,
     Store,
@@ -111,8 +113,8 @@ class TestRefusals:
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
     def test_an_empty_folder_becomes_a_store_only_when_asked(self, tmp_path: Path) -> None:
-        """An unmounted disk is an empty folder: without `create` it is refused."""
-        with pytest.raises(NotAStore, match=r"no store\.json"):
+        """An unmounted disk is an empty folder: without `create` it is refused, and said to be that."""
+        with pytest.raises(NotAStore, match=f"is empty; mount its disk, or let `cas serve --root {tmp_path}` make"):
             Store.open(tmp_path)
         Store.open(tmp_path, SMALL, create=True).close()
 
@@ -145,7 +147,7 @@ class TestRefusals:
         ):
             Store.open(tmp_path, create=True)
 
-    @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])
+    @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs", "fuse.gcsfuse"])
     def test_a_network_filesystem_is_refused_by_name(
         self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -154,6 +156,33 @@ class TestRefusals:
         with pytest.raises(UnsafeFilesystem, match=rf"network filesystem \({kind}\).*use a local disk"):
             Store.open(tmp_path, create=True)
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_filesystem_without_memory_maps_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As mergerfs is with its cache off: not told as a broken disk, and a store once it is mounted otherwise."""
+
+        def refused(path: bytes, **_: object) -> None:
+            raise lmdb.Error(f"{os.fsdecode(path)}: {os.strerror(errno.ENODEV)}")
+
+        monkeypatch.setattr(lmdb, "open", refused)
+        with pytest.raises(
+            UnsafeFilesystem,
+            match=r"index has no memory maps \(mergerfs needs cache.files=auto-full\); use another disk",
+        ):
+            Store.open(tmp_path, create=True)
+        monkeypatch.undo()
+        Store.open(tmp_path, create=True).close()
+
+    def test_a_mount_that_gives_all_to_somebody_else_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As that of a disk without owners: its store would be opened once, then never again, whatever is chowned."""
+        own = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: own)
+        for _ in range(2):
+            with pytest.raises(NotOwner, match=rf"as that is mounted; mount it with the option uid={own}, or choose"):
+                Store.open(tmp_path, create=True)
+        monkeypatch.undo()
+        Store.open(tmp_path, create=True).close()
 
     def test_the_filesystem_is_that_of_the_nearest_mount(self, tmp_path: Path) -> None:
         """The longest mount point wins, the last of equals, and a space in it is understood."""
@@ -168,6 +197,12 @@ class TestRefusals:
         assert filesystem_type(Path("/"), "\n".join(mounts)) == "ext4"
         mounts.append(f"21 1 0:2 / {tmp_path} rw - tmpfs none rw")
         assert filesystem_type(tmp_path, "\n".join(mounts)) == "tmpfs"
+
+    def test_a_folder_of_webdav_is_known_as_such(self) -> None:
+        """Its program gives no name to the kernel, only the address; a local disk of that kind has none."""
+        mount = "20 1 0:1 / / rw - fuse {} rw"
+        assert filesystem_type(Path("/"), mount.format("https://dav.example/files")) == "fuse.davfs2"
+        assert filesystem_type(Path("/"), mount.format("/dev/sdb1")) == "fuse"
 
     @pytest.mark.parametrize("mount", [True, False])
     def test_a_read_only_mount_is_refused(self, mount: bool, tmp_path: Path) -> None:
@@ -192,10 +227,25 @@ else:
 try:
     Store.open(root)
 except RootReadOnly as error:
-    assert "lies on a mount that is read-only; mend the mount" in str(error), error
+    assert "that is read-only; mend the mount" in str(error), error
     print("refused")
 """
         assert run_python(script, tmp_path, str(mount), mounts=mount).stdout == "refused\n"
+
+    def test_a_read_only_snapshot_is_refused_as_such(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One of btrfs, that is: its mount can be written to, and modes do not keep anybody out."""
+        make(tmp_path)
+        really = os.open
+
+        def opened(path: str | Path, flags: int, *more: Any, **others: Any) -> int:
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+            return really(path, flags, *more, **others)
+
+        monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+        monkeypatch.setattr(os, "open", opened)
+        with pytest.raises(RootReadOnly, match="lies on a mount, or in a snapshot, that is read-only"):
+            Store.open(tmp_path)
 
     def test_a_folder_without_permission_is_refused(self) -> None:
         """A user who may read but not write is told so."""
@@ -609,11 +659,12 @@ def test_a_store_is_nobody_elses_business(tmp_path: Path) -> None:
     try:
         with Store.open(tmp_path / "root", SMALL, create=True) as store:
             push(store, "blob", noise(MIB))
+            store.backup(tmp_path / "copy")
     finally:
         os.umask(before)
-    files = [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
-    assert [path.name for path in files if path.stat().st_mode & 0o007] == ["store.json"]  # its format and its id
-    assert not (tmp_path / "root").stat().st_mode & 0o007
+    made = [path for folder in ("root", "copy") for path in (tmp_path / folder, *(tmp_path / folder).rglob("*"))]
+    told = tmp_path / "root" / "store.json"  # its format and its id
+    assert [path for path in made if path.stat().st_mode & 0o007] == [told]
 
 
 def test_what_the_umask_keeps_from_the_group_it_keeps_in_a_store_and_in_a_backup(tmp_path: Path) -> None:

@@ -28,10 +28,11 @@ def loopback_authority(folder: Path) -> Authority:
     made = Authority(folder / "ca.crt", folder / "server.crt", folder / "server.key")
     root, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer, subject = _name("tests authority"), _name("localhost")
-    authority = _certificate(issuer, issuer, root.public_key())
+    authority = _certificate(issuer, issuer, root.public_key(), root.public_key())
     authority = authority.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    authority = authority.add_extension(_SIGNS_CERTIFICATES, critical=True)
     hosts = [x509.DNSName("localhost"), *(x509.IPAddress(ipaddress.ip_address(at)) for at in ("127.0.0.1", "::1"))]
-    leaf = _certificate(subject, issuer, key.public_key())
+    leaf = _certificate(subject, issuer, key.public_key(), root.public_key())
     leaf = leaf.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
     leaf = leaf.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
     made.ca.write_bytes(authority.sign(root, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
@@ -47,7 +48,23 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common)])
 
 
-def _certificate(subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, signer: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
+    """Begin one with what Python 3.13 demands of all (RFC 5280, 4.2.1.1 and 4.2.1.2)."""
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
@@ -57,4 +74,6 @@ def _certificate(subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurve
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=2))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
     )

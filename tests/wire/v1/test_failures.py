@@ -222,6 +222,18 @@ def test_status_says_that_the_disk_is_full(registry: Registry, monkeypatch: pyte
     assert registry.ask("GET", "/_status").status == 200
 
 
+def test_status_says_that_the_disk_is_full_before_there_is_nothing_left(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer that was refused is taken back, and leaves a little more than what is kept: room for nothing usual."""
+    whole, settings = 1 << 40, cas.EngineSettings()
+    kept = settings.reserve(whole)
+    monkeypatch.setattr(Disk, "free_bytes", lambda *_: (kept + settings.run_bytes - 1, whole))
+    assert registry.ask("GET", "/_status").status == 503
+    monkeypatch.setattr(Disk, "free_bytes", lambda *_: (kept + settings.run_bytes, whole))
+    assert registry.ask("GET", "/_status").status == 200
+
+
 def test_status_says_that_the_store_was_moved_away(tmp_path: Path) -> None:
     """What reads on from what it has open takes no push."""
     root, moved = tmp_path / "root", tmp_path / "moved"
