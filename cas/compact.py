@@ -18,11 +18,12 @@ from cas.commit import JOURNAL_SEQ
 from cas.doomed import Doomed
 from cas.errors import CasError, NoSpace, Unreadable
 from cas.moving import Living, living, move, remove, set_aside
+from cas.packbytes import PackBytes
 from cas.packs import lock_pack
 from cas.pins import advance
 from cas.records import Role
 from cas.room import Room
-from cas.scan import pack_paths, scan_pack, torn
+from cas.scan import begin, each_record, pack_paths, read_records, torn
 from cas.tables import LAST_BYTE, ChunkState, PackState
 
 if TYPE_CHECKING:
@@ -101,14 +102,12 @@ class _Plan:
     """A pack as it stands, and what of it lives.
 
     Attributes:
-        first: the number of its first record of names.
         floor: of the journal's oldest pack, from where on other packs have records; see `move`.
     """
 
     row: PackRow
     size: int
     living: Living
-    first: int = 0
     floor: int = 0
 
     @property
@@ -222,40 +221,43 @@ class _Compaction:
         return self._everything or row.role is Role.JOURNAL or small or size - counted.stored >= share * size
 
     def _plan(self, row: PackRow, counted: _Counted) -> _Plan | None:
-        path = self._parts.layout.pack(row.pack)
         try:
-            scan = scan_pack(row.pack, path)
-        except (FileNotFoundError, ValueError):  # none, or an empty one: whoever made it died on the way
+            with PackBytes(self._parts.layout.pack(row.pack)) as data:
+                return self._look(row, counted, data)
+        except FileNotFoundError:  # whoever made it died on the way
             if row.state is PackState.OPEN:
                 return None
             if counted.chunks or row.committed:
                 return self._leave(row, "its file is missing or empty; run cas fsck")
-            return _Plan(row, self._size(row.pack), Living(), LAST_BYTE)
+            return _Plan(row, self._size(row.pack), Living())
         except Unreadable as error:
             return self._leave(row, str(error), is_damaged=False)
+
+    def _look(self, row: PackRow, counted: _Counted, data: PackBytes) -> _Plan | None:
+        """Go through the records of a pack one by one: half a gigabyte of names is more than fits into memory."""
+        scan = begin(row.pack, data)
+        is_torn = torn(scan, read_records(scan, data, proves=False, names=False), row.committed)
+        found = living(self._parts, row.pack, read_records(scan, data), self._doomed)
         is_headless = scan.header is None and (counted.chunks or row.committed)
-        if counted.bad or scan.complaints or is_headless or torn(scan, row.committed):
+        if counted.bad or scan.complaints or is_headless or is_torn:
             return self._leave(row, "it is damaged; run cas fsck")
-        found = living(self._parts, scan, self._doomed)
         if found.chunks < counted.chunks:
             still = _count(self._parts, self._doomed, only=row.pack).get(row.pack, _Counted())
-            if living(self._parts, scan, self._doomed).chunks < still.chunks:
+            if living(self._parts, row.pack, read_records(scan, data), self._doomed).chunks < still.chunks:
                 return self._leave(row, "chunks of it are in none of its records; run cas fsck")
-        first = min(
-            (record.body.names.seq for record in scan.records if record.body.names is not None), default=LAST_BYTE
-        )
-        return _Plan(row, path.stat().st_size, found, first)
+        return _Plan(row, len(data), found)
 
     def _without_deletions(self, plans: list[_Plan], journals: int) -> list[_Plan]:
         """Leave out of the journal's oldest pack those deletions that delete nothing any more."""
-        ordered = sorted((plan for plan in plans if plan.row.role is Role.JOURNAL), key=lambda plan: plan.first)
+        ordered = sorted((plan for plan in plans if plan.row.role is Role.JOURNAL), key=lambda plan: plan.living.first)
         if len(ordered) < journals or not ordered:
             return plans  # what lies in a pack that was left alone is not known
-        if ordered[0].first == LAST_BYTE:
+        if ordered[0].living.first == LAST_BYTE:
             return plans  # none has any
-        oldest, floor = ordered[0], min([self._top + 1, *(plan.first for plan in ordered[1:])])
-        path = self._parts.layout.pack(oldest.row.pack)
-        found = living(self._parts, scan_pack(oldest.row.pack, path), self._doomed, floor)
+        oldest, floor = ordered[0], min([self._top + 1, *(plan.living.first for plan in ordered[1:])])
+        pack = oldest.row.pack
+        records = each_record(pack, self._parts.layout.pack(pack))
+        found = living(self._parts, pack, records, self._doomed, floor)
         if found.size == oldest.living.size:
             return plans
         return [replace(oldest, living=found, floor=floor) if plan is oldest else plan for plan in plans]

@@ -5,14 +5,22 @@ Layer: L2, pure. Each record names the committed one before it; what lies betwee
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from pathlib import Path
 
     from cas.records import BlobEntry, NameChanges
 
     Link = tuple[NameChanges, list[BlobEntry]]
+
+
+class Place(NamedTuple):
+    """Where a change is told, and the number of the one before it: there are too many changes to keep what they say."""
+
+    previous: int
+    path: Path
+    offset: int
 
 
 def fullness(link: Link) -> int:
@@ -21,7 +29,7 @@ def fullness(link: Link) -> int:
     return len(names.edits) + len(blobs)
 
 
-def committed(journal: dict[int, Link], damaged: list[str]) -> Iterable[Link]:
+def committed(journal: dict[int, Place], damaged: list[str]) -> list[Place]:
     """Return the changes that were committed, oldest first; say what of them is not here."""
     chain, at = [], max(journal, default=0)
     while at:
@@ -30,15 +38,15 @@ def committed(journal: dict[int, Link], damaged: list[str]) -> Iterable[Link]:
             damaged.append(f"journal records {below + 1} to {at} are missing; changes of names in them are lost")
             at = below
             continue
-        chain.append(journal[at])
-        at = journal[at][0].previous
-    damaged += _denied(journal, {names.seq for names, _ in chain})
-    return reversed(chain)
+        chain.append(at)
+        at = journal[at].previous
+    damaged += _denied(journal, set(chain))
+    return [journal[number] for number in reversed(chain)]
 
 
-def _denied(journal: dict[int, Link], chain: set[int]) -> list[str]:
+def _denied(journal: dict[int, Place], chain: set[int]) -> list[str]:
     """Find changes that were committed, since others name them as such, and that later ones know nothing of."""
-    denied = sorted({link[0].previous for seq, link in journal.items() if seq not in chain} & journal.keys() - chain)
+    denied = sorted({place.previous for seq, place in journal.items() if seq not in chain} & journal.keys() - chain)
     if not denied:
         return []
     text = (

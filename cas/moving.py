@@ -22,11 +22,11 @@ from cas.finding import REPAIR
 from cas.layout import names_in
 from cas.records import FOOTER_ENTRY_SIZE, HEADER_SIZE, TRAILER_SIZE, Body, ChunkRef, encode_record
 from cas.root import FOLDER_MODE
-from cas.scan import extent_of, scan_pack
-from cas.tables import PackRow, PackState
+from cas.scan import each_record, extent_of
+from cas.tables import LAST_BYTE, PackRow, PackState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from cas.commit import Draft
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from cas.index import Edit
     from cas.packs import PackWriter
     from cas.parts import Parts
-    from cas.records import BlobEntry, ChunkEntry
-    from cas.scan import Scan
+    from cas.records import BlobEntry, ChunkEntry, Record
     from cas.view import View
 
     Step = Callable[[str], None]
@@ -56,15 +55,23 @@ class Move:
 
 @dataclass(slots=True)
 class Living:
-    """How much of a pack lives: bytes it would take in another pack, in how many records, and of how many chunks."""
+    """How much of a pack lives.
+
+    Attributes:
+        size: bytes it would take in another pack.
+        records, chunks: how many there are.
+        first: the lowest number of its changes of names.
+    """
 
     size: int = 0
     records: int = 0
     chunks: int = 0
+    first: int = LAST_BYTE
 
     def __add__(self, other: Living) -> Living:
         """Return both together."""
-        return Living(self.size + other.size, self.records + other.records, self.chunks + other.chunks)
+        first = min(self.first, other.first)
+        return Living(self.size + other.size, self.records + other.records, self.chunks + other.chunks, first)
 
     @property
     def pack_size(self) -> int:
@@ -72,13 +79,14 @@ class Living:
         return HEADER_SIZE + self.size + self.records * FOOTER_ENTRY_SIZE + TRAILER_SIZE if self.records else 0
 
 
-def living(parts: Parts, scan: Scan, doomed: Doomed = _NOTHING, floor: int = 0) -> Living:
-    """Return how much of a scanned pack lives, or would without what is doomed; see `move` for the floor."""
+def living(parts: Parts, pack: int, records: Iterable[Record], doomed: Doomed = _NOTHING, floor: int = 0) -> Living:
+    """Return how much of a pack's records lives, or would without what is doomed; see `move` for the floor."""
     total = Living()
-    for body in living_bodies(parts, scan, doomed, floor):
+    for body in living_bodies(parts, pack, records, doomed, floor):
         record = len(encode_record(body, marker=bytes(16), offset=0, previous=0))
         stored = sum(entry.stored for entry in body.chunks)
-        total += Living(record + stored, 1, len(body.chunks))
+        number = LAST_BYTE if body.names is None else body.names.seq
+        total += Living(record + stored, 1, len(body.chunks), number)
     return total
 
 
@@ -189,10 +197,12 @@ def _condemn(edit: Edit, _draft: Draft, rows: Sequence[PackRow]) -> None:
         edit.put_pack(replace(row, state=PackState.DYING))
 
 
-def living_bodies(parts: Parts, scan: Scan, doomed: Doomed = _NOTHING, floor: int = 0) -> Iterator[Body]:
+def living_bodies(
+    parts: Parts, pack: int, records: Iterable[Record], doomed: Doomed = _NOTHING, floor: int = 0
+) -> Iterator[Body]:
     """Yield what lives of each record of a pack, where anything does."""
-    for record in scan.records:
-        look = partial(_survivors, pack=scan.pack, body=record.body, doomed=doomed, floor=floor)
+    for record in records:
+        look = partial(_survivors, pack=pack, body=record.body, doomed=doomed, floor=floor)
         body = parts.index.read(look)
         if body.chunks or body.segments or body.blobs or body.names is not None:
             yield body
@@ -228,9 +238,8 @@ def _stands(view: View, blob: BlobEntry) -> bool:
 
 
 def _copy(parts: Parts, pack: int, writer: PackWriter, floor: int) -> list[Move]:
-    scan = scan_pack(pack, parts.layout.pack(pack))
     moves: list[Move] = []
-    for body in living_bodies(parts, scan, floor=floor):
+    for body in living_bodies(parts, pack, each_record(pack, parts.layout.pack(pack)), floor=floor):
         entries, buffers, size = [], [], 0
         for entry in body.chunks:
             entries.append(entry._replace(offset=writer.end + size))

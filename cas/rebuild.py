@@ -22,13 +22,13 @@ from cas.era import eras
 from cas.errors import CasError, IndexPresent, InUse, NoSpace, OtherDisk
 from cas.extent import coalesce
 from cas.index import Index
-from cas.journal import committed, fullness
+from cas.journal import Place, committed, fullness
 from cas.lease import present
 from cas.locks import lock_folder
 from cas.packbytes import PackBytes
-from cas.records import HEADER_SIZE, Body, ChunkRef, Role, Segment, decode_header, link, pack_refs, unpack_refs
+from cas.records import HEADER_SIZE, ChunkRef, Role, Segment, decode_header, link, pack_refs, unpack_refs
 from cas.root import FOLDER_MODE, find
-from cas.scan import extent_of, is_there, pack_paths, scan_pack
+from cas.scan import begin, extent_of, is_there, pack_paths, read_changes, read_records, scan_pack
 from cas.tables import PackRow, PackState
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from cas.digest import Digest
     from cas.extent import Extent
     from cas.index import Edit
-    from cas.journal import Link
     from cas.layout import Layout
     from cas.records import BlobEntry, ChunkEntry, Header, Record
     from cas.scan import Scan
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _SLICE = 10_000  # entries in one transaction
+_CHANGES = 2_000  # of names in one: each touches pages all over the index, which wait in memory
 _NOBODY = bytes(16)
 
 
@@ -86,7 +86,7 @@ class _Harvest:
 
     Attributes:
         segments: of recipes that may be wanted.
-        journal: changes of names, by their numbers.
+        journal: where changes of names are told, by their numbers.
         tails: packs that have one, with its records.
         spare: chunks in tails.
         needed: packs whose tails count.
@@ -94,8 +94,8 @@ class _Harvest:
     """
 
     segments: dict[int, list[_Packed]] = field(default_factory=dict)
-    journal: dict[int, Link] = field(default_factory=dict)
-    tails: dict[int, list[Record]] = field(default_factory=dict)
+    journal: dict[int, Place] = field(default_factory=dict)
+    tails: dict[tuple[int, Path], list[Record]] = field(default_factory=dict)
     spare: dict[ChunkRef, Extent] = field(default_factory=dict)
     needed: set[int] = field(default_factory=set)
     ends: dict[int, int] = field(default_factory=dict)
@@ -167,16 +167,14 @@ def rebuild(layout: Layout, settings: EngineSettings, disk: Disk) -> RebuildRepo
         harvest, halves = _Harvest(), half_copied(layout)
         headers = list(_headers(layout, report))
         for role in (Role.JOURNAL, Role.DATA):  # then it is known which recipes are still wanted
-            for pack, path in (place for header, place in headers if header.role is role):
-                scan = _durable(scan_pack(pack, path), path, disk)
-                if role is Role.JOURNAL and not _counts(scan, halves.get(path.name)):
-                    continue
-                with PackBytes(path) as data:
-                    _harvest(index, scan, data, harvest, report)
+            for place in (place for header, place in headers if header.role is role):
+                end = halves.get(place[1].name) if role is Role.JOURNAL else None
+                if end != 0:  # else a copy that was cut off had brought all of it
+                    _harvest(index, place, end, disk, harvest, report)
             _harvest_tails(harvest)
             if role is Role.JOURNAL:
                 top = max(harvest.journal, default=0)
-                chains = _replay(index, list(committed(harvest.journal, report.damaged)))
+                chains = _replay(index, committed(harvest.journal, report.damaged))
                 harvest.journal.clear()
                 harvest.segments = {recipe: [] for recipe in chains}
         _file_recipes(index, harvest, chains, report)
@@ -216,14 +214,6 @@ def _headers(layout: Layout, report: RebuildReport) -> Iterator[tuple[Header, tu
             yield header, (pack, path)
 
 
-def _counts(scan: Scan, end: int | None) -> bool:
-    """Forget what a copy that was cut off had brought of a pack; tell whether something is left of it."""
-    if end is not None:
-        scan.records = [record for record in scan.records if record.end <= end]
-        scan.sound, scan.end = min(scan.sound, end), min(scan.end, end)
-    return end != 0
-
-
 def _durable(scan: Scan, path: Path, disk: Disk) -> Scan:
     """See to it that whoever relies on a pack from now on relies on the disk: what wrote it may have been killed."""
     if not scan.sealed:
@@ -236,38 +226,53 @@ def _durable(scan: Scan, path: Path, disk: Disk) -> Scan:
     return scan
 
 
-def _harvest(index: Index, scan: Scan, data: PackBytes, harvest: _Harvest, report: RebuildReport) -> None:
-    assert scan.header is not None
-    report.damaged += [f"pack {scan.pack:016x}: {text}" for text in scan.complaints]
+def _harvest(
+    index: Index, place: tuple[int, Path], end: int | None, disk: Disk, harvest: _Harvest, report: RebuildReport
+) -> None:
+    """Take what a pack says, up to a byte if a copy that was cut off had brought what follows."""
+    pack, path = place
+    entries: list[ChunkEntry] = []
+
+    def put(part: Sequence[ChunkEntry], edit: Edit) -> None:
+        for entry in part:
+            ref = ChunkRef(entry.key, entry.salt, entry.raw)
+            if edit.chunk(ref) is None or is_there(entry, data):  # moved, and rotten in one of two packs
+                edit.put_chunk(ref, extent_of(pack, entry))
+
+    with PackBytes(path) as data:
+        scan = _durable(begin(pack, data), path, disk)
+        assert scan.header is not None
+        for record in read_records(scan, data, names=False):
+            if end is not None and record.end > end:
+                continue
+            if record.end > scan.sound:
+                harvest.tails.setdefault(place, []).append(record)
+            else:
+                entries += record.body.chunks
+                _gather(harvest, path, record)
+        entries.sort()  # in the order of the table
+        _in_slices(index, entries, put)
+    if place in harvest.tails:
+        harvest.ends[pack] = scan.end if end is None else min(scan.end, end)
+    report.damaged += [f"pack {pack:016x}: {text}" for text in scan.complaints]
     report.packs += 1
     state = PackState.SEALED if scan.sealed else PackState.CLOSED
-    row = PackRow(scan.pack, state, scan.header.role, _NOBODY, scan.sound)
+    sound = scan.sound if end is None else min(scan.sound, end)
+    row = PackRow(pack, state, scan.header.role, _NOBODY, sound)
     index.write(lambda edit: edit.put_pack(row))
-    sound = [record for record in scan.records if record.end <= scan.sound]
-    if len(sound) < len(scan.records):
-        harvest.tails[scan.pack], harvest.ends[scan.pack] = scan.records[len(sound) :], scan.end
-    entries = sorted(entry for record in sound for entry in record.body.chunks)  # in the order of the table
-
-    def put(edit: Edit, entry: ChunkEntry) -> None:
-        ref = ChunkRef(entry.key, entry.salt, entry.raw)
-        if edit.chunk(ref) is None or is_there(entry, data):  # moved, and rotten in one of two packs
-            edit.put_chunk(ref, extent_of(scan.pack, entry))
-
-    _in_slices(index, entries, put)
-    for record in sound:
-        _gather(harvest, record.body)
 
 
 def _harvest_tails(harvest: _Harvest) -> None:
     """Take segments and changes of names that stand nowhere else."""
-    for pack, records in harvest.tails.items():
-        for body in (record.body for record in records):
+    for (pack, path), records in harvest.tails.items():
+        for record in records:
+            body = record.body
             harvest.spare |= {ChunkRef(e.key, e.salt, e.raw): extent_of(pack, e) for e in body.chunks}
             fresh = [one for one in body.segments if _is_missing(one, harvest)]
             names = body.names if body.names is not None and body.names.seq not in harvest.journal else None
             if fresh or names is not None:
                 harvest.needed.add(pack)
-                _gather(harvest, Body(segments=fresh, blobs=body.blobs, names=names))
+                _gather(harvest, path, replace(record, body=replace(body, segments=fresh, names=names)))
     harvest.tails.clear()
 
 
@@ -283,61 +288,63 @@ def _lengthen(edit: Edit, harvest: _Harvest) -> None:
         edit.put_pack(replace(row, committed=harvest.ends[row.pack]))
 
 
-def _gather(harvest: _Harvest, body: Body) -> None:
-    for segment in body.segments:
+def _gather(harvest: _Harvest, path: Path, record: Record) -> None:
+    for segment in record.body.segments:
         if segment.recipe in harvest.segments:
             harvest.segments[segment.recipe].append(_packed(segment))
-    if body.names is not None:
-        link = body.names, body.blobs
-        known = harvest.journal.get(body.names.seq, link)
-        harvest.journal[body.names.seq] = max(known, link, key=fullness)
+    names = record.body.names
+    if names is not None:
+        place = Place(names.previous, path, record.offset)
+        known = harvest.journal.get(names.seq)
+        if known is not None:
+            place = max(known, place, key=lambda one: fullness(*read_changes([one])))
+        harvest.journal[names.seq] = place
 
 
 def _packed(segment: Segment) -> _Packed:
     return _Packed(segment.start, segment.chain, pack_refs(segment.refs))
 
 
-def _replay(index: Index, chain: Sequence[Link]) -> dict[int, bytes]:
+def _replay(index: Index, journal: Sequence[Place]) -> dict[int, bytes]:
     """Do again what the journal says; return the recipes of the blobs that some name holds, with their chains."""
+    chains: dict[int, bytes] = {}
 
-    def put(edit: Edit, link: Link) -> None:
-        names, blobs = link
-        for blob in blobs:
-            edit.put_blob(blob)
-        for change in names.edits:
-            if change.record is None:
-                edit.delete_record(change.key)
-            else:
-                edit.put_record(change.key, change.record)
+    def put(part: Sequence[Place], edit: Edit) -> None:
+        for names, blobs in read_changes(part):
+            for blob in blobs:
+                edit.put_blob(blob)
+                chains[blob.recipe] = blob.chain
+            for change in names.edits:
+                if change.record is None:
+                    edit.delete_record(change.key)
+                else:
+                    edit.put_record(change.key, change.record)
 
-    _in_slices(index, chain, put)
+    _in_slices(index, journal, put, _CHANGES)
     held = index.read(lambda view: {blob.recipe for blob in _blobs(view) if view.holders(blob.digest, limit=1)})
-    return {blob.recipe: blob.chain for _, blobs in chain for blob in blobs if blob.recipe in held}
+    return {recipe: chain for recipe, chain in chains.items() if recipe in held}
 
 
 def _file_recipes(index: Index, harvest: _Harvest, chains: dict[int, bytes], report: RebuildReport) -> None:
     """Keep the recipes of blobs that some name holds; drop the other blobs: nobody acknowledged or still wants them."""
-    blobs = index.read(lambda view: [(blob, bool(view.holders(blob.digest, limit=1))) for blob in _blobs(view)])
-    whole: dict[Digest, int] = {}  # up to which byte; a slice may be done twice
+    broken: dict[Digest, int] = {}  # from which byte on; a slice may be done twice
 
-    def put(edit: Edit, item: tuple[BlobEntry, bool]) -> None:
-        blob, held = item
-        if not held:
-            edit.delete_blob(blob.digest)
-            return
-        packed = harvest.segments.get(blob.recipe, ())
-        found = [Segment(blob.recipe, one.start, unpack_refs(one.refs), one.chain) for one in packed]
-        chosen = _belonging(found, blob.size, chains.get(blob.recipe, b""))
-        whole[blob.digest] = blob.size if blob.inline is not None else _put_segments(edit, chosen, harvest)
-        if whole[blob.digest] != blob.size:
-            edit.lose_blob(blob.digest)
+    def put(part: Sequence[Digest], edit: Edit) -> None:
+        for blob in filter(None, map(edit.blob, part)):
+            if not edit.holders(blob.digest, limit=1):
+                edit.delete_blob(blob.digest)
+                continue
+            packed = harvest.segments.get(blob.recipe, ())
+            found = [Segment(blob.recipe, one.start, unpack_refs(one.refs), one.chain) for one in packed]
+            chosen = _belonging(found, blob.size, chains.get(blob.recipe, b""))
+            whole = blob.size if blob.inline is not None else _put_segments(edit, chosen, harvest)
+            if whole != blob.size:
+                edit.lose_blob(blob.digest)
+                broken[blob.digest] = whole
 
-    _in_slices(index, blobs, put)
-    report.blobs = len(whole)
-    sizes = {blob.digest: blob.size for blob, _ in blobs}
-    report.concerned = {
-        f"blob {digest} is incomplete from byte {at} on": digest for digest, at in whole.items() if at != sizes[digest]
-    }
+    _in_slices(index, index.read(lambda view: view.digests()), put)
+    report.blobs = index.read(lambda view: view.count("blobs") + view.count("lost"))
+    report.concerned = {f"blob {digest} is incomplete from byte {at} on": digest for digest, at in broken.items()}
     report.damaged += report.concerned
 
 
@@ -388,10 +395,6 @@ def _blobs(view: View) -> Iterator[BlobEntry]:
         yield blob
 
 
-def _in_slices(index: Index, items: Sequence[T], put: Callable[[Edit, T], None]) -> None:
-    def work(edit: Edit, part: Sequence[T]) -> None:
-        for item in part:
-            put(edit, item)
-
-    for first in range(0, len(items), _SLICE):
-        index.write(partial(work, part=items[first : first + _SLICE]))
+def _in_slices(index: Index, items: Sequence[T], put: Callable[[Sequence[T], Edit], None], size: int = _SLICE) -> None:
+    for first in range(0, len(items), size):
+        index.write(partial(put, items[first : first + size]))

@@ -188,8 +188,11 @@ def encode_record(body: Body, *, marker: bytes, offset: int, previous: int) -> b
     return head + _SUM.pack(checksum) + payload
 
 
-def decode_record(data: bytes | memoryview, offset: int, marker: bytes) -> Record | None:
-    """Return the record whose bytes begin `data` and whose place is `offset`, or None if it is torn or foreign."""
+def decode_record(data: bytes | memoryview, offset: int, marker: bytes, *, names: bool = True) -> Record | None:
+    """Return the record whose bytes begin `data` and whose place is `offset`, or None if it is torn or foreign.
+
+    Without `names` it says nothing of blobs, and of names only which change it is.
+    """
     if len(data) < RECORD_SIZE:
         return None
     found, at, previous, length = _RECORD.unpack_from(data)
@@ -200,7 +203,7 @@ def decode_record(data: bytes | memoryview, offset: int, marker: bytes) -> Recor
     payload = bytes(data[RECORD_SIZE:end])
     if checksum != xxhash.xxh3_64_intdigest(bytes(data[: _RECORD.size]) + payload):
         return None
-    return Record(offset, offset + end, previous, _parse(payload))
+    return Record(offset, offset + end, previous, _parse(payload, names=names))
 
 
 def record_length(head: bytes) -> int:
@@ -284,25 +287,25 @@ def _pack_names(names: NameChanges) -> bytes:
     return b"".join(parts)
 
 
-def _parse(payload: bytes) -> Body:
+def _parse(payload: bytes, *, names: bool) -> Body:
     body, at = Body(), 0
     while at < len(payload):
         kind, length = _SECTION.unpack_from(payload, at)
         at += _SECTION.size
-        _parse_section(body, kind, payload[at : at + length])
+        _parse_section(body, kind, payload[at : at + length], names=names)
         at += length
     return body
 
 
-def _parse_section(body: Body, kind: int, data: bytes) -> None:
+def _parse_section(body: Body, kind: int, data: bytes, *, names: bool) -> None:
     if kind == _Kind.CHUNKS:
         body.chunks.extend(map(ChunkEntry._make, _CHUNK.iter_unpack(data)))
     elif kind in (_Kind.SEGMENT, _Kind.LINKED_SEGMENT):
         body.segments.append(_parse_segment(data, _CHAIN_SIZE if kind == _Kind.LINKED_SEGMENT else 0))
-    elif kind == _Kind.BLOB:
+    elif kind == _Kind.BLOB and names:
         body.blobs.append(_parse_blob(data))
     elif kind == _Kind.NAMES:
-        body.names = _parse_names(data)
+        body.names = _parse_names(data if names else data[: _NAMES.size])
 
 
 def _parse_segment(data: bytes, chain_size: int) -> Segment:

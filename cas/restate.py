@@ -17,7 +17,7 @@ from cas.audit import journal_links, missing_links
 from cas.commit import JOURNAL_SEQ
 from cas.moving import change_over, forget
 from cas.records import Body, NameChanges, NameEdit, Role, link
-from cas.scan import scan_pack
+from cas.scan import each_record
 from cas.tables import PackRow, PackState
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _mentioned(parts: Parts) -> set[bytes]:
     for row in parts.index.read(lambda view: view.packs()):
         if row.role is Role.JOURNAL:
             with contextlib.suppress(FileNotFoundError, ValueError):  # none, or an empty one
-                for record in scan_pack(row.pack, parts.layout.pack(row.pack)).records:
+                for record in each_record(row.pack, parts.layout.pack(row.pack)):
                     edits = () if record.body.names is None else record.body.names.edits
                     found.update(edit.key for edit in edits if edit.record is not None)
     return found

@@ -25,7 +25,7 @@ from cas.extent import Codec
 from cas.moving import Move, change_over, forget, living_bodies, put_by
 from cas.records import Body, ChunkEntry, ChunkRef, Role, Segment, link
 from cas.restate import restate
-from cas.scan import extent_of, scan_pack, torn
+from cas.scan import each_record, extent_of, scan_pack, torn
 from cas.sufferers import sufferers
 from cas.tables import CHUNK_KEY, ChunkState, PackRow, PackState
 
@@ -64,10 +64,11 @@ def salvage(parts: Parts, pack: int) -> list[Digest]:
     writer = parts.packs.create(role)
     try:
         moves, bad = _save_chunks(parts, pack, scan, writer)
-        for body in () if scan is None else living_bodies(parts, scan):
+        records = () if scan is None else each_record(pack, parts.layout.pack(pack), proves=False)
+        for body in living_bodies(parts, pack, records):
             if body.segments or body.blobs or body.names is not None:
                 writer.commit(replace(body, chunks=[]))
-        is_torn = scan is None or bool(scan.complaints or (row and torn(scan, row.committed)))
+        is_torn = scan is None or bool(scan.complaints or (row and torn(scan, scan.records, row.committed)))
         if is_torn and role is Role.DATA:
             for segments in _all_segments(parts):
                 writer.commit(Body(segments=segments))
@@ -104,9 +105,9 @@ def _lose(parts: Parts, bad: Sequence[tuple[ChunkRef, Extent]]) -> list[Digest]:
 
 
 def _scan(parts: Parts, pack: int) -> Scan | None:
-    """Return what can be read of a pack; None if that is not even its header."""
+    """Return what can be read of a pack, but for names; None if that is not even its header."""
     try:
-        scan = scan_pack(pack, parts.layout.pack(pack), proves=False)  # the checksum of what is bad is wanted, too
+        scan = scan_pack(pack, parts.layout.pack(pack), proves=False, names=False)  # sums of what is bad, too
     except (FileNotFoundError, ValueError):
         return None
     return None if scan.header is None else scan

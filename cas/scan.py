@@ -8,11 +8,14 @@ data before it (I2).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import xxhash
 
+from cas.errors import Unreadable
 from cas.extent import Codec, Extent
 from cas.layout import pack_id
 from cas.packbytes import PackBytes
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from cas.journal import Link, Place
     from cas.layout import Layout
     from cas.records import Body, ChunkEntry
     from cas.tables import PackRow
@@ -44,12 +48,17 @@ class Scan:
     """One pack, read by itself."""
 
     pack: int
-    header: Header | None
-    records: list[Record]
-    sealed: bool
-    end: int  # bytes up to which the pack makes sense
-    complaints: list[str]  # of its header, and of records that its footer lists
+    header: Header | None = None
+    footer: list[int] | None = None  # where its records lie, if it is sealed
+    records: list[Record] = field(default_factory=list)
+    end: int = 0  # bytes up to which the pack makes sense
+    complaints: list[str] = field(default_factory=list)  # of its header, and of records that its footer lists
     sound: int = 0  # bytes up to which no record is missing, nor a chunk that one lists (where chunks are proven)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it has a footer."""
+        return self.footer is not None
 
 
 def pack_paths(layout: Layout) -> Iterator[tuple[int, Path]]:
@@ -63,7 +72,7 @@ def pack_paths(layout: Layout) -> Iterator[tuple[int, Path]]:
 
 
 def scan_pack(pack: int, path: Path, *, proves: bool = True, names: bool = True) -> Scan:
-    """Read a pack's records.
+    """Read a pack's records, and keep them.
 
     Args:
         pack: its id.
@@ -77,24 +86,43 @@ def scan_pack(pack: int, path: Path, *, proves: bool = True, names: bool = True)
         Unreadable: the disk, or the system, does not let it be read.
     """
     with PackBytes(path) as data:
-        head = data.read(0, HEADER_SIZE)
-        header = decode_header(head)
-        if header is None:
-            said = [] if len(head) < HEADER_SIZE or not any(head) else ["its header is damaged"]
-            return Scan(pack, None, [], sealed=False, end=0, complaints=said)
-        offsets = _footer(data, header.marker)
-        if offsets is None:
-            return _search(pack, header, data, proves=proves, names=names)
-        return _listed(pack, header, data, offsets, names=names)
+        scan = begin(pack, data)
+        scan.records += read_records(scan, data, proves=proves, names=names)
+    return scan
 
 
-def torn(scan: Scan, committed: int) -> str | None:
+def each_record(pack: int, path: Path, *, proves: bool = True, names: bool = True) -> Iterator[Record]:
+    """Yield a pack's records one by one, for whoever asks nothing else of it; see `scan_pack`."""
+    with PackBytes(path) as data:
+        yield from read_records(begin(pack, data), data, proves=proves, names=names)
+
+
+def begin(pack: int, data: PackBytes) -> Scan:
+    """Read a pack's header and footer, and none of its records yet."""
+    head = data.read(0, HEADER_SIZE)
+    header = decode_header(head)
+    if header is None:
+        return Scan(pack, complaints=[] if len(head) < HEADER_SIZE or not any(head) else ["its header is damaged"])
+    return Scan(pack, header, _footer(data, header.marker))
+
+
+def read_records(scan: Scan, data: PackBytes, *, proves: bool = True, names: bool = True) -> Iterator[Record]:
+    """Yield a pack's records one by one, as often as it is asked; what the scan says goes as far as they were read."""
+    if scan.header is None:
+        return
+    if scan.footer is None:
+        yield from _search(scan, scan.header, data, proves=proves, names=names)
+    else:
+        yield from _listed(scan, scan.header, data, names=names)
+
+
+def torn(scan: Scan, records: Iterable[Record], committed: int) -> str | None:
     """Return what of an unsealed pack's records is gone below its committed end; None if they are whole."""
     if scan.sealed or committed <= HEADER_SIZE:
         return None
     if scan.header is None:
         return "its header is damaged"
-    for first, last in gaps(scan.records, committed):
+    for first, last in gaps(records, committed):
         return f"a record between byte {first} and {last} is damaged"
     return None
 
@@ -121,17 +149,17 @@ def flaws(scan: Scan, row: PackRow) -> Iterator[str]:
         yield "its header is that of another pack"
     if row.committed and row.state is PackState.SEALED and not scan.sealed:
         yield "its header or footer is damaged"
-    elif what := torn(scan, row.committed):
+    elif what := torn(scan, scan.records, row.committed):
         yield what
     if scan.header is not None or row.committed <= HEADER_SIZE:
         yield from scan.complaints
 
 
-def walk(data: PackBytes, marker: bytes) -> Iterator[tuple[int, Record | None]]:
+def walk(data: PackBytes, marker: bytes, *, names: bool = True) -> Iterator[tuple[int, Record | None]]:
     """Yield every place where a record begins, with the record, or None where that is damaged."""
     at = data.find(marker, HEADER_SIZE)
     while at >= 0:
-        record = _record_at(data, at, marker)
+        record = _record_at(data, at, marker, names=names)
         yield at, record
         at = data.find(marker, at + 1 if record is None else record.end)
 
@@ -139,6 +167,22 @@ def walk(data: PackBytes, marker: bytes) -> Iterator[tuple[int, Record | None]]:
 def extent_of(pack: int, entry: ChunkEntry) -> Extent:
     """Return the place that a record of this pack gives a chunk."""
     return Extent(pack, entry.offset, entry.stored, entry.raw, Codec(entry.codec))
+
+
+def read_changes(places: Iterable[Place]) -> Iterator[Link]:
+    """Read changes once more, where they lie.
+
+    Raises:
+        Unreadable: one cannot be read any more.
+    """
+    for path, some in groupby(places, attrgetter("path")):
+        with PackBytes(path) as data:
+            header = decode_header(data.read(0, HEADER_SIZE))
+            for place in some:
+                record = header and _record_at(data, place.offset, header.marker)
+                if not record or record.body.names is None:
+                    raise Unreadable(f"{path.name}: the record at byte {place.offset} was good a moment ago; try again")
+                yield record.body.names, record.body.blobs
 
 
 def _footer(data: PackBytes, marker: bytes) -> list[int] | None:
@@ -149,42 +193,34 @@ def _footer(data: PackBytes, marker: bytes) -> list[int] | None:
     return decode_footer(data.read(span[0], size), marker)
 
 
-def _listed(pack: int, header: Header, data: PackBytes, offsets: list[int], *, names: bool) -> Scan:
-    found = Scan(pack, header, [], sealed=True, end=len(data), complaints=[], sound=len(data))
-    for offset in offsets:
-        record = _record_at(data, offset, header.marker)
+def _listed(scan: Scan, header: Header, data: PackBytes, *, names: bool) -> Iterator[Record]:
+    scan.end = scan.sound = len(data)
+    scan.complaints = []
+    for offset in scan.footer or ():
+        record = _record_at(data, offset, header.marker, names=names)
         if record is None:
-            found.complaints.append(f"the record at byte {offset} is damaged")
+            scan.complaints.append(f"the record at byte {offset} is damaged")
         else:
-            found.records.append(record if names else _without_names(record))
-    return found
+            yield record
 
 
-def _search(pack: int, header: Header, data: PackBytes, *, proves: bool, names: bool) -> Scan:
-    found = Scan(pack, header, [], sealed=False, end=HEADER_SIZE, complaints=[], sound=HEADER_SIZE)
+def _search(scan: Scan, header: Header, data: PackBytes, *, proves: bool, names: bool) -> Iterator[Record]:
+    scan.end = scan.sound = HEADER_SIZE
     before, whole = 0, True
-    for _, record in walk(data, header.marker):
+    for _, record in walk(data, header.marker, names=names):
         if record is not None:
             whole &= record.previous == before and (not proves or _believe_chunks(record.body, data))
-            found.records.append(record if names else _without_names(record))
-            before, found.end = record.offset, record.end
+            before, scan.end = record.offset, record.end
             if whole:
-                found.sound = record.end
-    return found
+                scan.sound = record.end
+            yield record
 
 
-def _record_at(data: PackBytes, offset: int, marker: bytes) -> Record | None:
+def _record_at(data: PackBytes, offset: int, marker: bytes, *, names: bool = True) -> Record | None:
     head = data.read(offset, offset + RECORD_SIZE)
     if len(head) < RECORD_SIZE:
         return None
-    return decode_record(data.read(offset, offset + record_length(head)), offset, marker)
-
-
-def _without_names(record: Record) -> Record:
-    """Let go of what a record says of names and of blobs, but for which change it is."""
-    body = record.body
-    changes = None if body.names is None else replace(body.names, edits=())
-    return replace(record, body=replace(body, names=changes, blobs=[]))
+    return decode_record(data.read(offset, offset + record_length(head)), offset, marker, names=names)
 
 
 def _believe_chunks(body: Body, data: PackBytes) -> bool:

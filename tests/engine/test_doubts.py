@@ -195,7 +195,7 @@ def test_a_pack_that_could_not_be_read_to_be_emptied_is_not_doubted(
     with opened(tmp_path) as store:
         push(store, "keep", noise(100 * KIB, 1))
     with opened(tmp_path) as store:
-        monkeypatch.setattr("cas.compact.scan_pack", failing(Unreadable))
+        monkeypatch.setattr("cas.compact.begin", failing(Unreadable))
         assert all(left.endswith("planted") for left in store.compact(everything=True).left)
         assert written(store) == {}
 
