@@ -22,7 +22,7 @@ from cas.finding import REPAIR
 from cas.layout import names_in
 from cas.records import FOOTER_ENTRY_SIZE, HEADER_SIZE, TRAILER_SIZE, Body, ChunkRef, encode_record
 from cas.root import FOLDER_MODE
-from cas.scan import each_record, extent_of
+from cas.scan import all_records, extent_of
 from cas.tables import LAST_BYTE, PackRow, PackState
 
 if TYPE_CHECKING:
@@ -102,12 +102,12 @@ def move(parts: Parts, sources: Sequence[PackRow], step: Step, floor: int = 0) -
             rebuild that finds the old pack too believes that one, record by record: there is more in it.
 
     Raises:
-        Damaged: a chunk is not what was stored; everything is as it was.
+        Damaged: a chunk or a record is not what was stored; everything is as it was.
         NoSpace, DiskFailed, ReadOnly, Busy: the same.
     """
     writer = parts.packs.create(sources[0].role)
     try:
-        moves = [one for row in sources for one in _copy(parts, row.pack, writer, floor)]
+        moves = [one for row in sources for one in _copy(parts, row, writer, floor)]
         step("copied")
         parts.packs.finish(writer)
     except BaseException:
@@ -237,9 +237,10 @@ def _stands(view: View, blob: BlobEntry) -> bool:
     return any(known is not None and replace(known, chain=blob.chain) == blob for known in view.blob_rows(blob.digest))
 
 
-def _copy(parts: Parts, pack: int, writer: PackWriter, floor: int) -> list[Move]:
-    moves: list[Move] = []
-    for body in living_bodies(parts, pack, each_record(pack, parts.layout.pack(pack)), floor=floor):
+def _copy(parts: Parts, row: PackRow, writer: PackWriter, floor: int) -> list[Move]:
+    pack, moves = row.pack, list[Move]()
+    records = all_records(pack, parts.layout.pack(pack), row.committed)
+    for body in living_bodies(parts, pack, records, floor=floor):
         entries, buffers, size = [], [], 0
         for entry in body.chunks:
             entries.append(entry._replace(offset=writer.end + size))

@@ -8,21 +8,23 @@ data before it (I2).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import xxhash
 
-from cas.errors import Unreadable
+from cas.errors import Damaged, Unreadable
 from cas.extent import Codec, Extent
+from cas.finding import REPAIR
 from cas.layout import pack_id
 from cas.packbytes import PackBytes
 from cas.records import (
     HEADER_SIZE,
     RECORD_SIZE,
     TRAILER_SIZE,
+    Body,
     Header,
     Record,
     decode_footer,
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
 
     from cas.journal import Link, Place
     from cas.layout import Layout
-    from cas.records import Body, ChunkEntry
+    from cas.records import ChunkEntry
     from cas.tables import PackRow
+
+_NOTHING = Body()
 
 
 @dataclass(slots=True)
@@ -95,6 +99,22 @@ def each_record(pack: int, path: Path, *, proves: bool = True, names: bool = Tru
     """Yield a pack's records one by one, for whoever asks nothing else of it; see `scan_pack`."""
     with PackBytes(path) as data:
         yield from read_records(begin(pack, data), data, proves=proves, names=names)
+
+
+def all_records(pack: int, path: Path, committed: int) -> Iterator[Record]:
+    """Yield a pack's records one by one, for whoever is to have every one that is committed.
+
+    Raises:
+        Damaged: one was missing, which is known when the others were yielded.
+    """
+    with PackBytes(path) as data:
+        scan, seen = begin(pack, data), list[Record]()
+        for record in read_records(scan, data, proves=False):
+            if not scan.sealed:
+                seen.append(replace(record, body=_NOTHING))
+            yield record
+        for what in (*scan.complaints, *filter(None, [torn(scan, seen, committed)])):
+            raise Damaged(f"pack {pack:016x}: {what}; {REPAIR}")
 
 
 def begin(pack: int, data: PackBytes) -> Scan:

@@ -116,6 +116,18 @@ def test_rot_is_named_with_the_blob_and_its_name(root: Path) -> None:
     assert packs[-1].stem in finding["where"]
 
 
+def test_a_quick_check_says_that_others_saw_damage(root: Path) -> None:
+    """It reads no stored bytes, and exits 0 beside what rots: so it says where to look, until that is mended."""
+    flip(max((root / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size), 1000)
+    told = "; 1 pack seen damaged before, or missing: cas fsck --data says what of\n"
+    assert told not in run_cas("fsck", "--root", root).stdout
+    assert run_cas("fsck", "--data", "--root", root).returncode == 4
+    ended = run_cas("fsck", "--root", root)
+    assert (ended.returncode, ended.stdout.endswith(told)) == (0, True)
+    assert run_cas("fsck", "--repair", "--root", root).returncode == 1
+    assert told not in run_cas("fsck", "--root", root).stdout
+
+
 def test_repair_keeps_the_pack_and_a_push_heals_what_was_lost(server: StartServer, tmp_path: Path) -> None:
     """Findings name REPO:TAG; a lost layer answers 404 beside a live server, and is whole again after a push."""
     root, layer = tmp_path / "root", noise(3 << 20)

@@ -6,17 +6,23 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import cas.compact
 from cas import CompactReport, Digest, FileRange, InUse, Name, NoSpace, Record, Store, rebuild_index
 from cas.compact import compact
 from cas.disk import Disk
 from cas.index import Edit
 from cas.lease import maintenance_lock
+from cas.moving import move
+from cas.parts import Parts
 from cas.records import Role
+from cas.scan import scan_pack
 from cas.tables import PackRow, PackState
 from cas.view import View
 from tests.support.engine import KIB, MIB, SMALL, flip, noise, opened, packs_of, prose, push, read, stage
@@ -65,6 +71,23 @@ def drop(store: Store, *paths: str) -> None:
 def rows(store: Store, role: Role) -> list[PackRow]:
     """The rows of one role's packs."""
     return [row for row in store._parts.index.read(lambda view: view.packs()) if row.role is role]
+
+
+def rot_while_it_moves(store: Store, role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compact everything; a record of the one pack of a role is damaged once it was counted what lives there."""
+    (row,) = rows(store, role)
+    source = store._parts.layout.pack(row.pack)
+    at = scan_pack(row.pack, source).records[1].offset
+
+    def moved(parts: Parts, sources: Sequence[PackRow], *others: Any) -> int:
+        if row.pack in {each.pack for each in sources}:
+            flip(source, at + 40)
+        return move(parts, sources, *others)
+
+    monkeypatch.setattr(cas.compact, "move", moved)
+    left = store.compact(everything=True).left
+    assert any(f"{row.pack:016x}" in text and "cas fsck --repair" in text for text in left), left
+    assert source.exists()
 
 
 def logical(store: Store) -> dict[str, object]:
@@ -428,6 +451,26 @@ class TestAccidents:
             report = store.compact(everything=True)
             assert any(f"{place:016x}" in text and "fsck" in text for text in report.left)
         assert path.exists()
+
+    @pytest.mark.parametrize("sealed", [True, False])
+    @pytest.mark.parametrize("role", [Role.DATA, Role.JOURNAL])
+    def test_what_rots_while_it_is_copied_is_left_alone(
+        self, sealed: bool, role: Role, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A record that was there when it was counted, and cannot be read a moment later, takes nothing along."""
+        expected = {str(n): noise(100 * KIB, n) for n in range(3)}
+        with opened(tmp_path) as store:
+            for path, data in (*expected.items(), ("drop", noise(200 * KIB, 9))):
+                push(store, path, data)
+            drop(store, "drop")
+            sweep(store)
+            if not sealed:
+                rot_while_it_moves(store, role, monkeypatch)
+        if sealed:
+            with opened(tmp_path) as store:
+                rot_while_it_moves(store, role, monkeypatch)
+        with opened(tmp_path) as store:
+            assert contents(store) == expected
 
     def test_a_file_the_index_does_not_know_is_kept_aside(self, tmp_path: Path) -> None:
         """It is in nobody's way, and not deleted: it may come from elsewhere."""
