@@ -59,8 +59,8 @@ def _plain(where: str, old: str, new: str) -> Change:
 
 _DOTCLOUD, _DOCKER = "github.com/dotcloud/docker", "github.com/docker/docker"
 _OF_WHOLE: tuple[Change, ...] = (
-    # The copy of archive/tar that engines brought along is no part of the module, and today's has other manners.
-    (".", r'"(github\.com/dotcloud/docker/vendor/[a-z./]*/)?archive/tar"', '"github.com/dotcloud/tar"'),
+    # The copies of archive/tar that engines brought along are no part of the module, and today's has other manners.
+    (".", r'"((github\.com/dotcloud/docker/vendor/[a-z./]*/)?archive|github\.com/dotcloud)/tar"', '"oldtar"'),
     # The public index is gone: which one an engine takes for it comes from the environment.
     (".", r'(?m)^const INDEXSERVER = ".*"$', 'var INDEXSERVER = os.Getenv("DOCKER_INDEX_URL")'),
     # Storage that needs libraries of C, and the name that a database which needs none is built under.
@@ -90,7 +90,9 @@ _OF_LINKED: Mapping[str, tuple[Change, ...]] = {
 
 def _whole(version: str) -> _Engine:
     named = ("main.VERSION", f"{_DOTCLOUD}/dockerversion.VERSION")
-    return _Engine(f"docker-{version}", version, ("stubs",), _DOTCLOUD, f"{_DOTCLOUD}/docker", named, "", _OF_WHOLE)
+    return _Engine(
+        f"docker-{version}", version, ("stubs", "oldtar"), _DOTCLOUD, f"{_DOTCLOUD}/docker", named, "", _OF_WHOLE
+    )
 
 
 def _linked(version: str) -> _Engine:

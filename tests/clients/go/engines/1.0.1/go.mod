@@ -9,7 +9,7 @@ replace (
 	code.google.com/p/gosqlite => ../stubs/sqlite
 	github.com/coreos/go-systemd => ../stubs/systemd
 	github.com/dotcloud/docker => github.com/docker/docker v1.0.1
-	github.com/dotcloud/tar => ../stubs/tar
+	oldtar => ../oldtar
 )
 
 require (
@@ -18,7 +18,7 @@ require (
 	github.com/coreos/go-systemd v0.0.0 // indirect
 	github.com/docker/libcontainer v1.0.1 // indirect
 	github.com/dotcloud/docker v0.0.0 // indirect
-	github.com/dotcloud/tar v0.0.0 // indirect
+	oldtar v0.0.0 // indirect
 	github.com/godbus/dbus v4.1.0+incompatible // indirect
 	github.com/gorilla/context v1.1.2 // indirect
 	github.com/gorilla/mux v1.4.0 // indirect

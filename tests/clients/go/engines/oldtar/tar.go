@@ -1,6 +1,5 @@
-// Package tar is archive/tar as it was when old engines were built: the end comes after the last bytes, not with them.
-//
-// They drop what comes together with io.EOF, and push layers that lack it.
+// Package tar is today's archive/tar with a manner of the one that engines were written for: that an entry has ended
+// is told after its last bytes and not with them. Engines drop what comes with it, and push layers that lack it.
 package tar
 
 import (

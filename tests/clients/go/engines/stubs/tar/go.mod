@@ -1,3 +1,0 @@
-module github.com/dotcloud/tar
-
-go 1.24.2
