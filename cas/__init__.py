@@ -41,7 +41,7 @@ from cas.errors import (
     UnsafeFilesystem,
 )
 from cas.extent import FileRange
-from cas.finding import CHECKS, REPAIR, Depth, Finding, Scope
+from cas.finding import CHECKS, LOST, PUSH, REBUILD, REPAIR, Depth, Finding, Scope
 from cas.hashing import Tap
 from cas.held import Held, Places
 from cas.identity import demand_no_half, inspect_manifest, mend_manifest
@@ -61,6 +61,9 @@ from cas.usage import Holder, Holders, Usage
 
 __all__ = [
     "CHECKS",
+    "LOST",
+    "PUSH",
+    "REBUILD",
     "REPAIR",
     "Blob",
     "Busy",

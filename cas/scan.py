@@ -113,7 +113,7 @@ def all_records(pack: int, path: Path, committed: int) -> Iterator[Record]:
             if not scan.sealed:
                 seen.append(replace(record, body=_NOTHING))
             yield record
-        for what in (*scan.complaints, *filter(None, [torn(scan, seen, committed)])):
+        if what := next(iter(scan.complaints), None) or torn(scan, seen, committed):
             raise Damaged(f"pack {pack:016x}: {what}; {REPAIR}")
 
 

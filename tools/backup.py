@@ -17,13 +17,12 @@ from typing import Final
 import click
 
 from api.content.whereabouts import Whereabouts
-from cas import CopyReport, Digest, Store
+from cas import PUSH, CopyReport, Digest, Store
 from tools import exits
 from tools.priority import give_way
 from tools.settings import PLACE, Settings, SettingsCommand, with_settings
 from tools.units import counted, human_size
 
-PUSH: Final = "push the same content again"
 _SUFFER: Final = ("lost", "kept", "spoilt", "spared")  # fields of a report that list blobs
 
 

@@ -19,6 +19,8 @@ import click
 
 from api.content.whereabouts import Whereabouts
 from cas import (
+    LOST,
+    REBUILD,
     CasError,
     Damaged,
     Depth,
@@ -36,14 +38,13 @@ from cas import (
     rebuild_index,
 )
 from tools import exits
-from tools.fsck_report import LOST, Report
+from tools.fsck_report import Report
 from tools.pace import MB
 from tools.priority import give_way
 from tools.settings import Settings, SettingsCommand, with_settings
 from tools.ticking import ticking
 from tools.units import counted
 
-_REBUILD: Final = "stop the server and run cas fsck --rebuild-index --force"
 _FOLDER: Final = click.Path(readable=False, path_type=Path, resolve_path=True)
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _prctl = ctypes.CDLL(None).prctl
@@ -152,7 +153,7 @@ def _guarded(work: Callable[[Store], int], settings: Settings, report: Report, *
     if code == -signal.SIGBUS and shutil.disk_usage(settings.root).free < MB:  # a page that was mapped got no room
         click.echo("cas: the disk is full; free some space and try again", err=True)
     elif code in _FATAL:
-        report.stop(Finding("rows", "reading it ended the process by a signal", "index", _REBUILD))
+        report.stop(Finding("rows", "reading it ended the process by a signal", "index", REBUILD))
         code = exits.UNMENDED
     if code:
         raise click.exceptions.Exit(code if code > 0 else exits.COULD_NOT_RUN)
@@ -198,7 +199,7 @@ def _opened(work: Callable[[Store], int], settings: Settings, report: Report, *,
             give_way()
             return work(store)
     except Damaged as error:
-        return report.stop(Finding("rows", str(error), "index", _REBUILD))
+        return report.stop(Finding("rows", str(error), "index", REBUILD))
     except CasError as error:
         click.echo(f"cas: {error}", err=True)
         return exits.COULD_NOT_RUN

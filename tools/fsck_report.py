@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import click
 
 from api.content.whereabouts import Whereabouts
-from cas import Depth, Finding, RepairReport, Scope, Store
+from cas import LOST, Depth, Finding, RepairReport, Scope, Store
 from tools import exits
 from tools.pace import Pace
 from tools.units import counted, human_size
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from click._termui_impl import ProgressBar
 
-LOST: Final = "push the same content again, or bring it back from a backup: cas fsck --repair --from BACKUP"
 MENDED: Final = "mended"
 COPY: Final = "this is a backup, and the next cas backup to this folder mends it"
 _STEPS = 1000  # of a progress bar
@@ -82,8 +81,9 @@ class Report:
         scope = Scope(self._depth, told=self.read)
         report = store.repair(scope, dry_run=dry_run, other=None if other is None else other.reader)
         left = () if dry_run else report.left
+        stays, told = set(left), set(report.found)
         for finding in report.found:
-            self._say(finding if dry_run or finding in left else _done(finding, report), places)
+            self._say(finding if dry_run or finding in stays else _done(finding, report), places)
         found = (*self._mended, *report.found)
         code = exits.OK if not found else exits.UNMENDED if left or dry_run else exits.MENDED
         more = {
@@ -96,7 +96,7 @@ class Report:
         }
         self._sum_up(found, more, _mended(report, len(found), len(left), dry_run=dry_run))
         for finding in () if self._json else left:
-            if finding not in report.found:
+            if finding not in told:
                 click.echo(f"not mended: {finding.where}: {finding.what}; {located(finding.remedy, self._root)}")
         return code
 

@@ -7,10 +7,10 @@ image, and that nobody pushed, counts only as long as a tag shows it or another 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
@@ -24,8 +24,6 @@ from api.v2 import manifest, referrer
 from api.v2.links import LINK
 from api.v2.manifest import MANIFEST
 from cas import Damaged, Digest, Missing, Name, Record, Store, Unreadable
-
-_UNTAGGED: Final = "manifests without a tag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +44,7 @@ def _find(store: Store, scope: str, terms: Terms) -> Iterator[Garbage]:
     repository = Repository.of(scope)
     needed = {digest for each in _trashed(store, repository, terms) for digest in each.named}
     if terms.untagged:
-        known = {digest: _know(store, name, found) for digest, name, found in _manifests(store, repository)}
-        live = _live(known, _roots(store, repository, terms, known))
+        known, live = _told_apart(store, repository, terms)
         needed.update(digest for one in live for digest in known[one].named)
         for digest in known.keys() - live:
             yield from _manifest(store, repository, digest, known[digest])
@@ -73,13 +70,19 @@ RULE: Final = Rule(_scopes, _find)
 
 
 def untagged(store: Store, terms: Terms) -> int:
-    """Count the manifests that would go for lack of a tag if that were asked for; those that cannot be read do not."""
-    asked = replace(terms, untagged=True)
-    found = Counter[str]()
+    """Count the manifests that would go for lack of a tag if that were asked for; none where one cannot be read."""
+    count = 0
     for scope in _scopes(store):
         with suppress(Damaged, Missing, Unreadable):  # the sweep has told of it
-            found.update(each.why for each in _find(store, scope, asked))
-    return found[_UNTAGGED]
+            known, live = _told_apart(store, Repository.of(scope), terms)
+            count += sum(not known[digest].made for digest in known.keys() - live)
+    return count
+
+
+def _told_apart(store: Store, repository: Repository, terms: Terms) -> tuple[dict[str, _Known], set[str]]:
+    """Return what matters of all manifests, and which of them count where those without a tag do not."""
+    known = {digest: _know(store, name, found) for digest, name, found in _manifests(store, repository)}
+    return known, _live(known, _roots(store, repository, terms, known))
 
 
 def _manifests(store: Store, repository: Repository) -> Iterator[tuple[str, Name, Record]]:
@@ -148,7 +151,7 @@ def _manifest(store: Store, repository: Repository, text: str, known: _Known) ->
     for name in rows:
         found = store.get(name)
         if found is not None:
-            why = "manifests made of v1 images that no tag shows" if known.made else _UNTAGGED
+            why = "manifests made of v1 images that no tag shows" if known.made else "manifests without a tag"
             yield Garbage.of(
                 name, found, why if name.kind == MANIFEST else "entries of removed manifests in lists of referrers"
             )
